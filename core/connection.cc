@@ -1,0 +1,274 @@
+// connection: dispatch, establishing, the ways to end; and the table of them all.
+
+#include "core/connection.hpp"
+
+#include <new>
+
+namespace weir::inline WEIR_KERNEL {
+
+const char* to_string(end_cause cause) noexcept {
+    EXPECT(cause < end_cause::count_);
+    switch (cause) {
+    case end_cause::none: return "none";
+    case end_cause::done: return "done";
+    case end_cause::peer_closed: return "peer_closed";
+    case end_cause::peer_failed: return "peer_failed";
+    case end_cause::protocol: return "protocol";
+    case end_cause::timed_out: return "timed_out";
+    case end_cause::no_room: return "no_room";
+    case end_cause::connect_failed: return "connect_failed";
+    case end_cause::connect_timed_out: return "connect_timed_out";
+    case end_cause::idle_peer_closed: return "idle_peer_closed";
+    case end_cause::idle_peer_failed: return "idle_peer_failed";
+    case end_cause::idle_unsolicited: return "idle_unsolicited";
+    case end_cause::idle_age: return "idle_age";
+    case end_cause::idle_worn: return "idle_worn";
+    case end_cause::idle_evicted: return "idle_evicted";
+    case end_cause::idle_pressure: return "idle_pressure";
+    case end_cause::idle_flushed: return "idle_flushed";
+    case end_cause::shutdown: return "shutdown";
+    case end_cause::count_: break;
+    }
+    return "";
+}
+
+// From a runnable slot to the user's callbacks. The table is read again before each of them, and a generation that
+// moved means that the connection was closed meanwhile, whatever the callback answered.
+void connection::ready(fd_slot& slot) noexcept {
+    connection& conn = *static_cast<connection*>(slot.owner);
+    const std::uint32_t generation = slot.generation;
+    const conn_flag before = conn.flags_;
+    const bool underway = conn.is(conn_flag::connecting | conn_flag::handshaking) && !conn.is(conn_flag::failed);
+    if (underway && !conn.establish()) return;
+
+    constexpr fd_state recv_both = fd_state::recv_active | fd_state::recv_ready;
+    constexpr fd_state send_both = fd_state::send_active | fd_state::send_ready;
+    const bool has_news = slot.is(fd_state::news);
+    slot.state &= ~fd_state::news;
+    if (all(slot.state, recv_both)) {
+        if (conn.cb_->recv(conn) == verdict::gone || slot.generation != generation) return;
+    }
+    if (all(slot.state, send_both)) {
+        if (conn.cb_->send(conn) == verdict::gone || slot.generation != generation) return;
+    }
+    constexpr conn_flag state = conn_flag::connected | conn_flag::recv_ended | conn_flag::failed;
+    if (has_news || any(before ^ conn.flags_, state)) conn.cb_->wake(conn);
+}
+
+// Goes on with connecting and handshaking. True: something to tell the user; false: the kernel must be waited for.
+bool connection::establish() noexcept {
+    fd_slot& at = *slot_;
+    if (is(conn_flag::connecting)) {
+        // OUT alone means connected: a TCP socket is not writable before. Anything beside it, the socket is asked.
+        const bool must_ask = at.is(fd_state::news | fd_state::unsure);
+        at.state &= ~fd_state::news;
+        if (const int error = must_ask ? sys::socket_error(at.fd) : 0) {
+            fail(error);
+            return true;
+        }
+        sockaddr_storage peer;
+        socklen_t bytes = sizeof peer;
+        const bool undecided = must_ask && sys::peer_name(at.fd, reinterpret_cast<sockaddr*>(&peer), &bytes) < 0;
+        if (undecided || !at.is(fd_state::send_ready)) {
+            at.state &= ~(fd_state::recv_ready | fd_state::send_ready);
+            return false;
+        }
+        at.state &= ~fd_state::connecting;
+        flags_ &= ~conn_flag::connecting;
+    }
+    if (is(conn_flag::handshaking)) {
+        switch (xprt_->handshake(*this)) {
+        case io::done: flags_ &= ~conn_flag::handshaking; break;
+        case io::again: return false;
+        case io::closed: fail(ECONNRESET); return true;
+        case io::failed:
+            if (!is(conn_flag::failed)) fail(EPROTO);
+            return true;
+        }
+    }
+    timer_.cancel();
+    flags_ |= conn_flag::connected;
+    stop_recv();
+    stop_send();
+    return true;
+}
+
+void connection::cant_send() noexcept {
+    if (auto r = loop().cant_send(*slot_); !r) fail(r.error()); // without OUT nobody would ever send again
+}
+
+// Whoever met the error may stand deep in a callback: wake tells the user, at the latest in the next turn.
+void connection::fail(int error) noexcept {
+    if (!is(conn_flag::failed)) error_ = static_cast<std::uint16_t>(error);
+    flags_ |= conn_flag::failed;
+    stop_recv();
+    stop_send();
+    fds().set(*slot_, fd_state::news);
+}
+
+void connection::end_recv() noexcept {
+    flags_ |= conn_flag::recv_ended;
+    stop_recv();
+    cant_recv();
+}
+
+void connection::shutdown_send() noexcept {
+    EXPECT(!is(conn_flag::send_ended));
+    flags_ |= conn_flag::send_ended;
+    stop_send();
+    sys::shutdown_send(fd()); // ENOTCONN: the peer has reset it, which wake tells
+}
+
+end_cause connection::failure() const noexcept {
+    if (is(conn_flag::connected)) return is(conn_flag::failed) || slot_->is(fd_state::err) ? end_cause::peer_failed : end_cause::peer_closed;
+    return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
+}
+
+verdict connection::close(close_intent intent, end_cause cause) noexcept {
+    EXPECT(cause != end_cause::none);
+    EXPECT(!is(conn_flag::idle)); // the pool closes what it holds
+    const bool can_linger = is(conn_flag::connected) && !ended() && !is(conn_flag::lingering);
+    if (intent == close_intent::graceful && can_linger) {
+        begin_linger(cause);
+        return verdict::gone;
+    }
+    return finish(intent, cause);
+}
+
+void connection::begin_linger(end_cause cause) noexcept {
+    cause_ = cause;
+    flags_ |= conn_flag::lingering;
+    cb_ = &linger_cb;
+    owner_ = nullptr;
+    if (!is(conn_flag::send_ended)) shutdown_send();
+    arm(loop().now() + home_->options_.linger,
+        [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
+    want_recv();
+}
+
+const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send = keep_on, .wake = linger_wake};
+
+verdict connection::linger_recv(connection& conn) noexcept {
+    const std::uint32_t bytes_max = conn.home_->options_.linger_bytes_max;
+    for (;;) {
+        const io_result r = conn.recv(conn.home_->scratch(), conntab::scratch_bytes);
+        if (r.end == io::again) return verdict::keep;
+        if (r.end != io::done) return conn.finish(close_intent::after_fin, end_cause::none);
+        conn.lingered_bytes_ += static_cast<std::uint32_t>(r.bytes);
+        if (conn.lingered_bytes_ > bytes_max) return conn.finish(close_intent::after_fin, end_cause::none);
+        if (!conn.slot_->is(fd_state::recv_ready)) return verdict::keep;
+    }
+}
+
+verdict connection::linger_wake(connection& conn) noexcept {
+    const bool dead = conn.is(conn_flag::failed) || conn.slot_->is(fd_state::err | fd_state::hup);
+    return dead ? conn.finish(close_intent::after_fin, end_cause::none) : verdict::keep;
+}
+
+// The last step of every end. A lingering connection has its cause already: `cause` is none then.
+verdict connection::finish(close_intent intent, end_cause cause) noexcept {
+    EXPECT((cause_ == end_cause::none) != (cause == end_cause::none));
+    if (cause != end_cause::none) cause_ = cause;
+    timer_.cancel();
+    if (xprt_->close) xprt_->close(*this);
+    // After the peer's FIN or an error there is nothing to abort, and no TIME_WAIT on our side to avoid.
+    if (intent == close_intent::abort || (intent == close_intent::silent && !ended())) sys::set_abortive(fd());
+    loop().close(*slot_);
+    home_->bury(*this);
+    return verdict::gone;
+}
+
+conntab::~conntab() {
+    while (connection* conn = live_.front()) {
+        conn->flags_ &= ~conn_flag::idle;
+        conn->finish(close_intent::silent, conn->is(conn_flag::lingering) ? end_cause::none : end_cause::shutdown);
+    }
+    while (connection* conn = dead_.pop_front())
+        pool_->free(*conn);
+    if (retired_.free) loop_.forget(retired_);
+}
+
+void conntab::open(const conntab_options& options) noexcept {
+    EXPECT(!pool_);
+    EXPECT(options.connections_max > 0);
+    options_ = options;
+    if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
+    pool_ = std::make_unique<fixed_pool<connection>>(options.connections_max);
+    blocks_ = std::make_unique<block_pool>(options_.blocks_max);
+    scratch_ = std::make_unique_for_overwrite<char[]>(scratch_bytes);
+}
+
+result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt& transport,
+                                   const adopt_options& how) noexcept {
+    EXPECT(fd);
+    opened_[static_cast<std::size_t>(how.origin)]++;
+    const auto refuse = [&](int error) noexcept {
+        ended_[static_cast<std::size_t>(end_cause::no_room)]++;
+        return failure{error};
+    };
+    connection* conn = pool_->make(*this, family, transport);
+    if (!conn) return refuse(ENFILE);
+    const bool dialed = how.connecting || how.connected_at_once;
+    auto slot = loop_.watch(fd.get(), dialed ? interest::recv_send : interest::recv, connection::ready, conn);
+    if (!slot) {
+        pool_->free(*conn);
+        return refuse(slot.error());
+    }
+    [[maybe_unused]] const int owned = fd.release(); // by the slot from here on
+    conn->slot_ = slot.value();
+    conn->origin_ = how.origin;
+    conn->born_ = loop_.now();
+    live_.push_back(*conn);
+    live_count_++;
+    if (!dialed && !transport.handshake) {
+        conn->flags_ = conn_flag::connected;
+        return conn;
+    }
+    if (dialed) {
+        conn->flags_ |= conn_flag::connecting;
+        conn->slot_->state |= fd_state::connecting;
+    }
+    if (transport.handshake) conn->flags_ |= conn_flag::handshaking;
+    conn->want_send();
+    if (transport.handshake) conn->want_recv();
+    if (how.connected_at_once) loop_.fds().may_send(*conn->slot_);
+    return conn;
+}
+
+void conntab::bury(connection& conn) noexcept {
+    ended_[static_cast<std::size_t>(conn.cause_)]++;
+    live_count_--;
+    conn.hook_.unlink();
+    dead_.push_back(conn);
+    if (retired_.free) return; // on its way already
+    retired_.free = free_dead;
+    loop_.retire(retired_);
+}
+
+void conntab::free_dead(retired& r) noexcept {
+    conntab& self = container_of<&conntab::retired_>(r);
+    self.retired_.free = nullptr;
+    while (connection* conn = self.dead_.pop_front())
+        self.pool_->free(*conn);
+}
+
+void conntab::on_shortage(relief callback, void* owner) noexcept {
+    std::size_t free = 0;
+    while (free < relief_max && reliefs_[free].callback)
+        free++;
+    EXPECT(free < relief_max);
+    reliefs_[free] = {callback, owner};
+}
+
+void conntab::no_shortage(void* owner) noexcept {
+    for (auto& entry : reliefs_)
+        if (entry.owner == owner) entry = {};
+}
+
+bool conntab::relieve() noexcept {
+    for (auto& entry : reliefs_)
+        if (entry.callback && entry.callback(entry.owner)) return true;
+    return false;
+}
+
+} // namespace weir::inline WEIR_KERNEL

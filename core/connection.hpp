@@ -1,0 +1,273 @@
+#pragma once
+// connection: one stream socket of one loop, and who is served by it.
+//
+//                     dial()                 adopt() by a listener or a user
+//                       │                          │
+//                  connecting ──(handshake)──> connected <──────────────┐
+//                       │                     │        │ park()   take()│
+//                       │            attach() │        └──> idle ───────┘      idle.hpp
+//                       │            swaps cb │               │
+//                       └──────> close() <────┴───────────────┘
+//                                  │ graceful ──> lingering ──(FIN, cap or deadline)──┐
+//                                  └ after_fin, silent, abort ────────────────────────┴──> freed at end of turn
+//
+// Ends are told apart by intent and by cause, and neither is inferred from the other. The cause is set exactly once;
+// per conntab, opened_count() - live_count() is the sum of the causes.
+//
+// Owner: the conntab. Users borrow a connection from adopt() or dial() until a callback of theirs answers `gone`.
+// Thread: one loop's. Allocation: in conntab::open().
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "core/buffer.hpp"
+#include "core/data_cb.hpp"
+#include "core/loop.hpp"
+#include "core/pool.hpp"
+#include "core/xprt.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+class conntab;
+
+enum class conn_flag : std::uint16_t {
+    connecting = 1 << 0,  // connect() is under way
+    handshaking = 1 << 1, // the transport's handshake is under way
+    connected = 1 << 2,   // bytes may be moved
+    recv_ended = 1 << 3,  // the peer's end was received
+    send_ended = 1 << 4,  // our end was sent (shutdown)
+    failed = 1 << 5,      // an error was met: error()
+    idle = 1 << 6,        // in an idle_pool
+    lingering = 1 << 7,   // closed gracefully: its user is gone already
+};
+template <>
+inline constexpr bool enable_flags<conn_flag> = true;
+
+// Why a connection ended. Exactly one per connection.
+enum class end_cause : std::uint8_t {
+    none,             // it has not
+    done,             // its user had no more use for it
+    peer_closed,      // the peer's FIN, in use
+    peer_failed,      // RST or another socket error, in use
+    protocol,         // the peer broke the protocol
+    timed_out,        // a deadline of its user
+    no_room,          // it was accepted beyond what the conntab or the fdtab can hold
+    connect_failed,   // refused, unreachable: error()
+    connect_timed_out,
+    idle_peer_closed, // the peer's FIN, while idle
+    idle_peer_failed, // RST or another socket error, while idle
+    idle_unsolicited, // bytes arrived that nobody had asked for
+    idle_age,         // idle for too long
+    idle_worn,        // too old or used too often to be kept
+    idle_evicted,     // the pool was full and this one idle for the longest
+    idle_pressure,    // killed to free a descriptor
+    idle_flushed,     // its pool was emptied
+    shutdown,         // the conntab was closed
+    count_
+};
+const char* to_string(end_cause cause) noexcept;
+
+enum class close_intent : std::uint8_t {
+    graceful,  // send FIN, throw away what the peer still sends, up to a cap and a deadline, then close: RFC 9112 9.6
+    after_fin, // both sides are done: just close
+    silent,    // RST if the peer has not ended yet: no TIME_WAIT stays behind
+    abort,     // RST: the peer shall see that something is missing
+};
+
+enum class conn_origin : std::uint8_t { accepted, dialed, adopted };
+
+class alignas(64) connection {
+  public:
+    connection(conntab& home, const ctrl& family, const xprt& transport) noexcept
+        : ctrl_(&family), xprt_(&transport), home_(&home) {}
+    connection(const connection&) = delete;
+    connection& operator=(const connection&) = delete;
+
+    // --- who is served
+    const data_cb& cb() const noexcept { return *cb_; }
+    void* owner() const noexcept { return owner_; }
+    template <class Owner>
+    Owner& owner_as() const noexcept {
+        return *static_cast<Owner*>(owner_);
+    }
+    // Serves `table` from now on, with `owner` for its callbacks. Two stores: wants and readiness stay as they are.
+    // Not while idle: the pool gives it back first.
+    void attach(const data_cb& table, void* owner) noexcept {
+        EXPECT_SLOW(!is(conn_flag::idle | conn_flag::lingering));
+        cb_ = &table;
+        owner_ = owner;
+    }
+
+    // --- bytes. Only while connected.
+    io_result recv(void* to, std::size_t bytes) noexcept { return xprt_->recv(*this, to, bytes); }
+    io_result send(std::string_view from, bool more = false) noexcept {
+        const iovec part{.iov_base = const_cast<char*>(from.data()), .iov_len = from.size()};
+        return xprt_->send(*this, &part, 1, more);
+    }
+    io_result send_parts(const iovec* parts, std::size_t parts_count, bool more = false) noexcept {
+        return xprt_->send(*this, parts, parts_count, more);
+    }
+    // Ends our side: FIN after everything sent. Once.
+    void shutdown_send() noexcept;
+
+    // --- what the user wants. Until connected nothing is called but wake, and wants are not kept.
+    void want_recv() noexcept { fds().want_recv(*slot_); }
+    void stop_recv() noexcept { fdtab::stop_recv(*slot_); }
+    void want_send() noexcept { fds().want_send(*slot_); }
+    void stop_send() noexcept { fdtab::stop_send(*slot_); }
+
+    // --- what the kernel says. For transports.
+    void cant_recv() noexcept { slot_->state &= ~(fd_state::recv_ready | fd_state::unsure); }
+    void cant_send() noexcept;
+    void fail(int error) noexcept;      // errno; both directions are over
+    void end_recv() noexcept;           // the peer's end was received
+
+    // --- state
+    bool is(conn_flag bits) const noexcept { return any(flags_, bits); }
+    conn_flag flags() const noexcept { return flags_; }
+    int error() const noexcept { return error_; } // errno of what failed, 0: nothing has
+    end_cause cause() const noexcept { return cause_; }
+    // The cause that its state suggests, for a user who closes it because it ended or failed.
+    end_cause failure() const noexcept;
+    // The peer is known to have ended its side or the socket to be dead, received or not.
+    bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
+    fd_slot& slot() const noexcept { return *slot_; }
+    int fd() const noexcept { return slot_->fd; }
+    conntab& home() const noexcept { return *home_; }
+    event_loop& loop() const noexcept;
+    const ctrl& family() const noexcept { return *ctrl_; }
+    const xprt& transport() const noexcept { return *xprt_; }
+    time_point born() const noexcept { return born_; }
+    void* xprt_context() const noexcept { return xprt_context_; }
+    void set_xprt_context(void* context) noexcept { xprt_context_ = context; }
+
+    // --- one deadline, for whoever is served. Cancelled by close, park and take.
+    void arm(time_point deadline, timer::callback fire) noexcept;
+    void disarm() noexcept { timer_.cancel(); }
+    static connection& of(timer& t) noexcept { return container_of<&connection::timer_>(t); }
+
+    // --- the end. The caller and every callback under way must not touch the connection afterwards.
+    verdict close(close_intent intent, end_cause cause) noexcept;
+
+    // --- how often it was used: counted by its user, looked at by an idle_pool
+    std::uint32_t uses() const noexcept { return uses_; }
+    void count_use() noexcept { uses_++; }
+
+  private:
+    friend class conntab;
+    friend class idle_pool;
+
+    static void ready(fd_slot& slot) noexcept;
+    bool establish() noexcept;
+    void begin_linger(end_cause cause) noexcept;
+    verdict finish(close_intent intent, end_cause cause) noexcept;
+    fdtab& fds() const noexcept;
+
+    static verdict linger_recv(connection& conn) noexcept;
+    static verdict linger_wake(connection& conn) noexcept;
+    static const data_cb linger_cb;
+
+    const data_cb* cb_ = nullptr;
+    void* owner_ = nullptr;
+    fd_slot* slot_ = nullptr;
+    const ctrl* ctrl_;
+    const xprt* xprt_;
+    void* xprt_context_ = nullptr;
+    conntab* home_;
+    time_point born_{};
+    timer timer_;
+    list_hook hook_; // among the conntab's live ones, then among its dead ones
+    conn_flag flags_{};
+    std::uint16_t error_ = 0;
+    end_cause cause_ = end_cause::none;
+    conn_origin origin_ = conn_origin::adopted;
+    std::uint32_t lingered_bytes_ = 0;
+    std::uint32_t uses_ = 0;
+};
+static_assert(sizeof(connection) <= 128, "two cache lines");
+
+struct conntab_options {
+    std::uint32_t connections_max = 1024;
+    std::uint32_t blocks_max = 0;                // 16 KB blocks for pending bytes; 0: two per connection
+    duration linger = seconds{2};                // a graceful close waits no longer,
+    std::uint32_t linger_bytes_max = 64 * 1024;  // and throws away no more
+};
+
+// Every connection of one loop: their storage, their blocks, their counters.
+class conntab {
+  public:
+    explicit conntab(event_loop& loop) noexcept : loop_(loop) {}
+    conntab(const conntab&) = delete;
+    conntab& operator=(const conntab&) = delete;
+    ~conntab(); // closes what is left, cause: shutdown; tells nobody
+
+    // Once, after the loop was opened. EXPECTs sane options.
+    void open(const conntab_options& options = {}) noexcept;
+
+    // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed.
+    // ENFILE: no connection is free. EMFILE, ENOSPC, ENOMEM, EPERM: see event_loop::watch().
+    // The caller attaches a table right away.
+    struct adopt_options {
+        conn_origin origin = conn_origin::adopted;
+        bool connecting = false;        // connect() is under way
+        bool connected_at_once = false; // connect() was done at once: wake is called in the next turn
+    };
+    result<connection*> adopt(unique_fd fd, const ctrl& family, const xprt& transport, const adopt_options& how) noexcept;
+    result<connection*> adopt(unique_fd fd, const ctrl& family) noexcept { return adopt(std::move(fd), family, raw_xprt, {}); }
+
+    // Room for bytes in passing: valid until the callback returns or calls something that may use it.
+    static constexpr std::size_t scratch_bytes = 64 * 1024;
+    char* scratch() noexcept { return scratch_.get(); }
+    block_pool& blocks() noexcept { return *blocks_; }
+
+    // Descriptors or connections are short: asks whoever registered (an idle_pool) to close one that nobody uses.
+    // True: one was closed.
+    using relief = bool (*)(void* owner) noexcept;
+    void on_shortage(relief callback, void* owner) noexcept;
+    void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
+    bool relieve() noexcept;
+
+    event_loop& loop() const noexcept { return loop_; }
+    std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }
+    std::uint64_t ended_count(end_cause cause) const noexcept { return ended_[static_cast<std::size_t>(cause)]; }
+    std::uint32_t live_count() const noexcept { return live_count_; }
+    std::uint32_t connections_max() const noexcept { return static_cast<std::uint32_t>(pool_->capacity()); }
+    bool full() const noexcept { return pool_->full(); }
+
+    // For ledgers and shutdown: the live connections, in the order they were opened.
+    connection* first() noexcept { return live_.front(); }
+    connection* after(connection& conn) noexcept { return live_.after(conn); }
+
+  private:
+    friend class connection;
+    static constexpr std::size_t relief_max = 4;
+
+    void bury(connection& conn) noexcept;
+    static void free_dead(retired& r) noexcept;
+
+    event_loop& loop_;
+    conntab_options options_;
+    std::unique_ptr<fixed_pool<connection>> pool_;
+    std::unique_ptr<block_pool> blocks_;
+    std::unique_ptr<char[]> scratch_;
+    list<&connection::hook_> live_, dead_;
+    retired retired_;
+    std::uint32_t live_count_ = 0;
+    std::array<std::uint64_t, 3> opened_{};
+    std::array<std::uint64_t, static_cast<std::size_t>(end_cause::count_)> ended_{};
+    struct {
+        relief callback = nullptr;
+        void* owner = nullptr;
+    } reliefs_[relief_max];
+};
+
+inline event_loop& connection::loop() const noexcept { return home_->loop(); }
+inline fdtab& connection::fds() const noexcept { return home_->loop().fds(); }
+inline void connection::arm(time_point deadline, timer::callback fire) noexcept {
+    timer_.fire = fire;
+    loop().arm(timer_, deadline);
+}
+
+} // namespace weir::inline WEIR_KERNEL

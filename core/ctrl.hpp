@@ -1,0 +1,36 @@
+#pragma once
+// ctrl: how a family of sockets is opened, drained and described. One constant table per family.
+//
+// The tables live in proto/ (tcp, unix); the engine knows only this shape.
+
+#include <cstdint>
+
+#include "core/socket.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+// How a drain ended. There is no third way: a drained descriptor is finished, or it waits for the kernel.
+enum class drained : std::uint8_t {
+    again,  // nothing more for now: wait for the poller
+    closed, // the end was found, or an error, or the peer sends faster than a drain may go on
+};
+
+struct drain_result {
+    drained end;
+    std::size_t bytes; // thrown away on the way
+};
+
+struct ctrl {
+    const char* name;
+    result<unique_fd> (*listen)(const endpoint& at, const listen_options& options) noexcept;
+    result<connecting_socket> (*connect)(const endpoint& to, const connect_options& options) noexcept;
+    // Throws away what can be received, without looking at it. Null: this family cannot; an idle connection then
+    // stops receiving and relies on HUP, ERR and RDHUP.
+    drain_result (*drain)(int fd) noexcept;
+    // epoll reports EPOLLRDHUP for this family, so a short read proves that nothing is left and no FIN has come.
+    bool reports_rdhup;
+    // TCP_INFO counts acknowledged bytes.
+    bool counts_acked;
+};
+
+} // namespace weir::inline WEIR_KERNEL

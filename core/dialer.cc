@@ -1,0 +1,36 @@
+// dialer: connect, with room made for it if need be.
+
+#include "core/dialer.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+bool is_shortage(int error) noexcept {
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
+void connect_timed_out(timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); }
+
+} // namespace
+
+result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
+                         const data_cb& table, void* owner) noexcept {
+    EXPECT(options.timeout > duration{0});
+    if (conns.full() && !conns.relieve()) return failure{ENFILE};
+    // A killed connection's storage comes back at the end of the turn; until then the table may still be full.
+    auto socket = family.connect(to, {.source = options.source});
+    if (!socket && is_shortage(socket.error()) && conns.relieve())
+        socket = family.connect(to, {.source = options.source});
+    if (!socket) return failure{socket.error()};
+
+    connecting_socket& made = socket.value();
+    auto conn = conns.adopt(std::move(made.fd), family, *options.transport,
+                            {.origin = conn_origin::dialed, .connecting = true, .connected_at_once = !made.pending});
+    if (!conn) return conn;
+    conn.value()->attach(table, owner);
+    conn.value()->arm(conns.loop().now() + options.timeout, connect_timed_out);
+    return conn;
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,25 @@
+#pragma once
+// dialer: begins a connection to somewhere else.
+//
+// Nothing waits: dial() answers at once with a connection that is connecting, served by the user's table. Its wake is
+// called, in a later turn, when it is connected; or when that failed, and then error() says why: what the socket
+// said, or ETIMEDOUT at the deadline. The user closes it, with the cause that connection::failure() suggests.
+//
+// When descriptors or connections are short, an idle connection is closed first.
+
+#include "core/connection.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+struct dial_options {
+    endpoint source{};           // bind to this; unspecified: the kernel chooses
+    duration timeout = seconds{5};
+    const xprt* transport = &raw_xprt;
+};
+
+// EMFILE, ENFILE, ENOMEM, ENOBUFS: none could be made room for. EADDRNOTAVAIL: no port is left. ECONNREFUSED,
+// ENOENT, EACCES, ...: connect() failed at once. Nothing is left open then.
+result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
+                         const data_cb& table, void* owner) noexcept;
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,140 @@
+// endpoint: making, comparing and printing addresses.
+
+#include "core/endpoint.hpp"
+
+#include <cstdio>
+#include <cstring>
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+std::uint16_t swap16(std::uint16_t v) noexcept { return __builtin_bswap16(v); }
+std::uint32_t swap32(std::uint32_t v) noexcept { return __builtin_bswap32(v); }
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "network byte order is a swap here");
+
+// The longest run of two or more zero groups, which RFC 5952 section 4.2 writes as "::". Length 0: none.
+struct zero_run {
+    int first = 0, length = 0;
+};
+zero_run longest_zeroes(const std::array<unsigned, 8>& groups) noexcept {
+    zero_run best, run;
+    for (int i = 0; i < 8; i++) {
+        if (groups[static_cast<std::size_t>(i)] != 0) {
+            run.length = 0;
+            continue;
+        }
+        if (run.length == 0) run.first = i;
+        run.length++;
+        if (run.length > best.length) best = run;
+    }
+    return best.length >= 2 ? best : zero_run{};
+}
+
+int print_ipv6(char* to, std::size_t room, const sockaddr_in6& v6) noexcept {
+    std::array<unsigned, 8> groups;
+    for (std::size_t i = 0; i < 8; i++)
+        groups[i] = static_cast<unsigned>(v6.sin6_addr.s6_addr[2 * i] << 8 | v6.sin6_addr.s6_addr[2 * i + 1]);
+    const zero_run skip = longest_zeroes(groups);
+    std::size_t at = 0;
+    auto put = [&](const char* format, unsigned value) {
+        at += static_cast<std::size_t>(std::snprintf(to + at, room - at, format, value));
+    };
+    put("[", 0);
+    for (int i = 0; i < 8; i++) {
+        if (skip.length && i == skip.first) {
+            put("::", 0);
+            i += skip.length - 1;
+            continue;
+        }
+        if (i > 0 && i != skip.first + skip.length) put(":", 0);
+        else if (i > 0 && !skip.length) put(":", 0);
+        put("%x", groups[static_cast<std::size_t>(i)]);
+    }
+    if (v6.sin6_scope_id) put("%%%u", v6.sin6_scope_id);
+    put("]:%u", swap16(v6.sin6_port));
+    return static_cast<int>(at);
+}
+
+} // namespace
+
+endpoint endpoint::ipv4(std::uint32_t address, std::uint16_t port) noexcept {
+    endpoint e;
+    e.as_.v4.sin_family = AF_INET;
+    e.as_.v4.sin_addr.s_addr = swap32(address);
+    e.as_.v4.sin_port = swap16(port);
+    e.bytes_ = sizeof e.as_.v4;
+    return e;
+}
+
+endpoint endpoint::ipv6(const std::array<std::uint8_t, 16>& address, std::uint16_t port, std::uint32_t scope) noexcept {
+    endpoint e;
+    e.as_.v6.sin6_family = AF_INET6;
+    std::memcpy(e.as_.v6.sin6_addr.s6_addr, address.data(), address.size());
+    e.as_.v6.sin6_port = swap16(port);
+    e.as_.v6.sin6_scope_id = scope;
+    e.bytes_ = sizeof e.as_.v6;
+    return e;
+}
+
+result<endpoint> endpoint::unix_path(std::string_view path) noexcept {
+    if (path.empty() || path == "@") return failure{EINVAL};
+    endpoint e;
+    if (path.size() >= sizeof e.as_.local.sun_path) return failure{ENAMETOOLONG};
+    e.as_.local.sun_family = AF_UNIX;
+    std::memcpy(e.as_.local.sun_path, path.data(), path.size());
+    e.bytes_ = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+    if (path[0] == '@') e.as_.local.sun_path[0] = '\0'; // abstract: the length ends it, unix(7)
+    else e.bytes_++;                                    // a path's NUL counts
+    return e;
+}
+
+endpoint endpoint::from_kernel(const sockaddr_storage& storage, socklen_t bytes) noexcept {
+    endpoint e;
+    const socklen_t have = bytes < sizeof e.as_ ? bytes : static_cast<socklen_t>(sizeof e.as_);
+    std::memcpy(&e.as_, &storage, have);
+    e.bytes_ = have;
+    return e;
+}
+
+std::uint16_t endpoint::port() const noexcept {
+    if (family() == AF_INET) return swap16(as_.v4.sin_port);
+    if (family() == AF_INET6) return swap16(as_.v6.sin6_port);
+    return 0;
+}
+
+const char* endpoint::path() const noexcept {
+    EXPECT(family() == AF_UNIX);
+    return bytes_ > offsetof(sockaddr_un, sun_path) ? as_.local.sun_path : "";
+}
+
+std::string_view endpoint::text(std::span<char, text_max> room) const noexcept {
+    int length = 0;
+    if (family() == AF_INET) {
+        const std::uint32_t a = swap32(as_.v4.sin_addr.s_addr);
+        length = std::snprintf(room.data(), room.size(), "%u.%u.%u.%u:%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, port());
+    } else if (family() == AF_INET6) {
+        length = print_ipv6(room.data(), room.size(), as_.v6);
+    } else if (family() == AF_UNIX) {
+        const std::size_t named = bytes_ - offsetof(sockaddr_un, sun_path);
+        const bool is_abstract = named > 0 && as_.local.sun_path[0] == '\0';
+        length = std::snprintf(room.data(), room.size(), "unix:%s%.*s", is_abstract ? "@" : "",
+                               static_cast<int>(named - is_abstract), as_.local.sun_path + is_abstract);
+    } else {
+        length = std::snprintf(room.data(), room.size(), "(unspecified)");
+    }
+    return {room.data(), static_cast<std::size_t>(length)};
+}
+
+bool operator==(const endpoint& a, const endpoint& b) noexcept {
+    return a.bytes_ == b.bytes_ && std::memcmp(&a.as_, &b.as_, a.bytes_) == 0;
+}
+
+result<endpoint> local_endpoint(int fd) noexcept {
+    sockaddr_storage storage{};
+    socklen_t bytes = sizeof storage;
+    if (const int r = sys::local_name(fd, reinterpret_cast<sockaddr*>(&storage), &bytes); r < 0) return failure{-r};
+    return endpoint::from_kernel(storage, bytes);
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,57 @@
+#pragma once
+// endpoint: where a socket is or goes to: an IPv4, IPv6 or unix address. A value; no port is ever looked up here.
+//
+// Parsing text into one is protocol business: proto/tcp.hpp, proto/unix.hpp, proto/address.hpp.
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "core/result.hpp"
+#include "core/sys.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+class endpoint {
+  public:
+    // The longest text(): "unix:", 107 bytes of path, "@" in front of an abstract name.
+    static constexpr std::size_t text_max = 120;
+
+    // Unspecified: family() is AF_UNSPEC, nothing can be bound or connected to it.
+    endpoint() noexcept : as_{} {}
+
+    static endpoint ipv4(std::uint32_t address, std::uint16_t port) noexcept; // both in host byte order
+    static endpoint ipv6(const std::array<std::uint8_t, 16>& address, std::uint16_t port, std::uint32_t scope = 0) noexcept;
+    // A file system path, or an abstract name if it begins with '@'. ENAMETOOLONG beyond 107 bytes, EINVAL if empty.
+    static result<endpoint> unix_path(std::string_view path) noexcept;
+    // What the kernel filled in: accept(2), getsockname(2).
+    static endpoint from_kernel(const sockaddr_storage& storage, socklen_t bytes) noexcept;
+
+    int family() const noexcept { return as_.any.sa_family; }
+    bool specified() const noexcept { return family() != AF_UNSPEC; }
+    std::uint16_t port() const noexcept; // 0 for unix
+    const char* path() const noexcept;   // unix only: NUL-terminated, "" for an unnamed socket
+
+    const sockaddr* data() const noexcept { return &as_.any; }
+    socklen_t size() const noexcept { return bytes_; }
+
+    // "127.0.0.1:80", "[::1]:80", "unix:/run/x.sock", "unix:@name"; written into `room`, which the view borrows.
+    std::string_view text(std::span<char, text_max> room) const noexcept;
+
+    friend bool operator==(const endpoint& a, const endpoint& b) noexcept;
+
+  private:
+    union {
+        sockaddr any;
+        sockaddr_in v4;
+        sockaddr_in6 v6;
+        sockaddr_un local;
+    } as_;
+    socklen_t bytes_ = 0;
+};
+
+// The address a socket is bound to.
+result<endpoint> local_endpoint(int fd) noexcept;
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,233 @@
+// idle: the table that serves idle connections, and the pool that holds them.
+
+#include "core/idle.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+const data_cb idle_pool::idle_cb{.name = "idle", .recv = idle_ready, .send = idle_ready, .wake = idle_wake};
+
+// Something happened to a connection that nobody uses. Either it is found ended, and wake reaps it in this same event,
+// or it is left waiting for the poller; never runnable, or the loop would spin.
+verdict idle_pool::idle_ready(connection& conn) noexcept {
+    entry& e = conn.owner_as<entry>();
+    conn.stop_send(); // room to send is no news to anybody here
+    if (conn.ended()) return idle_wake(conn);
+
+    const bool hides = conn.transport().drain != nullptr;
+    if (!hides && !conn.family().drain) {
+        if (e.pool.options_.on_bytes == unsolicited::kill) return e.pool.kill(e, end_cause::idle_unsolicited);
+        conn.stop_recv();
+        return verdict::keep;
+    }
+    const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
+    if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill) return e.pool.kill(e, end_cause::idle_unsolicited);
+    if (r.end == drained::closed) {
+        conn.end_recv();
+        return idle_wake(conn);
+    }
+    conn.cant_recv();
+    return verdict::keep;
+}
+
+verdict idle_pool::idle_wake(connection& conn) noexcept {
+    if (!conn.ended()) return verdict::keep;
+    entry& e = conn.owner_as<entry>();
+    const bool failed = conn.is(conn_flag::failed) || conn.slot().is(fd_state::err);
+    if (!failed) {
+        const duration age = conn.loop().now() - e.parked_at;
+        if (age < e.in.closed_at_age) e.in.closed_at_age = age;
+    }
+    return e.pool.kill(e, failed ? end_cause::idle_peer_failed : end_cause::idle_peer_closed);
+}
+
+void idle_pool::idle_aged(timer& t, time_point) noexcept {
+    entry& e = connection::of(t).owner_as<entry>();
+    e.pool.kill(e, end_cause::idle_age);
+}
+
+idle_pool::idle_pool(conntab& conns, const idle_options& options) noexcept
+    : conns_(conns), options_(options), entries_(options.idle_max), buckets_(std::make_unique<bucket[]>(options.keys_max)),
+      random_(options.seed | 1) {
+    EXPECT(options.age_max > duration{0});
+    EXPECT(options.keys_max > 0);
+    if (options_.idle_per_key_max == 0) options_.idle_per_key_max = options.idle_max;
+    conns.on_shortage(
+        [](void* owner) noexcept { return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure); }, this);
+}
+
+idle_pool::~idle_pool() {
+    flush();
+    conns_.no_shortage(this);
+}
+
+idle_pool::key idle_pool::key_of(const idle_identity& identity) noexcept {
+    EXPECT(identity.family != nullptr && identity.remote.specified());
+    for (std::uint32_t i = 0; i < keys_count_; i++)
+        if (buckets_[i].identity == identity) return key{&buckets_[i]};
+    if (keys_count_ == options_.keys_max) return key{};
+    buckets_[keys_count_].identity = identity;
+    return key{&buckets_[keys_count_++]};
+}
+
+verdict idle_pool::park(connection& conn, key k, at_rest state, const park_options& how) noexcept {
+    if (conn.is(conn_flag::idle)) {
+        EXPECT(&conn.owner_as<entry>().pool == this);
+        return verdict::keep;
+    }
+    EXPECT(state.messages_complete);
+    EXPECT(state.buffers_empty);
+    EXPECT(conn.is(conn_flag::connected));
+    EXPECT(!conn.is(conn_flag::send_ended | conn_flag::lingering));
+    if (conn.ended()) {
+        const bool failed = conn.is(conn_flag::failed) || conn.slot().is(fd_state::err);
+        return conn.close(close_intent::silent, failed ? end_cause::idle_peer_failed : end_cause::idle_peer_closed);
+    }
+    if (is_worn(conn)) return conn.close(close_intent::silent, end_cause::idle_worn);
+    if (!k) return conn.close(close_intent::silent, end_cause::idle_evicted);
+    make_room(*k.in_);
+    admit(conn, *k.in_, how);
+    return verdict::keep;
+}
+
+bool idle_pool::is_worn(const connection& conn) const noexcept {
+    if (options_.uses_max && conn.uses() >= options_.uses_max) return true;
+    return options_.lifetime_max > duration{0} && conns_.loop().now() - conn.born() >= options_.lifetime_max;
+}
+
+void idle_pool::make_room(bucket& in) noexcept {
+    if (in.count == options_.idle_per_key_max) kill(*in.entries.back(), end_cause::idle_evicted);
+    if (idle_count_ == options_.idle_max) kill(*by_age_.front(), end_cause::idle_evicted);
+}
+
+// Into the pool: the only function that links and counts.
+void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noexcept {
+    const time_point now = conns_.loop().now();
+    entry* e = entries_.make(conn, *this, in, how.owner, now);
+    EXPECT(e != nullptr);
+    conn.attach(idle_cb, e);
+    conn.flags_ |= conn_flag::idle;
+    conn.slot().state |= fd_state::idle;
+    conn.stop_send();
+    conn.want_recv();
+    const bool is_shorter = how.age_max > duration{0} && how.age_max < options_.age_max;
+    conn.arm(now + jittered(is_shorter ? how.age_max : options_.age_max), idle_aged);
+    idle_count_++;
+    in.count++;
+    parked_count_++;
+    by_age_.push_back(*e);
+    in.entries.push_front(*e);
+}
+
+// Out of the pool: the only function that unlinks and uncounts.
+void idle_pool::dismiss(entry& e) noexcept {
+    connection& conn = e.conn;
+    e.by_key.unlink();
+    e.by_age.unlink();
+    e.in.count--;
+    idle_count_--;
+    conn.disarm();
+    conn.flags_ &= ~conn_flag::idle;
+    conn.slot().state &= ~fd_state::idle;
+    conn.owner_ = nullptr;
+    entries_.free(e);
+}
+
+verdict idle_pool::kill(entry& e, end_cause cause) noexcept {
+    connection& conn = e.conn;
+    idle_owner* owner = e.owner;
+    dismiss(e);
+    conn.close(close_intent::silent, cause);
+    if (owner) owner->lost(*owner, conn, cause);
+    return verdict::gone;
+}
+
+connection& idle_pool::hand_out(entry& e, const data_cb& table, void* owner) noexcept {
+    connection& conn = e.conn;
+    const duration age = conns_.loop().now() - e.parked_at;
+    // It lived longer than another did: what was learned from that one no longer holds.
+    if (age > e.in.closed_at_age) e.in.closed_at_age = age;
+    dismiss(e);
+    conn.attach(table, owner);
+    taken_count_++;
+    return conn;
+}
+
+connection* idle_pool::take(key k, const data_cb& table, void* owner, const need& what) noexcept {
+    if (!k) return nullptr;
+    while (entry* e = k.in_->entries.front()) {
+        if (conns_.loop().now() - e->parked_at > what.age_max) return nullptr; // the others are older still
+        if (is_quiet(e->conn)) return &hand_out(*e, table, owner);
+        if (e->conn.ended()) idle_wake(e->conn);
+        else kill(*e, end_cause::idle_unsolicited);
+    }
+    return nullptr;
+}
+
+bool idle_pool::take_back(connection& conn, const data_cb& table, void* owner) noexcept {
+    EXPECT(conn.is(conn_flag::idle));
+    entry& e = conn.owner_as<entry>();
+    EXPECT(&e.pool == this);
+    if (is_quiet(conn)) {
+        hand_out(e, table, owner);
+        return true;
+    }
+    e.owner = nullptr; // the caller is told by the answer
+    if (conn.ended()) idle_wake(conn);
+    else kill(e, end_cause::idle_unsolicited);
+    return false;
+}
+
+// Nothing has come that the next user would take for an answer. Bytes that a transport holds back are something.
+bool idle_pool::is_quiet(connection& conn) noexcept {
+    if (conn.ended()) return false;
+    const bool unseen = conn.slot().is(fd_state::recv_ready);
+    if (!unseen && !options_.probe) return true;
+    if (unseen && conn.transport().drain) return false;
+    const sys::count n = sys::peek(conn.fd());
+    if (n == -EAGAIN) {
+        conn.cant_recv();
+        return true;
+    }
+    if (n == 0) conn.end_recv();
+    if (n < 0) conn.fail(static_cast<int>(-n));
+    if (n <= 0 || options_.on_bytes == unsolicited::kill || !conn.family().drain) return false;
+    const drain_result r = conn.family().drain(conn.fd());
+    if (r.end == drained::closed) conn.end_recv();
+    else conn.cant_recv();
+    return r.end == drained::again;
+}
+
+duration idle_pool::safe_age(key k) const noexcept {
+    if (!k || k.in_->closed_at_age == duration::max()) return duration::max();
+    return k.in_->closed_at_age / 5 * 4;
+}
+
+bool idle_pool::kill_oldest(end_cause cause) noexcept {
+    entry* e = by_age_.front();
+    if (e) kill(*e, cause);
+    return e != nullptr;
+}
+
+void idle_pool::flush() noexcept {
+    while (kill_oldest(end_cause::idle_flushed))
+        ;
+}
+
+void idle_pool::flush(key k) noexcept {
+    if (!k) return;
+    while (entry* e = k.in_->entries.front())
+        kill(*e, end_cause::idle_flushed);
+}
+
+std::uint32_t idle_pool::idle_count(key k) const noexcept { return k ? k.in_->count : 0; }
+
+// age, give or take a tenth. xorshift64: the spread has to be even, not unpredictable.
+duration idle_pool::jittered(duration age) noexcept {
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 7;
+    random_ ^= random_ << 17;
+    const auto permille = static_cast<std::int64_t>(random_ % 201) - 100;
+    return age + age / 1000 * permille;
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,96 @@
+// listener: accepting, and what accept() can answer.
+
+#include "core/listener.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+result<void> listener::open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
+                            void* owner) noexcept {
+    auto fd = family.listen(at, options.socket);
+    if (!fd) return failure{fd.error()};
+    return adopt(std::move(fd).value(), family, options, callback, owner);
+}
+
+result<void> listener::adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
+                             void* owner) noexcept {
+    EXPECT(!slot_);
+    EXPECT(callback != nullptr);
+    EXPECT(options.accept_budget > 0);
+    auto local = local_endpoint(fd.get());
+    if (!local) return failure{local.error()};
+    if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
+    auto slot = conns_.loop().watch(fd.get(), interest::recv, ready, this);
+    if (!slot) return failure{slot.error()};
+    [[maybe_unused]] const int owned = fd.release(); // by the slot from here on
+    slot_ = slot.value();
+    local_ = local.value();
+    options_ = options;
+    family_ = &family;
+    callback_ = callback;
+    owner_ = owner;
+    paused_by_user_ = false;
+    conns_.loop().fds().want_recv(*slot_);
+    return {};
+}
+
+void listener::close() noexcept {
+    pause_timer_.cancel();
+    if (slot_) conns_.loop().close(*slot_);
+    slot_ = nullptr;
+}
+
+void listener::pause() noexcept {
+    paused_by_user_ = true;
+    if (slot_) fdtab::stop_recv(*slot_);
+}
+
+void listener::resume() noexcept {
+    paused_by_user_ = false;
+    if (slot_ && !pause_timer_.armed()) conns_.loop().fds().want_recv(*slot_);
+}
+
+void listener::pause_over(timer& t, time_point) noexcept {
+    listener& self = container_of<&listener::pause_timer_>(t);
+    if (!self.paused_by_user_) self.conns_.loop().fds().want_recv(*self.slot_);
+}
+
+void listener::ready(fd_slot& slot) noexcept {
+    listener& self = *static_cast<listener*>(slot.owner);
+    const std::uint32_t generation = slot.generation;
+    slot.state &= ~fd_state::news;
+    for (std::uint32_t budget = self.options_.accept_budget; budget > 0; budget--) {
+        const outcome o = self.accept_one();
+        if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us
+        if (o == outcome::drained) {
+            fdtab::cant_recv(slot);
+            return;
+        }
+        if (o == outcome::short_of_room && !self.conns_.relieve()) {
+            self.paused_count_++;
+            fdtab::stop_recv(slot);
+            self.conns_.loop().arm_in(self.pause_timer_, self.options_.pause);
+            return;
+        }
+    }
+}
+
+listener::outcome listener::accept_one() noexcept {
+    if (conns_.full()) return outcome::short_of_room;
+    sockaddr_storage storage{};
+    socklen_t bytes = sizeof storage;
+    const int fd = sys::accept(slot_->fd, reinterpret_cast<sockaddr*>(&storage), &bytes);
+    if (fd == -EAGAIN) return outcome::drained;
+    if (fd < 0) {
+        failed_count_++;
+        EXPECT(fd != -EBADF && fd != -EINVAL && fd != -ENOTSOCK && fd != -EFAULT);
+        const bool is_shortage = fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS;
+        return is_shortage ? outcome::short_of_room : outcome::passed;
+    }
+    accepted_count_++;
+    auto conn = conns_.adopt(unique_fd{fd}, *family_, *options_.transport, {.origin = conn_origin::accepted});
+    if (!conn) return outcome::short_of_room; // that one is shed; adopt() closed and counted it
+    callback_(owner_, *conn.value(), endpoint::from_kernel(storage, bytes));
+    return outcome::accepted;
+}
+
+} // namespace weir::inline WEIR_KERNEL

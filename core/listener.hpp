@@ -1,0 +1,73 @@
+#pragma once
+// listener: accepts connections for one loop, within bounds.
+//
+// At most accept_budget connections are accepted per turn; the rest waits for the next. When descriptors, memory or
+// connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), an idle connection is closed if there is one;
+// otherwise accepting pauses for `pause` and then tries again, so it never spins. Errors that concern only the connection
+// that was about to be accepted (ECONNABORTED, EPROTO, EPERM and the like, accept(2)) are counted and passed over.
+//
+// Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: none.
+
+#include <cstdint>
+
+#include "core/connection.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+struct listener_options {
+    listen_options socket{};
+    std::uint32_t accept_budget = 64;    // connections per turn
+    duration pause = milliseconds{100};  // without descriptors or memory
+    const xprt* transport = &raw_xprt;
+};
+
+class listener {
+  public:
+    // The user attaches a table to `conn`, or closes it. `peer` is borrowed for the call.
+    using accepted = void (*)(void* owner, connection& conn, const endpoint& peer) noexcept;
+
+    explicit listener(conntab& conns) noexcept : conns_(conns) {}
+    listener(const listener&) = delete;
+    listener& operator=(const listener&) = delete;
+    ~listener() { close(); }
+
+    // Listens at `at` (port 0: the kernel chooses, see local()). EADDRINUSE, EACCES, EMFILE, ...
+    result<void> open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
+                      void* owner) noexcept;
+    // The same with a descriptor that listens already. It is owned from now on; on error it is closed.
+    result<void> adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
+                       void* owner) noexcept;
+    // Stops listening. Connections that the kernel has accepted already are reset. A socket file is left.
+    void close() noexcept;
+
+    bool is_open() const noexcept { return slot_ != nullptr; }
+    endpoint local() const noexcept { return local_; }
+
+    // For users with limits of their own: nothing is accepted between the two. They do not nest.
+    void pause() noexcept;
+    void resume() noexcept;
+
+    std::uint64_t accepted_count() const noexcept { return accepted_count_; }
+    std::uint64_t failed_count() const noexcept { return failed_count_; } // accept() calls, EAGAIN aside
+    std::uint64_t paused_count() const noexcept { return paused_count_; } // for want of descriptors or memory
+
+  private:
+    enum class outcome : std::uint8_t { accepted, passed, drained, short_of_room };
+
+    static void ready(fd_slot& slot) noexcept;
+    static void pause_over(timer& t, time_point now) noexcept;
+    outcome accept_one() noexcept;
+
+    conntab& conns_;
+    listener_options options_;
+    const ctrl* family_ = nullptr;
+    accepted callback_ = nullptr;
+    void* owner_ = nullptr;
+    fd_slot* slot_ = nullptr;
+    endpoint local_;
+    timer pause_timer_{pause_over};
+    bool paused_by_user_ = false;
+    std::uint64_t accepted_count_ = 0, failed_count_ = 0, paused_count_ = 0;
+};
+
+} // namespace weir::inline WEIR_KERNEL

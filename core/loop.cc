@@ -1,0 +1,171 @@
+// loop: the turn, and what surrounds it.
+
+#include "core/loop.hpp"
+
+#include <algorithm>
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+// epoll_wait takes an int of milliseconds; a longer sleep is cut and gone on with. 35 minutes also stays below
+// what old kernels overflowed on.
+constexpr duration sleep_limit = std::chrono::minutes{35};
+} // namespace
+
+event_loop::event_loop() noexcept : timers_(time_point{}) {
+    sigemptyset(&signals_);
+    stop_letter_.run = [](letter& l) noexcept {
+        event_loop& self = container_of<&event_loop::stop_letter_>(l);
+        self.stop_posted_.store(false);
+        self.stop_.store(true);
+    };
+}
+
+event_loop::~event_loop() {
+    mailbox_.run(); // a stop() that came too late to be seen
+    free_retired();
+    if (signal_slot_) close(*signal_slot_);
+    if (wake_slot_) fds_.release(*wake_slot_); // the mailbox closes its own descriptor
+    if (born_here_) sys::unmap(born_here_, sizeof *born_here_);
+}
+
+result<void> event_loop::open(const loop_options& options) noexcept {
+    EXPECT(clock_ == nullptr);
+    std::uint32_t fd_max = options.fd_max;
+    if (fd_max == 0) {
+        const int limit = sys::descriptor_limit();
+        if (limit < 0) return failure{-limit};
+        fd_max = static_cast<std::uint32_t>(limit);
+    }
+    born_here_ = static_cast<int*>(sys::map_wiped_on_fork(sizeof *born_here_));
+    if (!born_here_) return failure{ENOMEM};
+    *born_here_ = 1;
+    if (auto r = fds_.open(fd_max); !r) return r;
+    if (auto r = poller_.open(fds_, options.events_max); !r) return r;
+    if (auto r = mailbox_.open(); !r) return r;
+    auto slot = watch(mailbox_.fd(), interest::recv, woken, this);
+    if (!slot) return failure{slot.error()};
+    wake_slot_ = slot.value();
+    fds_.want_recv(*wake_slot_);
+
+    clock_ = options.time_source;
+    timers_max_ = options.timers_max;
+    now_ = clock_->now(*clock_);
+    timers_.run(now_, 0); // the wheel begins at the present
+    return {};
+}
+
+void event_loop::run() noexcept {
+    while (!stop_.load(std::memory_order_relaxed))
+        turn(sleep_limit);
+    stop_.store(false);
+}
+
+std::uint32_t event_loop::turn(duration sleep_max) noexcept {
+    EXPECT(clock_ != nullptr);
+    EXPECT(*born_here_ == 1); // a forked child would steal its parent's events
+    const int timeout = timeout_ms(sleep_max);
+    const bool sleeps = timeout != 0 && mailbox_.may_sleep();
+    const poller::batch batch = poller_.wait(sleeps ? timeout : 0);
+    if (sleeps) mailbox_.awake();
+    now_ = clock_->now(*clock_);
+    turn_count_++;
+
+    std::uint32_t ran = fds_.run();
+    const bool defer = batch == poller::batch::full && deferred_count_ < deferred_max;
+    deferred_count_ = defer ? deferred_count_ + 1 : 0;
+    if (!defer) ran += timers_.run(now_, timers_max_);
+    ran += mailbox_.run();
+    free_retired();
+    return ran;
+}
+
+int event_loop::timeout_ms(duration sleep_max) noexcept {
+    if (fds_.has_runnable() || !mailbox_.empty() || deferred_count_ > 0 || clock_->is_fake) return 0;
+    const time_point first = timers_.next();
+    duration sleep = std::min(sleep_max, sleep_limit);
+    if (first != never) sleep = std::min(sleep, first - now_);
+    if (sleep <= duration{}) return 0;
+    return static_cast<int>((sleep + milliseconds{1} - duration{1}) / milliseconds{1}); // up: never early
+}
+
+void event_loop::stop() noexcept {
+    if (!stop_posted_.exchange(true)) mailbox_.post(stop_letter_);
+}
+
+result<fd_slot*> event_loop::watch(int fd, interest first, fd_handler handler, void* owner) noexcept {
+    auto slot = fds_.insert(fd, handler, owner);
+    if (!slot) return slot;
+    if (auto r = poller_.add(*slot.value(), first); !r) {
+        fds_.release(*slot.value());
+        return failure{r.error()};
+    }
+    return slot;
+}
+
+void event_loop::close(fd_slot& slot) noexcept {
+    const int fd = slot.fd;
+    if (slot.is(fd_state::shared)) poller_.remove(slot);
+    fds_.release(slot);
+    sys::close(fd);
+}
+
+void event_loop::retire(retired& r) noexcept {
+    EXPECT(r.free != nullptr);
+    r.next = retired_;
+    retired_ = &r;
+}
+
+void event_loop::forget(retired& r) noexcept {
+    retired** at = &retired_;
+    while (*at != &r) {
+        EXPECT(*at != nullptr);
+        at = &(*at)->next;
+    }
+    *at = r.next;
+}
+
+void event_loop::free_retired() noexcept {
+    while (retired* r = retired_) {
+        retired_ = r->next;
+        r->free(*r);
+    }
+}
+
+// The letters themselves run at their place in the turn; here only the edge is taken note of.
+void event_loop::woken(fd_slot& slot) noexcept { fdtab::cant_recv(slot); }
+
+result<void> event_loop::on_signal(int signal, signal_handler handler, void* owner) noexcept {
+    EXPECT(signal > 0 && signal <= signal_max);
+    EXPECT(handler != nullptr);
+    sigaddset(&signals_, signal);
+    const int fd = sys::signal_open(signals_);
+    if (fd < 0) return failure{-fd};
+    auto slot = watch(fd, interest::recv, signalled, this);
+    if (!slot) {
+        sys::close(fd);
+        return failure{slot.error()};
+    }
+    if (signal_slot_) close(*signal_slot_); // its successor knows all its signals
+    signal_slot_ = slot.value();
+    fds_.want_recv(*signal_slot_);
+    signal_entries_[signal] = {handler, owner};
+    return {};
+}
+
+void event_loop::signalled(fd_slot& slot) noexcept {
+    event_loop& self = *static_cast<event_loop*>(slot.owner);
+    const std::uint32_t generation = slot.generation;
+    for (int budget = signal_max; budget > 0; budget--) {
+        const int signal = sys::signal_read(slot.fd);
+        if (signal < 0) {
+            fdtab::cant_recv(slot);
+            return;
+        }
+        const signal_entry& entry = self.signal_entries_[signal];
+        entry.handler(entry.owner, signal);
+        if (slot.generation != generation) return;
+    }
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,134 @@
+#pragma once
+// loop: one thread's event loop. It owns the fdtab, the poller, the timers and the mailbox, and takes turns.
+//
+//     a turn:   sleep (or not) ──> stamp now ──> run idle slots, then the others ──> timers ──> mailbox ──> free
+//
+// Work that a handler makes (a slot that becomes runnable, a letter, a timer in the past) runs in the next turn, so a
+// turn is bounded. What a handler wants to free it retires: the memory goes back at the end of the turn, when no list
+// can hold it any more.
+//
+// A turn that met a full batch leaves the timers for later, up to 16 turns: after a stall, a connection whose bytes
+// wait in the kernel must not be closed for being idle before they were looked at.
+//
+// Thread: everything but post() and stop() belongs to the thread that calls run() or turn(). A forked child must not
+// use its parent's loop (checked every turn); it may exec, or end with _exit().
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/fdtab.hpp"
+#include "core/mailbox.hpp"
+#include "core/poller.hpp"
+#include "core/timers.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+struct loop_options {
+    std::uint32_t fd_max = 0;       // descriptor numbers the loop can hold; 0: RLIMIT_NOFILE
+    std::uint32_t events_max = 256; // reports taken from the kernel per turn
+    std::uint32_t timers_max = 512; // timers fired per turn
+    const clock* time_source = &sys::real_clock;
+};
+
+// Embedded in what is freed at the end of a turn.
+struct retired {
+    using callback = void (*)(retired& self) noexcept;
+
+    retired* next = nullptr;
+    callback free = nullptr;
+};
+
+class event_loop {
+  public:
+    event_loop() noexcept;
+    event_loop(const event_loop&) = delete;
+    event_loop& operator=(const event_loop&) = delete;
+    // Nothing may be watched any more, and every letter has run.
+    ~event_loop();
+
+    // Once, before anything else. EMFILE, ENFILE, ENOMEM.
+    result<void> open(const loop_options& options = {}) noexcept;
+
+    // Takes turns until stop(). Returns at the end of the turn in which stop() was seen.
+    void run() noexcept;
+
+    // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran.
+    std::uint32_t turn(duration sleep_max) noexcept;
+
+    // Any thread. The present turn is finished.
+    void stop() noexcept;
+
+    // Any thread: see mailbox.hpp.
+    void post(letter& l) noexcept { mailbox_.post(l); }
+
+    // When the present turn began (or woke up).
+    time_point now() const noexcept { return now_; }
+
+    // --- descriptors. The caller keeps ownership of fd until it calls close().
+
+    // EMFILE: fd lies beyond the table. ENOSPC, ENOMEM, EPERM: epoll refused it. On error nothing is watched.
+    result<fd_slot*> watch(int fd, interest first, fd_handler handler, void* owner) noexcept;
+
+    // Forgets the descriptor and closes it. Reports under way are dropped.
+    void close(fd_slot& slot) noexcept;
+
+    // The send side met EAGAIN: not ready until the kernel says so.
+    result<void> cant_send(fd_slot& slot) noexcept {
+        fdtab::cant_send(slot);
+        return poller_.await_send(slot);
+    }
+
+    // --- time
+    void arm(timer& t, time_point deadline) noexcept { timers_.arm(t, deadline); }
+    void arm_in(timer& t, duration from_now) noexcept { timers_.arm(t, now_ + from_now); }
+
+    // Frees at the end of this turn. `r.free` is set.
+    void retire(retired& r) noexcept;
+    // Takes a retired one back, because its memory goes away earlier. It must be retired.
+    void forget(retired& r) noexcept;
+
+    // From now on the signal does not act on the process but calls `handler` in a turn. It is blocked in this thread:
+    // call before starting others. At most one handler per signal. EMFILE, ENFILE, ENOMEM, EINVAL.
+    using signal_handler = void (*)(void* owner, int signal) noexcept;
+    result<void> on_signal(int signal, signal_handler handler, void* owner) noexcept;
+
+    fdtab& fds() noexcept { return fds_; }
+    const poller& polls() const noexcept { return poller_; }
+    const mailbox& letters() const noexcept { return mailbox_; }
+    std::uint64_t turn_count() const noexcept { return turn_count_; }
+
+  private:
+    static constexpr int signal_max = 64;
+    static constexpr std::uint32_t deferred_max = 16;
+
+    struct signal_entry {
+        signal_handler handler = nullptr;
+        void* owner = nullptr;
+    };
+
+    static void woken(fd_slot& slot) noexcept;
+    static void signalled(fd_slot& slot) noexcept;
+    int timeout_ms(duration sleep_max) noexcept;
+    void free_retired() noexcept;
+
+    const clock* clock_ = nullptr;
+    time_point now_{};
+    fdtab fds_;
+    poller poller_;
+    timers timers_;
+    mailbox mailbox_;
+    retired* retired_ = nullptr;
+    std::uint64_t turn_count_ = 0;
+    std::uint32_t timers_max_ = 0;
+    std::uint32_t deferred_count_ = 0; // turns in a row that left the timers for later
+    std::atomic<bool> stop_{false};
+    letter stop_letter_;
+    std::atomic<bool> stop_posted_{false};
+    fd_slot* wake_slot_ = nullptr;
+    fd_slot* signal_slot_ = nullptr;
+    sigset_t signals_;
+    signal_entry signal_entries_[signal_max + 1];
+    int* born_here_ = nullptr; // 1, and 0 in a forked child
+};
+
+} // namespace weir::inline WEIR_KERNEL

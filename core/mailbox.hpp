@@ -1,0 +1,68 @@
+#pragma once
+// mailbox: the one door through which other threads reach a loop.
+//
+// Any thread posts a letter; the loop runs it, once, in its own thread. Letters are intrusive: posting allocates
+// nothing and never waits. The eventfd is rung only if the loop sleeps and nobody has rung yet; a busy loop costs
+// its producers no system call. The eventfd is registered edge-triggered and never read: every write is an edge,
+// eventfd(2), and the counter needs 2^64 of them to fill up.
+//
+// Order in memory. A producer pushes the letter, then looks whether the loop sleeps; the loop says that it sleeps, then
+// looks for letters. All four are seq_cst, so in their single order one of the two looks comes last and sees the other's
+// store: either the producer rings or the loop stays awake. The letter's contents are released by the push and
+// acquired by the exchange that empties the stack. Nothing here leans on a system call being a barrier.
+//
+// Letters of one producer run in the order they were posted. Owner: one event_loop. Thread: post() any, the rest the
+// loop's.
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/result.hpp"
+#include "core/unique_fd.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+struct letter {
+    using callback = void (*)(letter& self) noexcept;
+
+    callback run = nullptr;
+    letter* next = nullptr; // the mailbox's, while posted
+
+    letter() noexcept = default;
+    explicit letter(callback on_run) noexcept : run(on_run) {}
+};
+
+class mailbox {
+  public:
+    mailbox() noexcept = default;
+    mailbox(const mailbox&) = delete;
+    mailbox& operator=(const mailbox&) = delete;
+    ~mailbox() { EXPECT(stack_.load() == nullptr); }
+
+    // EMFILE, ENFILE, ENOMEM.
+    result<void> open() noexcept;
+    int fd() const noexcept { return eventfd_.get(); }
+
+    // Any thread. `l` is not posted already and lives until it has run.
+    void post(letter& l) noexcept;
+
+    // Runs what was posted so far; what is posted meanwhile waits for the next call. Returns how many ran.
+    std::uint32_t run() noexcept;
+
+    // Before sleeping: says so. False: there are letters, do not sleep.
+    [[nodiscard]] bool may_sleep() noexcept;
+    void awake() noexcept { state_.store(awake_state, std::memory_order_relaxed); }
+
+    bool empty() const noexcept { return stack_.load(std::memory_order_relaxed) == nullptr; }
+    std::uint64_t ring_count() const noexcept { return ring_count_.load(std::memory_order_relaxed); }
+
+  private:
+    static constexpr std::uint32_t awake_state = 0, sleeping = 1, rung = 2;
+
+    std::atomic<letter*> stack_{nullptr}; // newest first
+    std::atomic<std::uint32_t> state_{awake_state};
+    std::atomic<std::uint64_t> ring_count_{0}; // writes to the eventfd
+    unique_fd eventfd_;
+};
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,61 @@
+// poller: epoll behind the fdtab.
+
+#include "core/poller.hpp"
+
+#include <new>
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+constexpr std::uint32_t recv_events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+} // namespace
+
+result<void> poller::open(fdtab& table, std::uint32_t events_max) noexcept {
+    EXPECT(!epoll_fd_);
+    EXPECT(events_max > 0 && events_max <= 65536);
+    const int fd = sys::epoll_open();
+    if (fd < 0) return failure{-fd};
+    epoll_fd_.reset(fd);
+    events_.reset(new (std::nothrow) epoll_event[events_max]);
+    if (!events_) return failure{ENOMEM};
+    events_max_ = events_max;
+    table_ = &table;
+    return {};
+}
+
+result<void> poller::add(fd_slot& slot, interest first) noexcept {
+    const bool send_too = first == interest::recv_send;
+    ctl_count_++;
+    const int r = sys::epoll_add(epoll_fd_.get(), slot.fd, recv_events | (send_too ? std::uint32_t{EPOLLOUT} : 0),
+                                 table_->data_of(slot));
+    if (r < 0) return failure{-r};
+    slot.state |= send_too ? fd_state::awaits_send : fd_state::send_ready;
+    return {};
+}
+
+result<void> poller::await_send(fd_slot& slot) noexcept {
+    if (slot.is(fd_state::awaits_send)) return {};
+    ctl_count_++;
+    const int r = sys::epoll_change(epoll_fd_.get(), slot.fd, recv_events | EPOLLOUT, table_->data_of(slot));
+    if (r < 0) return failure{-r};
+    slot.state |= fd_state::awaits_send;
+    return {};
+}
+
+void poller::remove(const fd_slot& slot) noexcept {
+    ctl_count_++;
+    const int r = sys::epoll_remove(epoll_fd_.get(), slot.fd);
+    EXPECT(r == 0); // registered once, removed once
+}
+
+poller::batch poller::wait(int timeout_ms) noexcept {
+    const int n = sys::epoll_wait(epoll_fd_.get(), events_.get(), static_cast<int>(events_max_), timeout_ms);
+    EXPECT(n >= 0); // EBADF, EFAULT, EINVAL: somebody closed or overwrote what is ours
+    wait_count_++;
+    event_count_ += static_cast<std::uint64_t>(n);
+    for (int i = 0; i < n; i++)
+        table_->report(events_[static_cast<std::size_t>(i)].data.u64, events_[static_cast<std::size_t>(i)].events);
+    return static_cast<std::uint32_t>(n) == events_max_ ? batch::full : batch::partial;
+}
+
+} // namespace weir::inline WEIR_KERNEL

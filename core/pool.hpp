@@ -1,0 +1,81 @@
+#pragma once
+// pool: room for a fixed number of objects of one type, taken from the system once.
+//
+// make() answers null when the pool is full: that is a normal ending, and the caller sheds. Memory is mapped at
+// construction but touched only when used, and the object freed last is handed out first, so a pool sized for the
+// worst case costs what its peak cost. Objects never move. Not for threads: a pool belongs to one loop.
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+#include "core/contract.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+template <class T>
+class fixed_pool {
+  public:
+    // The only allocation. `capacity` > 0.
+    explicit fixed_pool(std::size_t capacity) noexcept
+        : cells_(static_cast<cell*>(::operator new(capacity * sizeof(cell), std::align_val_t{alignof(cell)}, std::nothrow))),
+          capacity_(capacity) {
+        EXPECT(capacity > 0);
+        EXPECT(cells_ != nullptr);
+    }
+    fixed_pool(const fixed_pool&) = delete;
+    fixed_pool& operator=(const fixed_pool&) = delete;
+    ~fixed_pool() {
+        EXPECT(used_ == 0);
+        ::operator delete(cells_, std::align_val_t{alignof(cell)});
+    }
+
+    // A new object, null when the pool is full.
+    template <class... Args>
+    [[nodiscard]] T* make(Args&&... args) noexcept {
+        cell* at = free_;
+        if (at) {
+            free_ = at->next_free;
+        } else {
+            if (touched_ == capacity_) return nullptr;
+            at = &cells_[touched_++];
+        }
+        used_++;
+        return ::new (at->bytes) T{std::forward<Args>(args)...};
+    }
+
+    // `object` came from this pool's make().
+    void free(T& object) noexcept {
+        EXPECT_SLOW(owns(object));
+        object.~T();
+        cell* at = reinterpret_cast<cell*>(&object);
+        at->next_free = free_;
+        free_ = at;
+        used_--;
+    }
+
+    std::size_t capacity() const noexcept { return capacity_; }
+    std::size_t used() const noexcept { return used_; }
+    bool full() const noexcept { return used_ == capacity_; }
+
+  private:
+    union cell {
+        cell* next_free;
+        alignas(T) std::byte bytes[sizeof(T)];
+    };
+
+    bool owns(const T& object) const noexcept {
+        const auto at = reinterpret_cast<std::uintptr_t>(&object);
+        const auto first = reinterpret_cast<std::uintptr_t>(cells_);
+        return at >= first && at < first + capacity_ * sizeof(cell) && (at - first) % sizeof(cell) == 0;
+    }
+
+    cell* cells_;
+    std::size_t capacity_;
+    std::size_t touched_ = 0; // cells beyond this one were never used
+    std::size_t used_ = 0;
+    cell* free_ = nullptr;
+};
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,46 @@
+// socket: the system calls behind listening and connecting, in their order.
+
+#include "core/socket.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+result<unique_fd> open_listener(const endpoint& at, const listen_options& options) noexcept {
+    const int made = sys::socket(at.family(), SOCK_STREAM);
+    if (made < 0) return failure{-made};
+    unique_fd fd{made};
+    if (at.family() != AF_UNIX) {
+        if (const int r = sys::set_option(made, SOL_SOCKET, SO_REUSEADDR, 1); r < 0) return failure{-r};
+        tune_tcp(made);
+        if (options.reuse_port)
+            if (const int r = sys::set_option(made, SOL_SOCKET, SO_REUSEPORT, 1); r < 0) return failure{-r};
+    }
+    if (const int r = sys::bind(made, at.data(), at.size()); r < 0) return failure{-r};
+    if (const int r = sys::listen(made, options.backlog_count); r < 0) return failure{-r};
+    return fd;
+}
+
+result<connecting_socket> open_connection(const endpoint& to, const connect_options& options) noexcept {
+    const int made = sys::socket(to.family(), SOCK_STREAM);
+    if (made < 0) return failure{-made};
+    connecting_socket s{.fd = unique_fd{made}};
+    if (options.source.specified()) {
+        if (to.family() != AF_UNIX && options.source.port() == 0)
+            sys::set_option(made, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1); // without it bind() still works
+        if (const int r = sys::bind(made, options.source.data(), options.source.size()); r < 0) return failure{-r};
+    }
+    if (to.family() != AF_UNIX) tune_tcp(made);
+    const int r = sys::connect(made, to.data(), to.size());
+    if (r < 0 && r != -EINPROGRESS) return failure{-r}; // EAGAIN, too: a full unix backlog, and nothing is under way
+    s.pending = r < 0;
+    return s;
+}
+
+// None of these can fail on a TCP socket of a kernel weir runs on; without them the connection works all the same.
+void tune_tcp(int fd) noexcept {
+    sys::set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    sys::set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    sys::set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+    sys::set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000);
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,39 @@
+#pragma once
+// socket: making stream sockets that listen or connect, with the options that every proxy wants.
+//
+// These are steps for ctrl tables (ctrl.hpp) to put together; users call a listener or a dialer.
+// Every function returns the descriptor, or the errno of the step that failed; nothing stays open then.
+
+#include "core/endpoint.hpp"
+#include "core/result.hpp"
+#include "core/unique_fd.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+struct listen_options {
+    int backlog_count = 4096;   // the kernel caps it at net.core.somaxconn, listen(2)
+    bool reuse_port = false;    // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)
+};
+
+// A listening socket with SO_REUSEADDR, so that a restart is not held up by TIME_WAIT.
+result<unique_fd> open_listener(const endpoint& at, const listen_options& options) noexcept;
+
+// A socket whose connect() has begun or is already done.
+struct connecting_socket {
+    unique_fd fd;
+    bool pending = true; // false: connected at once (unix sockets; TCP to itself at times)
+};
+
+struct connect_options {
+    endpoint source{};       // bind to this before connecting; unspecified: the kernel chooses
+};
+
+// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one at connect time, so that ports are shared between
+// destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+result<connecting_socket> open_connection(const endpoint& to, const connect_options& options) noexcept;
+
+// Options for a TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay, keepalive probes after 60 s, and an
+// unacknowledged send is given up after 30 s (TCP_USER_TIMEOUT, tcp(7)).
+void tune_tcp(int fd) noexcept;
+
+} // namespace weir::inline WEIR_KERNEL

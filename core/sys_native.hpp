@@ -1,0 +1,229 @@
+#pragma once
+// sys_native: Linux behind the seam. Part of sys.hpp: include that.
+//
+// Everything is inline, so that the seam costs nothing.
+
+namespace weir::inline WEIR_KERNEL::sys {
+
+namespace detail {
+inline int value_or_error(int returned) noexcept { return returned < 0 ? -errno : returned; }
+
+// Repeats a call that a signal interrupted before it did anything.
+template <class Call>
+inline auto repeat(Call call) noexcept {
+    for (;;) {
+        const auto returned = call();
+        if (returned >= 0) return returned;
+        if (errno != EINTR) return static_cast<decltype(returned)>(-errno);
+    }
+}
+} // namespace detail
+
+inline time_point now() noexcept {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return time_point{seconds{t.tv_sec} + duration{t.tv_nsec}};
+}
+
+inline int epoll_open() noexcept { return detail::value_or_error(::epoll_create1(EPOLL_CLOEXEC)); }
+
+inline int epoll_add(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) noexcept {
+    epoll_event e{.events = events, .data = {.u64 = data}};
+    return detail::value_or_error(::epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e));
+}
+
+inline int epoll_change(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) noexcept {
+    epoll_event e{.events = events, .data = {.u64 = data}};
+    return detail::value_or_error(::epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &e));
+}
+
+inline int epoll_remove(int epoll_fd, int fd) noexcept {
+    epoll_event unused{}; // Linux before 2.6.9 read it, epoll_ctl(2)
+    return detail::value_or_error(::epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &unused));
+}
+
+inline int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept {
+    const int n = ::epoll_wait(epoll_fd, events, events_max, timeout_ms);
+    if (n >= 0) return n;
+    return errno == EINTR ? 0 : -errno;
+}
+
+inline int eventfd_open() noexcept { return detail::value_or_error(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+
+inline int eventfd_ring(int fd) noexcept {
+    const std::uint64_t one = 1;
+    return static_cast<int>(detail::repeat([&] { return ::write(fd, &one, sizeof one); }));
+}
+
+inline int eventfd_reset(int fd) noexcept {
+    std::uint64_t rings;
+    return static_cast<int>(detail::repeat([&] { return ::read(fd, &rings, sizeof rings); }));
+}
+
+inline int signal_open(const sigset_t& signals) noexcept {
+    if (const int error = ::pthread_sigmask(SIG_BLOCK, &signals, nullptr)) return -error;
+    return detail::value_or_error(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+inline int signal_read(int fd) noexcept {
+    signalfd_siginfo info;
+    const auto n = detail::repeat([&] { return ::read(fd, &info, sizeof info); });
+    return n < 0 ? static_cast<int>(n) : static_cast<int>(info.ssi_signo);
+}
+
+inline int socket(int family, int type) noexcept {
+    return detail::value_or_error(::socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+}
+
+inline int bind(int fd, const sockaddr* address, socklen_t bytes) noexcept {
+    return detail::value_or_error(::bind(fd, address, bytes));
+}
+
+inline int listen(int fd, int backlog) noexcept { return detail::value_or_error(::listen(fd, backlog)); }
+
+inline int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept {
+    return detail::repeat([&] { return ::accept4(fd, peer, bytes, SOCK_NONBLOCK | SOCK_CLOEXEC); });
+}
+
+inline int connect(int fd, const sockaddr* address, socklen_t bytes) noexcept {
+    if (::connect(fd, address, bytes) == 0) return 0;
+    return errno == EINTR ? -EINPROGRESS : -errno;
+}
+
+inline int shutdown_send(int fd) noexcept { return detail::value_or_error(::shutdown(fd, SHUT_WR)); }
+
+inline int close(int fd) noexcept { return detail::value_or_error(::close(fd)); }
+
+inline count recv(int fd, void* to, std::size_t bytes) noexcept {
+    return detail::repeat([&] { return ::recv(fd, to, bytes, 0); });
+}
+
+inline count peek(int fd) noexcept {
+    char byte;
+    return detail::repeat([&] { return ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT); });
+}
+
+inline count discard(int fd, std::size_t bytes) noexcept {
+    return detail::repeat([&] { return ::recv(fd, nullptr, bytes, MSG_TRUNC | MSG_DONTWAIT); });
+}
+
+inline count send(int fd, const void* from, std::size_t bytes, bool more) noexcept {
+    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    return detail::repeat([&] { return ::send(fd, from, bytes, flags); });
+}
+
+inline count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool more) noexcept {
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(parts); // sendmsg(2) does not write to it
+    message.msg_iovlen = parts_count;
+    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    return detail::repeat([&] { return ::sendmsg(fd, &message, flags); });
+}
+
+inline int set_option(int fd, int level, int name, int value) noexcept {
+    return detail::value_or_error(::setsockopt(fd, level, name, &value, sizeof value));
+}
+
+inline int set_abortive(int fd) noexcept {
+    const linger at_once{.l_onoff = 1, .l_linger = 0};
+    return detail::value_or_error(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once));
+}
+
+inline int set_nonblocking(int fd) noexcept {
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    return detail::value_or_error(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
+}
+
+inline int socket_error(int fd) noexcept {
+    int error = 0;
+    socklen_t bytes = sizeof error;
+    return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes) < 0 ? errno : error;
+}
+
+inline int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
+    return detail::value_or_error(::getsockname(fd, address, bytes));
+}
+
+inline int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
+    return detail::value_or_error(::getpeername(fd, address, bytes));
+}
+
+// The head of struct tcp_info as far as tcpi_bytes_acked (linux/tcp.h since 4.1). glibc's <netinet/tcp.h> ends
+// before that field, and <linux/tcp.h> cannot be included beside it.
+struct tcp_info_head {
+    std::uint8_t bytes_0[8];
+    std::uint32_t words_8[24];
+    std::uint64_t pacing_rate, max_pacing_rate, bytes_acked;
+};
+static_assert(offsetof(tcp_info_head, bytes_acked) == 120, "where Linux puts tcpi_bytes_acked");
+
+inline std::int64_t bytes_acked(int fd) noexcept {
+    tcp_info_head info{};
+    socklen_t bytes = sizeof info;
+    if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0) return -errno;
+    return bytes < sizeof info ? -ENOPROTOOPT : static_cast<std::int64_t>(info.bytes_acked);
+}
+
+inline void* map(std::size_t bytes) noexcept {
+    void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? nullptr : at;
+}
+
+inline void* map_wiped_on_fork(std::size_t bytes) noexcept {
+    void* at = map(bytes);
+    if (at && ::madvise(at, bytes, MADV_WIPEONFORK) < 0) {
+        ::munmap(at, bytes);
+        return nullptr;
+    }
+    return at;
+}
+
+inline void unmap(void* at, std::size_t bytes) noexcept { ::munmap(at, bytes); }
+
+inline int descriptor_limit() noexcept {
+    rlimit limit;
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    return limit.rlim_cur > 1 << 30 ? 1 << 30 : static_cast<int>(limit.rlim_cur);
+}
+
+inline int raise_descriptor_limit() noexcept {
+    rlimit limit;
+    if (::getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    limit.rlim_cur = limit.rlim_max;
+    if (::setrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    return descriptor_limit();
+}
+
+inline int open_append(const char* path) noexcept {
+    return detail::repeat([&] { return ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644); });
+}
+
+inline count write(int fd, const void* from, std::size_t bytes) noexcept {
+    return detail::repeat([&] { return ::write(fd, from, bytes); });
+}
+
+inline int unlink_socket(const char* path) noexcept {
+    struct stat what;
+    if (::lstat(path, &what) < 0) return -errno;
+    if (!S_ISSOCK(what.st_mode)) return -ENOTSOCK;
+    return detail::value_or_error(::unlink(path));
+}
+
+inline int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICSERV;
+    addrinfo* found = nullptr;
+    const int error = ::getaddrinfo(host, port, &hints, &found);
+    if (error == EAI_SYSTEM) return -errno;
+    if (error == EAI_MEMORY) return -ENOMEM;
+    if (error != 0 || !found) return -ENOENT;
+    const socklen_t have = found->ai_addrlen < *bytes ? found->ai_addrlen : *bytes;
+    __builtin_memcpy(address, found->ai_addr, have);
+    *bytes = have;
+    ::freeaddrinfo(found);
+    return 0;
+}
+
+} // namespace weir::inline WEIR_KERNEL::sys

@@ -1,0 +1,56 @@
+// xprt: the raw transport, which adds nothing.
+
+#include "core/xprt.hpp"
+
+#include "core/connection.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
+    const sys::count n = sys::recv(conn.fd(), to, bytes);
+    if (n > 0) {
+        // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end
+        // has been reported, which that recv must find.
+        const bool proves = conn.family().reports_rdhup && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
+        if (static_cast<std::size_t>(n) < bytes && proves) conn.cant_recv();
+        return {io::done, static_cast<std::size_t>(n)};
+    }
+    if (n == 0) {
+        conn.end_recv();
+        return {io::closed, 0};
+    }
+    if (n == -EAGAIN) {
+        conn.cant_recv();
+        return {io::again, 0};
+    }
+    conn.fail(static_cast<int>(-n));
+    return {io::failed, 0};
+}
+
+io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count, bool more) noexcept {
+    std::size_t asked = 0;
+    for (std::size_t i = 0; i < parts_count; i++)
+        asked += parts[i].iov_len;
+    const sys::count n = parts_count == 1 ? sys::send(conn.fd(), parts[0].iov_base, asked, more)
+                                          : sys::send_parts(conn.fd(), parts, parts_count, more);
+    if (n >= 0) {
+        // A short send means that the socket's buffer is full: the kernel will say when it no longer is.
+        if (static_cast<std::size_t>(n) < asked) conn.cant_send();
+        return {n == 0 && asked > 0 ? io::again : io::done, static_cast<std::size_t>(n)};
+    }
+    if (n == -EAGAIN) {
+        conn.cant_send();
+        return {io::again, 0};
+    }
+    conn.fail(static_cast<int>(-n));
+    return {io::failed, 0};
+}
+
+} // namespace
+
+const xprt raw_xprt{
+    .name = "raw", .recv = raw_recv, .send = raw_send, .drain = nullptr, .handshake = nullptr, .close = nullptr};
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,71 @@
+// tcp: sockets of the family, and the parsing of HOST:PORT.
+
+#include "proto/tcp.hpp"
+
+#include <cstring>
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+// What one drain may throw away before the peer counts as hostile: 16 times 1 MB, each call uncopied.
+constexpr int drain_calls_max = 16;
+constexpr std::size_t drain_bytes = 1 << 20;
+
+drain_result drain(int fd) noexcept {
+    std::size_t total = 0;
+    for (int calls = 0; calls < drain_calls_max; calls++) {
+        const sys::count n = sys::discard(fd, drain_bytes);
+        if (n == -EAGAIN) return {drained::again, total};
+        if (n <= 0) return {drained::closed, total};
+        total += static_cast<std::size_t>(n);
+    }
+    return {drained::closed, total};
+}
+
+// "80" -> 80. Digits only, at most 65535.
+bool parse_port(std::string_view text, std::uint16_t& port) noexcept {
+    if (text.empty() || text.size() > 5) return false;
+    std::uint32_t value = 0;
+    for (const char c : text) {
+        if (c < '0' || c > '9') return false;
+        value = value * 10 + static_cast<std::uint32_t>(c - '0');
+    }
+    port = static_cast<std::uint16_t>(value);
+    return value <= 65535;
+}
+
+} // namespace
+
+const ctrl tcp{.name = "tcp",
+               .listen = open_listener,
+               .connect = open_connection,
+               .drain = drain,
+               .reports_rdhup = true,
+               .counts_acked = true};
+
+result<endpoint> parse_tcp(std::string_view text) noexcept {
+    const std::size_t colon = text.rfind(':');
+    std::uint16_t port = 0;
+    if (colon == text.npos || !parse_port(text.substr(colon + 1), port)) return failure{EINVAL};
+    std::string_view host = text.substr(0, colon);
+    if (host.empty()) return endpoint::ipv4(0, port);
+    const bool in_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
+    if (in_brackets) host = host.substr(1, host.size() - 2);
+    if (!in_brackets && host.find(':') != host.npos) return failure{EINVAL}; // ::1:80 could be read in two ways
+
+    char name[256], number[6];
+    if (host.size() >= sizeof name || host.find('\0') != host.npos) return failure{EINVAL};
+    std::memcpy(name, host.data(), host.size());
+    name[host.size()] = '\0';
+    const std::string_view digits = text.substr(colon + 1);
+    std::memcpy(number, digits.data(), digits.size());
+    number[digits.size()] = '\0';
+    sockaddr_storage storage{};
+    socklen_t bytes = sizeof storage;
+    if (const int r = sys::resolve(name, number, reinterpret_cast<sockaddr*>(&storage), &bytes); r < 0) return failure{-r};
+    if (in_brackets && storage.ss_family != AF_INET6) return failure{EINVAL};
+    return endpoint::from_kernel(storage, bytes);
+}
+
+} // namespace weir::inline WEIR_KERNEL

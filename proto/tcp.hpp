@@ -1,0 +1,18 @@
+#pragma once
+// tcp: the ctrl table of TCP sockets, and its addresses as text.
+
+#include <string_view>
+
+#include "core/ctrl.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+// Listens, connects (non-blocking, no Nagle delay, keepalive) and drains with MSG_TRUNC, which throws bytes away
+// without copying them, tcp(7).
+extern const ctrl tcp;
+
+// "127.0.0.1:8080", "[::1]:8080", "localhost:8080", ":8080" (every IPv4 address). A name is looked up, which may block:
+// at start-up only. EINVAL: not such a text; ENOENT: no such host.
+result<endpoint> parse_tcp(std::string_view text) noexcept;
+
+} // namespace weir::inline WEIR_KERNEL

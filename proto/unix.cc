@@ -1,0 +1,51 @@
+// unix: sockets of the family.
+
+#include "proto/unix.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+constexpr int drain_calls_max = 64; // of 16 KB: beyond 1 MB in one go the peer counts as hostile
+
+drain_result drain(int fd) noexcept {
+    char thrown_away[16 * 1024];
+    std::size_t total = 0;
+    for (int calls = 0; calls < drain_calls_max; calls++) {
+        const sys::count n = sys::recv(fd, thrown_away, sizeof thrown_away);
+        if (n == -EAGAIN) return {drained::again, total};
+        if (n <= 0) return {drained::closed, total};
+        total += static_cast<std::size_t>(n);
+    }
+    return {drained::closed, total};
+}
+
+// A path outlives its listener. Whether anybody still listens there, only a connect can tell.
+bool is_abandoned(const endpoint& at) noexcept {
+    auto probe = open_connection(at, {});
+    return !probe && probe.error() == ECONNREFUSED;
+}
+
+result<unique_fd> listen(const endpoint& at, const listen_options& options) noexcept {
+    auto fd = open_listener(at, options);
+    if (fd || fd.error() != EADDRINUSE || at.path()[0] == '\0') return fd;
+    if (!is_abandoned(at) || sys::unlink_socket(at.path()) < 0) return fd;
+    return open_listener(at, options);
+}
+
+} // namespace
+
+const ctrl unix_stream{.name = "unix",
+                       .listen = listen,
+                       .connect = open_connection,
+                       .drain = drain,
+                       .reports_rdhup = true,
+                       .counts_acked = false};
+
+result<endpoint> parse_unix(std::string_view text) noexcept {
+    constexpr std::string_view scheme = "unix:";
+    if (text.substr(0, scheme.size()) != scheme) return failure{EINVAL};
+    return endpoint::unix_path(text.substr(scheme.size()));
+}
+
+} // namespace weir::inline WEIR_KERNEL
