@@ -52,7 +52,9 @@ void connection::ready(fd_slot& slot) noexcept {
         if (conn.cb_->send(conn) == verdict::gone || slot.generation != generation) return;
     }
     constexpr conn_flag state = conn_flag::connected | conn_flag::recv_ended | conn_flag::failed;
-    if (has_news || any(before ^ conn.flags_, state)) conn.cb_->wake(conn);
+    if (!has_news && !any(before ^ conn.flags_, state)) return;
+    slot.state &= ~fd_state::news; // a failure that recv or send met: this wake tells it, not another in the next turn
+    conn.cb_->wake(conn);
 }
 
 // Goes on with connecting and handshaking. True: something to tell the user; false: the kernel must be waited for.
@@ -127,7 +129,9 @@ end_cause connection::failure() const noexcept {
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT(cause != end_cause::none);
     EXPECT(!is(conn_flag::idle)); // the pool closes what it holds
-    const bool can_linger = is(conn_flag::connected) && !ended() && !is(conn_flag::lingering);
+    // A FIN that is only known may stand behind unread input, and closing on that would reset the peer.
+    const bool is_over = is(conn_flag::recv_ended | conn_flag::failed) || slot_->is(fd_state::err);
+    const bool can_linger = is(conn_flag::connected) && !is_over && !is(conn_flag::lingering);
     if (intent == close_intent::graceful && can_linger) {
         begin_linger(cause);
         return verdict::gone;
@@ -180,8 +184,10 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
 
 conntab::~conntab() {
     while (connection* conn = live_.front()) {
+        const bool has_cause = conn->is(conn_flag::lingering);
         conn->flags_ &= ~conn_flag::idle;
-        conn->finish(close_intent::silent, conn->is(conn_flag::lingering) ? end_cause::none : end_cause::shutdown);
+        conn->finish(has_cause ? close_intent::after_fin : close_intent::silent,
+                     has_cause ? end_cause::none : end_cause::shutdown);
     }
     while (connection* conn = dead_.pop_front())
         pool_->free(*conn);
@@ -193,7 +199,8 @@ void conntab::open(const conntab_options& options) noexcept {
     EXPECT(options.connections_max > 0);
     options_ = options;
     if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
-    pool_ = std::make_unique<fixed_pool<connection>>(options.connections_max);
+    // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
+    pool_ = std::make_unique<fixed_pool<connection>>(std::size_t{2} * options.connections_max);
     blocks_ = std::make_unique<block_pool>(options_.blocks_max);
     scratch_ = std::make_unique_for_overwrite<char[]>(scratch_bytes);
 }
@@ -206,7 +213,7 @@ result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt&
         ended_[static_cast<std::size_t>(end_cause::no_room)]++;
         return failure{error};
     };
-    connection* conn = pool_->make(*this, family, transport);
+    connection* conn = full() ? nullptr : pool_->make(*this, family, transport);
     if (!conn) return refuse(ENFILE);
     const bool dialed = how.connecting || how.connected_at_once;
     auto slot = loop_.watch(fd.get(), dialed ? interest::recv_send : interest::recv, connection::ready, conn);

@@ -233,8 +233,8 @@ class conntab {
     std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }
     std::uint64_t ended_count(end_cause cause) const noexcept { return ended_[static_cast<std::size_t>(cause)]; }
     std::uint32_t live_count() const noexcept { return live_count_; }
-    std::uint32_t connections_max() const noexcept { return static_cast<std::uint32_t>(pool_->capacity()); }
-    bool full() const noexcept { return pool_->full(); }
+    std::uint32_t connections_max() const noexcept { return options_.connections_max; }
+    bool full() const noexcept { return live_count_ >= options_.connections_max || pool_->full(); }
 
     // For ledgers and shutdown: the live connections, in the order they were opened.
     connection* first() noexcept { return live_.front(); }
@@ -261,6 +261,17 @@ class conntab {
         relief callback = nullptr;
         void* owner = nullptr;
     } reliefs_[relief_max];
+};
+
+// For a callback whose user may close any connection in passing: whether this one is still there, its generation tells.
+class still_there {
+  public:
+    explicit still_there(connection& conn) noexcept : slot_(conn.slot()), generation_(slot_.generation) {}
+    verdict answer() const noexcept { return slot_.generation == generation_ ? verdict::keep : verdict::gone; }
+
+  private:
+    fd_slot& slot_;
+    std::uint32_t generation_;
 };
 
 inline event_loop& connection::loop() const noexcept { return home_->loop(); }

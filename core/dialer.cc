@@ -18,7 +18,6 @@ result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to,
                          const data_cb& table, void* owner) noexcept {
     EXPECT(options.timeout > duration{0});
     if (conns.full() && !conns.relieve()) return failure{ENFILE};
-    // A killed connection's storage comes back at the end of the turn; until then the table may still be full.
     auto socket = family.connect(to, {.source = options.source});
     if (!socket && is_shortage(socket.error()) && conns.relieve())
         socket = family.connect(to, {.source = options.source});

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -34,7 +35,7 @@ class histogram {
     // The smallest bucket end that at least `fraction` of the values do not exceed, 0 <= fraction <= 1. 0 when empty.
     std::uint64_t quantile(double fraction) const noexcept {
         EXPECT(fraction >= 0 && fraction <= 1);
-        const auto wanted = static_cast<std::uint64_t>(fraction * static_cast<double>(total_) + 0.5);
+        const auto wanted = static_cast<std::uint64_t>(std::ceil(fraction * static_cast<double>(total_)));
         std::uint64_t seen = 0;
         for (std::size_t i = 0; i < counts_.size(); i++) {
             seen += counts_[i];

@@ -95,8 +95,11 @@ bool idle_pool::is_worn(const connection& conn) const noexcept {
 }
 
 void idle_pool::make_room(bucket& in) noexcept {
-    if (in.count == options_.idle_per_key_max) kill(*in.entries.back(), end_cause::idle_evicted);
-    if (idle_count_ == options_.idle_max) kill(*by_age_.front(), end_cause::idle_evicted);
+    // Whoever is told of an eviction may park another one meanwhile.
+    while (in.count >= options_.idle_per_key_max)
+        kill(*in.entries.back(), end_cause::idle_evicted);
+    while (idle_count_ >= options_.idle_max)
+        kill(*by_age_.front(), end_cause::idle_evicted);
 }
 
 // Into the pool: the only function that links and counts.

@@ -28,11 +28,14 @@ relay_pool::pair* relay_pool::make_pair(connection& a) noexcept {
     return p;
 }
 
-result<void> relay_pool::join(connection& a, connection& b, std::string_view early) noexcept {
+result<void> relay_pool::join(connection& a, connection& b, std::string_view early_to_b,
+                              std::string_view early_to_a) noexcept {
     EXPECT(a.is(conn_flag::connected) && b.is(conn_flag::connected));
     pair* p = make_pair(a);
     if (!p) return failure{ENFILE};
-    if (p->pending[1].append(early, conns_.blocks()) == buffer::append_result::full) {
+    if (p->pending[0].append(early_to_a, conns_.blocks()) == buffer::append_result::full ||
+        p->pending[1].append(early_to_b, conns_.blocks()) == buffer::append_result::full) {
+        p->pending[0].clear(conns_.blocks());
         p->hook.unlink();
         pairs_.free(*p);
         return failure{ENOBUFS};

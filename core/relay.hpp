@@ -31,10 +31,11 @@ class relay_pool {
     relay_pool& operator=(const relay_pool&) = delete;
     ~relay_pool(); // aborts every pair
 
-    // Ties two connected connections together; both are the pool's from now on. `early` is sent to `b` before what `a`
-    // still says, and is copied. ENFILE: no pair is free; ENOBUFS: `early` is larger than a block or no block is left.
-    // The connections are the caller's then.
-    result<void> join(connection& a, connection& b, std::string_view early = {}) noexcept;
+    // Ties two connected connections together; both are the pool's from now on. `early_to_b` is sent before what `a`
+    // still says, and the other way round; both are copied. ENFILE: no pair is free; ENOBUFS: one is larger than a
+    // block, or no block is left. The connections are the caller's then.
+    result<void> join(connection& a, connection& b, std::string_view early_to_b = {},
+                      std::string_view early_to_a = {}) noexcept;
 
     // Dials `to` for `client` and ties the two together; on failure `client` is closed with RST. What the client says
     // meanwhile waits in its socket. The client is the pool's from now on, whatever happens: answers `gone` if it was

@@ -12,8 +12,8 @@ namespace {
 constexpr std::uint64_t no_stop = std::numeric_limits<std::uint64_t>::max();
 }
 
-void timers::place(timer& t, std::uint64_t earliest) noexcept {
-    const std::uint64_t at = std::min(std::max(t.tick, earliest), current_ + horizon - 1);
+void timers::place(timer& t) noexcept {
+    const std::uint64_t at = std::min(std::max(t.tick, current_), current_ + horizon - 1);
     const std::uint64_t distance = at - current_;
     const unsigned level = distance < slot_count ? 0 : (static_cast<unsigned>(std::bit_width(distance)) - 1) / level_bits;
     const std::uint64_t index = at >> level * level_bits & (slot_count - 1);
@@ -43,18 +43,19 @@ void timers::let_fall(unsigned level) noexcept {
     slot falling;
     falling.take_all(wheel_[level][index]);
     while (timer* t = falling.pop_front())
-        place(*t, current_);
+        place(*t);
 }
 
 std::uint32_t timers::run(time_point now, std::uint32_t budget) noexcept {
     const std::uint64_t until = now <= start_ ? 0 : static_cast<std::uint64_t>((now - start_) / milliseconds{1});
+    floor_ = std::max(floor_, until + 1);
     std::uint32_t fired = 0;
     for (;;) {
         while (timer* t = due_.front()) {
             if (fired == budget) return fired;
             t->hook.unlink();
             if (t->tick > current_) {
-                place(*t, current_ + 1); // pushed later since it was placed
+                place(*t); // pushed later since it was placed
                 continue;
             }
             fired++;

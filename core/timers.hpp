@@ -14,6 +14,7 @@
 // Owner of a node: whoever embeds it; it must be cancelled before it dies (checked by its hook).
 // Thread: one loop's. Allocation: none.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -43,17 +44,18 @@ class timers {
     timers(const timers&) = delete;
     timers& operator=(const timers&) = delete;
 
-    // (Re)arms: fire() once `deadline` is reached. `t.fire` is set. A deadline in the past fires on the next run.
+    // (Re)arms: fire() once `deadline` is reached. `t.fire` is set. A deadline in the past fires with the next tick, so
+    // never in the run that is under way.
     void arm(timer& t, time_point deadline) noexcept {
         EXPECT(t.fire != nullptr);
-        const std::uint64_t tick = tick_after(deadline);
+        const std::uint64_t tick = std::max(tick_after(deadline), floor_);
         if (t.armed() && tick >= t.tick) {
             t.tick = tick; // it re-places itself when its slot is reached
             return;
         }
         t.hook.unlink();
         t.tick = tick;
-        place(t, current_ + 1);
+        place(t);
     }
 
     // Fires what is due at `now`, at most `budget` timers; more stay due for the next run. Returns how many fired.
@@ -78,12 +80,13 @@ class timers {
         return static_cast<std::uint64_t>(since / grain) + (since % grain != duration{});
     }
 
-    void place(timer& t, std::uint64_t earliest) noexcept;
+    void place(timer& t) noexcept;
     void let_fall(unsigned level) noexcept;
     std::uint64_t next_stop() const noexcept;
 
     time_point start_;
     std::uint64_t current_ = 0;                         // every slot up to this tick has been looked at
+    std::uint64_t floor_ = 1;                           // the first tick behind the latest run: > current_
     std::array<std::uint64_t, level_count> occupied_{}; // per level, one bit per slot that may hold a node
     std::array<std::array<slot, slot_count>, level_count> wheel_;
     slot due_; // reached; fired as the budget allows

@@ -1,0 +1,297 @@
+// http1_exchange: answers of weir's own, sending, the end of an exchange, deadlines.
+
+#include "proto/http1_exchange.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace weir::inline WEIR_KERNEL {
+
+const data_cb http1_exchange::client_cb{
+    .name = "http1-client", .recv = client_recv, .send = client_send, .wake = client_wake};
+const data_cb http1_exchange::server_cb{
+    .name = "http1-server", .recv = server_recv, .send = server_send, .wake = server_wake};
+
+http1_exchange::http1_exchange(http1_exchanges& room, connection& client, const http1_applet* applet) noexcept
+    : room_(room), client_(&client), applet_(applet) {
+    head_.start(http1_kind::request, room.options.head);
+    began_ = now();
+}
+
+http1_exchange::~http1_exchange() {
+    EXPECT(server_ == nullptr);
+    for (buffer* b : {&from_client_, &to_server_, &from_server_, &to_client_})
+        b->clear(blocks());
+}
+
+verdict http1_exchanges::begin(connection& client, const http1_applet* applet) noexcept {
+    http1_exchange* x = pool.make(*this, client, applet);
+    if (x) {
+        client.attach(http1_exchange::client_cb, x);
+        return verdict::keep;
+    }
+    counters.shed++;
+    char text[256];
+    const std::size_t n = write_answer(text, sizeof text, {.status = 503, .body = "No room for this request now.\n"},
+                                       false, http1_persistence::close);
+    client.send({text, n}); // what does not fit now is not worth waiting for
+    client_gone(gateway);
+    return client.close(close_intent::graceful, end_cause::no_room);
+}
+
+// --- answers of our own
+
+verdict http1_exchange::answer(const http1_answer& a) noexcept {
+    if (request_ != request_state::done) request_ = request_state::cut;
+    client_->stop_recv();
+    const bool stays = client_may_stay();
+    const auto persistence = !stays                                ? http1_persistence::close
+                             : version_ == http1_version::v1_0 ? http1_persistence::keep_alive
+                                                               : http1_persistence::unsaid;
+    close_said_ = !stays;
+    keep_alive_said_ = persistence == http1_persistence::keep_alive;
+    status_ = a.status;
+    client_framing_ = http1_body_kind::length;
+    response_ = response_state::done;
+    const std::size_t n = write_answer(write_room(), write_room_bytes, a, method_ == http1_method::head, persistence);
+    EXPECT(n > 0);
+    // An applet's answer may be larger than a block. Beyond what the socket takes at once, that is a shortage.
+    switch (push(*client_, to_client_, {.head = {write_room(), n}})) {
+    case sent::all: return finish();
+    case sent::some: return verdict::keep;
+    case sent::broken: return abandon(client_->failure());
+    }
+    return verdict::keep;
+}
+
+verdict http1_exchange::refuse(int status, const char* why) noexcept {
+    room_.counters.refused++;
+    drop_server(close_intent::silent, end_cause::done);
+    request_ = request_state::cut;
+    char text[160];
+    const int n = std::snprintf(text, sizeof text, "%d %s: %s\n", status, reason_of(status).data(), why);
+    return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
+}
+
+verdict http1_exchange::fail(int status, const char* why) noexcept {
+    EXPECT(response_ != response_state::body); // a response under way can only be cut off
+    room_.counters.failed++;
+    report(status, why);
+    if (server_) {
+        const bool is_alive = server_->is(conn_flag::connected) && !server_->ended();
+        const end_cause of_living = status == 504 ? end_cause::timed_out : end_cause::protocol;
+        drop_server(close_intent::silent, is_alive ? of_living : server_->failure());
+    }
+    char text[96];
+    const int n = std::snprintf(text, sizeof text, "%d %s\n", status, reason_of(status).data());
+    return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
+}
+
+void http1_exchange::report(int status, const char* why) noexcept {
+    if (!room_.trouble) return;
+    char at[endpoint::text_max], line[512];
+    const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{"-"};
+    const int n = std::snprintf(line, sizeof line, "%d \"%.*s\" upstream %.*s: %s", status, what_bytes_, what_,
+                                static_cast<int>(server.size()), server.data(), why);
+    room_.trouble(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
+}
+
+void http1_exchange::log_access() noexcept {
+    char at[endpoint::text_max], line[512];
+    const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
+    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
+    const int n = std::snprintf(line, sizeof line, "\"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s", what_bytes_, what_,
+                                status_, static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us),
+                                static_cast<int>(server.size()), server.data(), reused_ ? " reused" : "",
+                                repeated_ ? " repeated" : "");
+    room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
+}
+
+// --- sending
+
+// Takes the framing off what was received and moves the body bytes together, within the same memory.
+http1_exchange::unframed http1_exchange::unframe(http1_body& body, char* in, std::size_t bytes) noexcept {
+    unframed u{.used = 0, .data = in, .size = 0, .end = http1_body::what::more};
+    for (;;) {
+        const http1_body::step step = body.next({in + u.used, bytes - u.used});
+        if (step.is == http1_body::what::data) {
+            char* from = in + (step.data.data() - in);
+            if (u.size == 0) u.data = from;
+            else std::memmove(u.data + u.size, from, step.data.size());
+            u.size += step.data.size();
+        }
+        u.used += step.used;
+        u.end = step.is;
+        if (step.is != http1_body::what::data) return u;
+    }
+}
+
+std::size_t http1_exchange::parts_of(const outgoing& what, http1_chunk_head& room, iovec (&parts)[5]) noexcept {
+    std::size_t count = 0;
+    const auto add = [&](std::string_view text) {
+        if (!text.empty()) parts[count++] = {.iov_base = const_cast<char*>(text.data()), .iov_len = text.size()};
+    };
+    add(what.head);
+    if (what.chunked && !what.data.empty()) {
+        add({room.data(), write_chunk_head(room, what.data.size())});
+        add(what.data);
+        add(http1_chunk_end);
+    } else {
+        add(what.data);
+    }
+    if (what.chunked && what.is_last) add(http1_last_chunk);
+    return count;
+}
+
+// Sends at once what can be, and keeps the rest in `out`. The callers see to it that the rest fits into one block.
+http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const outgoing& what) noexcept {
+    http1_chunk_head chunk_head;
+    iovec parts[5];
+    std::size_t count = parts_of(what, chunk_head, parts);
+    std::size_t gone = 0;
+    if (count > 0 && out.empty()) {
+        const io_result r = to.send_parts(parts, count);
+        if (r.end == io::failed) return sent::broken;
+        gone = r.bytes;
+    }
+    for (std::size_t i = 0; i < count; i++) {
+        const std::string_view part{static_cast<char*>(parts[i].iov_base), parts[i].iov_len};
+        const std::size_t skipped = std::min(gone, part.size());
+        gone -= skipped;
+        if (out.append(part.substr(skipped), blocks()) == buffer::append_result::done) continue;
+        to.fail(ENOBUFS); // what is missing now can never be made good
+        return sent::broken;
+    }
+    if (out.empty()) return sent::all;
+    to.want_send();
+    if (&to == client_) set_client_deadline(now() + room_.options.write_timeout);
+    return sent::some;
+}
+
+// --- the end
+
+bool http1_exchange::client_may_stay() const noexcept {
+    return client_keep_alive_ && request_ == request_state::done && !room_.draining &&
+           client_->uses() < room_.options.keep_alive_requests;
+}
+
+// The response is complete, and the client's socket has all of it.
+verdict http1_exchange::finish() noexcept {
+    EXPECT(response_ == response_state::done && to_client_.empty());
+    if (room_.access) log_access();
+    const http1_client_facts facts{
+        .failed = client_->is(conn_flag::failed),
+        .peer_shut = client_->ended(),
+        .pipelined = !from_client_.empty(),
+        .request_complete = request_ == request_state::done,
+        .response_complete = true,
+        .response_written = true,
+        .framing = client_framing_,
+        .version = version_,
+        .close_asked = !client_keep_alive_,
+        .close_sent = close_said_,
+        .keep_alive_asked = client_asked_keep_alive_,
+        .keep_alive_sent = keep_alive_said_,
+        .draining = room_.draining,
+        .uses_spent = client_->uses() >= room_.options.keep_alive_requests,
+    };
+    switch (client_verdict(facts)) {
+    case http1_client_verdict::stay: return next_request();
+    case http1_client_verdict::failed: return close_client(close_intent::silent, end_cause::peer_failed);
+    case http1_client_verdict::peer_shut: return close_client(close_intent::after_fin, end_cause::peer_closed);
+    case http1_client_verdict::request_incomplete: return close_client(close_intent::graceful, end_cause::protocol);
+    case http1_client_verdict::switched:
+    case http1_client_verdict::response_incomplete:
+    case http1_client_verdict::response_unwritten:
+    case http1_client_verdict::until_close:
+    case http1_client_verdict::close_asked:
+    case http1_client_verdict::close_sent:
+    case http1_client_verdict::version_1_0:
+    case http1_client_verdict::draining:
+    case http1_client_verdict::uses_spent: break;
+    }
+    return close_client(close_intent::graceful, end_cause::done);
+}
+
+// The client stays. Bytes of its next request that have come already make the next exchange begin at once, that is, in
+// the next turn; otherwise it waits with no exchange and no block.
+verdict http1_exchange::next_request() noexcept {
+    http1_exchanges& room = room_;
+    connection& client = *client_;
+    const http1_applet* applet = applet_;
+    buffer rest;
+    rest.take(from_client_);
+    room.pool.free(*this);
+    if (rest.empty()) {
+        room.client_waits(room.gateway, client, applet);
+        return verdict::gone;
+    }
+    http1_exchange* next = room.pool.make(room, client, applet);
+    EXPECT(next != nullptr); // in the place of this one
+    next->from_client_.take(rest);
+    next->has_backlog_ = true;
+    client.attach(client_cb, next);
+    client.want_recv();
+    room.conns.loop().fds().may_recv(client.slot());
+    return verdict::gone;
+}
+
+verdict http1_exchange::abandon(end_cause cause) noexcept {
+    room_.counters.abandoned++;
+    return close_client(close_intent::silent, cause);
+}
+
+verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
+    drop_server(close_intent::silent, end_cause::done);
+    http1_exchanges& room = room_;
+    connection& client = *client_;
+    room.pool.free(*this);
+    client.close(intent, cause);
+    room.client_gone(room.gateway);
+    return verdict::gone;
+}
+
+void http1_exchange::drop_server(close_intent intent, end_cause cause) noexcept {
+    if (!server_) return;
+    connection& server = *server_;
+    server_ = nullptr;
+    upstream_->active_count--;
+    server.close(intent, cause);
+}
+
+// --- deadlines
+
+void http1_exchange::set_client_deadline(time_point at) noexcept {
+    client_deadline_ = at;
+    client_->arm(at, client_fired);
+}
+
+void http1_exchange::client_fired(timer& t, time_point now) noexcept { client_timer(connection::of(t), now); }
+
+// Deadlines are pushed and dropped without touching the timer: what it finds when it fires decides.
+void http1_exchange::client_timer(connection& client, time_point now) noexcept {
+    http1_exchange& x = client.owner_as<http1_exchange>();
+    if (x.client_deadline_ == never) return;
+    if (x.client_deadline_ > now) {
+        x.set_client_deadline(x.client_deadline_);
+        return;
+    }
+    x.client_deadline_ = never;
+    if (!x.to_client_.empty()) x.close_client(close_intent::abort, end_cause::timed_out);
+    else if (x.response_ == response_state::body) x.close_client(close_intent::abort, end_cause::timed_out);
+    else if (x.request_ == request_state::head) x.refuse(408, "the request's head took too long");
+    else if (x.request_ == request_state::body) x.refuse(408, "the request's body stalled");
+}
+
+void http1_exchange::server_fired(timer& t, time_point now) noexcept {
+    connection& server = connection::of(t);
+    http1_exchange& x = server.owner_as<http1_exchange>();
+    const bool waits_for_client = !x.to_client_.empty() || x.request_ == request_state::body;
+    if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
+    else if (waits_for_client) server.arm(now + x.room_.options.first_byte_timeout, server_fired); // who has a deadline
+    else if (x.response_ != response_state::body) x.fail(504, "no answer in time");
+    else x.server_ended(io::failed);
+}
+
+} // namespace weir::inline WEIR_KERNEL

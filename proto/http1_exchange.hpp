@@ -1,0 +1,266 @@
+#pragma once
+// http1_exchange: one request of a client and its response, streamed through, with one server connection.
+//
+//     client ── head, body ──> to_server_ ──> server        request_:  head ─> body ─> done
+//                                                                        └──────┴────> cut (no more is wanted of it)
+//     client <── to_client_ <── head, body ── server        response_: none ─> head ─> body ─> done
+//
+//   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only for
+//     what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
+//     fills it stops receiving.
+//   - While a request runs on a connection that was idle before, the bytes sent are kept (one block at most) until the
+//     first byte of the response: what it takes to repeat it on a fresh connection. See may_repeat().
+//   - When both messages are done, http1_reuse decides what becomes of the two connections. The server's is parked the
+//     moment the response is read, the client's goes back to its idle table, and the exchange to its pool.
+//
+// Owner: http1_exchanges. Thread: one loop's. Allocation: none; pools are made by the gateway.
+
+#include <cstdint>
+
+#include "core/connection.hpp"
+#include "core/idle.hpp"
+#include "core/relay.hpp"
+#include "proto/http1_body.hpp"
+#include "proto/http1_head.hpp"
+#include "proto/http1_reuse.hpp"
+#include "proto/http1_upstream.hpp"
+#include "proto/http1_write.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+enum class repeat : std::uint8_t { automatic, off };
+
+// Each default is a limit of its own; none is derived from another.
+struct http1_options {
+    http1_limits head{};
+    std::uint64_t body_bytes_max = UINT64_MAX;     // of a request -> 413
+    duration header_timeout = seconds{10};         // from a head's first byte to its last -> 408
+    duration body_timeout = seconds{30};           // between two reads of a request's body -> 408
+    std::uint32_t body_rate_min = 1024;            // bytes a second, over body_timeout -> 408; 0: none
+    duration keep_alive_timeout = seconds{60};     // client idle between requests: closed in silence
+    std::uint32_t keep_alive_requests = 1000;      // per client connection
+    duration connect_timeout = seconds{5};         // -> 504
+    duration first_byte_timeout = seconds{60};     // request sent, or body stalled -> 504, or cut off
+    duration write_timeout = seconds{30};          // a client that takes nothing is cut off
+    repeat repeats = repeat::automatic;
+};
+
+struct http1_counters {
+    std::uint64_t requests = 0;          // heads understood
+    std::uint64_t responses = 0;         // forwarded to their end
+    std::uint64_t refused = 0;           // requests answered 4xx or 5xx for what they said, by us
+    std::uint64_t failed = 0;            // answered 502, 503 or 504 by us
+    std::uint64_t truncated = 0;         // the response broke off after its head was sent on
+    std::uint64_t abandoned = 0;         // the client went before its response was complete
+    std::uint64_t repeated = 0;          // sent once more on a fresh connection
+    std::uint64_t repeated_by_proof = 0; // of these: not idempotent, but the server never had a byte
+    std::uint64_t reused = 0;            // requests sent on a connection that had been idle
+    std::uint64_t fresh = 0;             // requests sent on a connection dialed for them
+    std::uint64_t tunnels = 0;
+    std::uint64_t shed = 0;              // no exchange, block or descriptor was left: 503
+};
+
+// Something within the process that answers instead of a server.
+struct http1_applet {
+    const char* name;
+    // Writes a body to `room` and says what to answer. What `answer.body` views lives until the call returns to weir.
+    http1_answer (*answer)(void* owner, const http1_head& request, std::span<char> room) noexcept;
+    void* owner;
+};
+
+struct http1_exchanges;
+
+class http1_exchange {
+  public:
+    http1_exchange(http1_exchanges& room, connection& client, const http1_applet* applet) noexcept;
+    http1_exchange(const http1_exchange&) = delete;
+    http1_exchange& operator=(const http1_exchange&) = delete;
+    ~http1_exchange();
+
+    static const data_cb client_cb, server_cb;
+
+    // The client's timer, armed while it was idle, has fired while an exchange serves it.
+    static void client_timer(connection& client, time_point now) noexcept;
+    bool is_of(const http1_exchanges& room) const noexcept { return &room_ == &room; }
+    // Closes both connections at once; the exchange is no more.
+    void abort(end_cause cause) noexcept { abandon(cause); }
+
+  private:
+    friend struct http1_exchanges;
+
+    enum class request_state : std::uint8_t { head, body, done, cut };
+    enum class response_state : std::uint8_t { none, head, body, done };
+    // What was taken out of the bytes a side received.
+    struct unframed {
+        std::size_t used; // bytes of the input that are done with
+        char* data;       // body bytes, moved together within the input
+        std::size_t size;
+        http1_body::what end; // more, end or bad
+    };
+
+    // In all that follows the verdict is the exchange's own: `gone`, and it is no more, whatever became of the two
+    // connections. What became of the connection whose callback it is, its generation tells.
+
+    // --- http1_exchange.cc: answers of our own, the end, deadlines
+    verdict answer(const http1_answer& a) noexcept;
+    verdict refuse(int status, const char* why) noexcept; // the request is to blame
+    verdict fail(int status, const char* why) noexcept;   // the server is, or a shortage of ours
+    verdict finish() noexcept;
+    verdict next_request() noexcept;
+    verdict abandon(end_cause cause) noexcept;
+    verdict close_client(close_intent intent, end_cause cause) noexcept;
+    void drop_server(close_intent intent, end_cause cause) noexcept;
+    bool client_may_stay() const noexcept;
+    void report(int status, const char* why) noexcept;
+    void log_access() noexcept;
+    void set_client_deadline(time_point at) noexcept;
+    static void client_fired(timer& t, time_point now) noexcept;
+    static void server_fired(timer& t, time_point now) noexcept;
+    static unframed unframe(http1_body& body, char* in, std::size_t bytes) noexcept;
+    // What goes out at once: a head, body bytes, and the framing between and behind them.
+    struct outgoing {
+        std::string_view head{};
+        std::string_view data{};
+        bool chunked = false;
+        bool is_last = false;
+    };
+    enum class sent : std::uint8_t { all, some, broken };
+    sent push(connection& to, buffer& out, const outgoing& what) noexcept;
+    static std::size_t parts_of(const outgoing& what, http1_chunk_head& room, iovec (&parts)[5]) noexcept;
+
+    // --- http1_exchange_request.cc: from the client to the server
+    static verdict client_recv(connection& client) noexcept;
+    verdict read_head() noexcept;
+    verdict take_head(std::string_view bytes) noexcept;
+    verdict begin(std::string_view bytes) noexcept;
+    verdict forward(std::string_view bytes) noexcept;
+    void remember() noexcept;
+    verdict read_body() noexcept;
+    verdict take_body(char* in, std::size_t bytes, std::size_t& used) noexcept;
+    bool rate_is_low() noexcept;
+    verdict acquire() noexcept;
+    void rule_out(int error) noexcept;
+    verdict connect_failed() noexcept;
+    void assign(connection& server, bool is_reused) noexcept;
+    verdict flush_to_server() noexcept;
+    void stop_keeping() noexcept;
+    static verdict server_send(connection& server) noexcept;
+
+    // --- http1_exchange_response.cc: from the server to the client
+    static verdict server_recv(connection& server) noexcept;
+    static verdict server_wake(connection& server) noexcept;
+    static verdict client_send(connection& client) noexcept;
+    static verdict client_wake(connection& client) noexcept;
+    verdict read_response() noexcept;
+    verdict take_response(char* in, std::size_t bytes, std::size_t& used) noexcept;
+    http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
+    void write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept;
+    void begin_response(http1_writer& out) noexcept;
+    verdict take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept;
+    verdict response_over(bool has_surplus) noexcept;
+    void release_server(bool has_surplus) noexcept;
+    verdict become_tunnel(std::string_view head, std::string_view early) noexcept;
+    verdict server_ended(io how) noexcept;
+    verdict truncated(const char* why) noexcept;
+    enum class repeatable : std::uint8_t { no, yes, not_known_yet };
+    repeatable may_repeat(io how) noexcept;
+    verdict repeat_request() noexcept;
+
+    conntab& conns() noexcept;
+    block_pool& blocks() noexcept;
+    time_point now() const noexcept;
+    std::size_t unsent() const noexcept { return to_server_.size() - sent_bytes_; }
+    bool server_is_ready() const noexcept { return server_ && server_->is(conn_flag::connected); }
+    // The upper half of the scratch room is for writing heads and answers, the lower for receiving.
+    char* write_room() noexcept { return conns().scratch() + write_room_at; }
+
+    // What one read may take: with the framing around it, what is not sent at once still fits into one block.
+    static constexpr std::size_t read_bytes_max = block_bytes - 512;
+    static constexpr std::size_t write_room_at = conntab::scratch_bytes / 2;
+    static constexpr std::size_t write_room_bytes = conntab::scratch_bytes / 2;
+    static constexpr std::size_t copied_bytes_max = 2048;    // a smaller body is copied behind its head
+    static constexpr std::uint8_t interim_max = 16;          // 1xx responses before a final one
+    static constexpr duration proof_timeout = seconds{1};    // for the server's kernel to tell what became of a request
+
+    http1_exchanges& room_;
+    connection* client_;             // null once it was closed or given away
+    connection* server_ = nullptr;   // null: not yet, or no more
+    http1_upstream* upstream_ = nullptr;
+    const http1_applet* applet_;
+
+    request_state request_ = request_state::head;
+    response_state response_ = response_state::none;
+    http1_method method_ = http1_method::other;
+    http1_version version_ = http1_version::v1_1; // of the request
+    bool client_keep_alive_ = false;    // the client lets its connection stay, as far as its request tells
+    bool client_asked_keep_alive_ = false; // in words; matters for 1.0
+    bool close_said_ = false;           // our response had Connection: close
+    bool keep_alive_said_ = false;
+    bool wants_upgrade_ = false;
+    bool has_backlog_ = false;          // from_client_ holds bytes of this request that were not looked at
+    bool connecting_ = false;           // server_ was dialed and has not answered
+    bool request_chunked_ = false;      // how the body goes to the server
+    bool response_chunked_ = false;     // how the body goes to the client
+    bool reused_ = false;               // server_ had been idle before
+    bool repeated_ = false;             // at most once
+    bool keeping_ = false;              // to_server_ holds all that was sent, for repeating
+    bool awaiting_proof_ = false;       // the server has ended; what became of the request is not known yet
+    bool response_begun_ = false;       // at least one byte of it has come
+    std::uint8_t interim_count_ = 0;    // 1xx responses so far
+    http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
+    http1_server_facts server_facts_{};
+    int status_ = 0;
+    std::uint32_t keep_alive_s_ = 0;    // Keep-Alive: timeout= of the response
+    std::uint32_t sent_bytes_ = 0;      // of to_server_; beyond 0 only while keeping_ or partly sent
+    std::int64_t acked_before_ = -1;    // bytes_acked before the request's first byte; -1: not asked
+    http1_upstreams::mask tried_ = 0;
+    int connect_error_ = 0;             // errno of the last server that was ruled out
+    time_point client_deadline_ = never;
+    time_point body_since_{};           // the present window of the minimum rate
+    std::uint64_t body_bytes_ = 0;      // received in it
+    std::uint64_t response_bytes_ = 0;  // of the body
+    time_point began_{};
+    buffer from_client_;                // a head that is not complete, or bytes beyond what could be taken
+    buffer to_server_;
+    buffer from_server_;                // a head that is not complete
+    buffer to_client_;
+    http1_body request_body_;
+    http1_body response_body_;
+    std::uint8_t what_bytes_ = 0;
+    char what_[95];                     // method and target, cut off, for the logs
+    http1_head head_;                   // of the request, then of the response
+};
+
+// What the exchanges of one gateway share. The gateway fills it and outlives them.
+struct http1_exchanges {
+    conntab& conns;
+    idle_pool& idle;
+    relay_pool& tunnels;
+    http1_upstreams& upstreams;
+    http1_options options;
+    http1_counters counters{};
+    bool draining = false; // finish what runs, keep no connection
+
+    // The client's connection is nobody's for now: it waits for its next request.
+    void (*client_waits)(void* gateway, connection& client, const http1_applet* applet) noexcept = nullptr;
+    // One client connection is no more (or no longer HTTP).
+    void (*client_gone)(void* gateway) noexcept = nullptr;
+    // One line, without its end: a 502, 503 or 504 with its cause.
+    void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;
+    // Null: no access log. One line, without its end.
+    void (*access)(void* gateway, std::string_view line) noexcept = nullptr;
+    void* gateway = nullptr;
+
+    fixed_pool<http1_exchange> pool;
+
+    // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams. Answers
+    // `gone` if there was no room for it: it got a 503 and was closed.
+    verdict begin(connection& client, const http1_applet* applet) noexcept;
+    std::size_t active_count() const noexcept { return pool.used(); }
+};
+
+inline conntab& http1_exchange::conns() noexcept { return room_.conns; }
+inline block_pool& http1_exchange::blocks() noexcept { return room_.conns.blocks(); }
+inline time_point http1_exchange::now() const noexcept { return room_.conns.loop().now(); }
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,323 @@
+// http1_exchange: the request, from the client to the server.
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/dialer.hpp"
+#include "proto/http1_exchange.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+// The framing around one piece of a chunked body: its size line, two line ends and the last chunk.
+constexpr std::size_t chunk_framing_max = sizeof(http1_chunk_head) + 2 + http1_last_chunk.size();
+
+} // namespace
+
+verdict http1_exchange::client_recv(connection& client) noexcept {
+    const still_there is{client};
+    http1_exchange& x = client.owner_as<http1_exchange>();
+    switch (x.request_) {
+    case request_state::head: x.read_head(); break;
+    case request_state::body: x.read_body(); break;
+    case request_state::done:
+    case request_state::cut: client.stop_recv(); break;
+    }
+    return is.answer();
+}
+
+// --- the head
+
+verdict http1_exchange::read_head() noexcept {
+    if (has_backlog_) {
+        has_backlog_ = false;
+        return take_head(from_client_.bytes());
+    }
+    const bool in_scratch = from_client_.empty();
+    buffer::room_view to{conns().scratch(), read_bytes_max};
+    if (!in_scratch) to = from_client_.room(blocks());
+    EXPECT(to.bytes > 0); // a head that fills a block is over its limit
+    const io_result got = client_->recv(to.at, to.bytes);
+    switch (got.end) {
+    case io::again: return verdict::keep;
+    case io::closed: return close_client(close_intent::after_fin, end_cause::peer_closed);
+    case io::failed: return close_client(close_intent::silent, end_cause::peer_failed);
+    case io::done: break;
+    }
+    if (in_scratch) return take_head({to.at, got.bytes});
+    from_client_.grow(got.bytes);
+    return take_head(from_client_.bytes());
+}
+
+verdict http1_exchange::take_head(std::string_view bytes) noexcept {
+    switch (head_.parse(bytes)) {
+    case http1_head::progress::more:
+        if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full) {
+            room_.counters.shed++;
+            return fail(503, "no block is left for a head");
+        }
+        if (client_deadline_ == never) set_client_deadline(now() + room_.options.header_timeout);
+        return verdict::keep;
+    case http1_head::progress::bad: return refuse(status_of(head_.error()), to_string(head_.error()));
+    case http1_head::progress::done: break;
+    }
+    client_deadline_ = never;
+    return begin(bytes);
+}
+
+// Method and target, as much as the logs show.
+void http1_exchange::remember() noexcept {
+    http1_writer out{what_, sizeof what_};
+    const std::string_view method = head_.method_text();
+    const std::string_view target = head_.target().substr(0, sizeof what_ - 1 - method.size());
+    what_bytes_ = static_cast<std::uint8_t>(out.put(method).put(" ").put(target).size());
+}
+
+verdict http1_exchange::begin(std::string_view bytes) noexcept {
+    room_.counters.requests++;
+    client_->count_use();
+    remember();
+    method_ = head_.method();
+    version_ = head_.version();
+    client_keep_alive_ = head_.keep_alive();
+    client_asked_keep_alive_ = head_.keep_alive_requested();
+    wants_upgrade_ = head_.has_upgrade();
+    const http1_body_kind kind = head_.body_kind();
+    if (method_ == http1_method::connect) return refuse(501, "this is no forward proxy");
+    if (method_ == http1_method::trace) return refuse(405, "TRACE is not forwarded");
+    if (kind == http1_body_kind::length && head_.content_length() > room_.options.body_bytes_max)
+        return refuse(413, "the body is too large");
+
+    request_chunked_ = kind == http1_body_kind::chunked;
+    request_body_.start(kind, head_.content_length(), {.body_bytes_max = room_.options.body_bytes_max});
+    request_ = kind == http1_body_kind::none || request_body_.done() ? request_state::done : request_state::body;
+    if (!applet_) return forward(bytes);
+
+    const http1_answer a = applet_->answer(applet_->owner, head_, {conns().scratch() + read_bytes_max, block_bytes});
+    // Bytes behind the head are not looked at: the connection closes after the answer instead.
+    if (bytes.size() > head_.size()) client_keep_alive_ = false;
+    from_client_.clear(blocks());
+    return answer(a);
+}
+
+// Writes the head anew and sends it on, with what has come of the body.
+verdict http1_exchange::forward(std::string_view bytes) noexcept {
+    const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
+    const auto persistence = wants_upgrade_ ? http1_persistence::upgrade : http1_persistence::unsaid;
+    const buffer::room_view to = to_server_.room(blocks());
+    const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
+    if (n == 0) {
+        room_.counters.shed++;
+        to_server_.clear(blocks());
+        return fail(503, "no room for the request's head");
+    }
+    to_server_.grow(n);
+
+    char* rest = const_cast<char*>(bytes.data()) + head_.size(); // in our own memory: scratch room or from_client_
+    const std::size_t rest_bytes = bytes.size() - head_.size();
+    const bool in_buffer = !from_client_.empty();
+    std::size_t used = 0;
+    if (request_ == request_state::body) {
+        body_since_ = now();
+        set_client_deadline(now() + room_.options.body_timeout);
+        if (take_body(rest, rest_bytes, used) == verdict::gone) return verdict::gone;
+    }
+    if (in_buffer) {
+        from_client_.consume(head_.size() + used, blocks());
+    } else if (from_client_.append({rest + used, rest_bytes - used}, blocks()) == buffer::append_result::full) {
+        room_.counters.shed++;
+        return fail(503, "no block is left for what the client said early");
+    }
+    if (request_ != request_state::body || !from_client_.empty()) client_->stop_recv();
+    head_.start(http1_kind::response, room_.options.head);
+    response_ = response_state::head;
+    return acquire();
+}
+
+// --- the body
+
+verdict http1_exchange::read_body() noexcept {
+    if (unsent() > 0 || !server_is_ready()) {
+        client_->stop_recv(); // goes on when flush_to_server() is through
+        return verdict::keep;
+    }
+    if (keeping_ && to_server_.size() > block_bytes / 2) stop_keeping();
+    std::size_t used = 0;
+    if (!from_client_.empty()) {
+        char* in = const_cast<char*>(from_client_.bytes().data());
+        if (take_body(in, from_client_.size(), used) == verdict::gone) return verdict::gone;
+        from_client_.consume(used, blocks());
+        return flush_to_server();
+    }
+    char* in = conns().scratch();
+    const io_result got = client_->recv(in, read_bytes_max);
+    switch (got.end) {
+    case io::again: return verdict::keep;
+    case io::closed: return abandon(end_cause::peer_closed);
+    case io::failed: return abandon(end_cause::peer_failed);
+    case io::done: break;
+    }
+    client_deadline_ = now() + room_.options.body_timeout;
+    body_bytes_ += got.bytes;
+    if (rate_is_low()) return refuse(408, "the request's body comes too slowly");
+    if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
+    if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
+        return abandon(end_cause::no_room);
+    return flush_to_server();
+}
+
+bool http1_exchange::rate_is_low() noexcept {
+    const duration window = room_.options.body_timeout;
+    if (now() - body_since_ < window) return false;
+    const auto window_s = std::chrono::duration_cast<seconds>(window).count();
+    const std::uint64_t wanted = room_.options.body_rate_min * static_cast<std::uint64_t>(window_s);
+    const bool is_low = body_bytes_ < wanted;
+    body_since_ = now();
+    body_bytes_ = 0;
+    return is_low;
+}
+
+// Moves body bytes on towards the server: as many as fit into to_server_ if that holds any, directly otherwise. `used`:
+// bytes of `in` that are done with.
+verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used) noexcept {
+    const bool direct = server_is_ready() && to_server_.empty();
+    const std::size_t room = block_bytes - to_server_.size();
+    const std::size_t fits = room > chunk_framing_max ? room - chunk_framing_max : 0;
+    if (!direct) bytes = std::min(bytes, fits);
+    const unframed u = unframe(request_body_, in, bytes);
+    used = u.used;
+    if (u.end == http1_body::what::bad) {
+        if (response_ == response_state::body) return abandon(end_cause::protocol);
+        return refuse(status_of(request_body_.error()), to_string(request_body_.error()));
+    }
+    const bool is_last = u.end == http1_body::what::end;
+    if (is_last) {
+        request_ = request_state::done;
+        client_deadline_ = never;
+        client_->stop_recv();
+    }
+    const outgoing what{.data = {u.data, u.size}, .chunked = request_chunked_, .is_last = is_last};
+    if (direct) {
+        // A send that fails is not the end: what the server said before comes first. server_wake() sees to it.
+        if (push(*server_, to_server_, what) == sent::broken) client_->stop_recv();
+        return verdict::keep;
+    }
+    http1_chunk_head chunk_head;
+    iovec parts[5];
+    const std::size_t count = parts_of(what, chunk_head, parts);
+    for (std::size_t i = 0; i < count; i++) {
+        const auto r = to_server_.append({static_cast<char*>(parts[i].iov_base), parts[i].iov_len}, blocks());
+        if (r == buffer::append_result::done) continue;
+        room_.counters.shed++;
+        return response_ == response_state::body ? abandon(end_cause::no_room) : fail(503, "no block is left for a body");
+    }
+    return verdict::keep;
+}
+
+// --- the server's connection
+
+verdict http1_exchange::acquire() noexcept {
+    for (;;) {
+        http1_upstream* next = room_.upstreams.choose(tried_, now());
+        if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
+        if (connect_error_) report(502, std::strerror(connect_error_)); // of the one before, which this one stands in for
+        upstream_ = next;
+        if (!repeated_) {
+            // What could not be repeated gets no connection that the server may be about to close.
+            const bool is_safe = is_idempotent(method_);
+            const idle_pool::need need{.age_max = is_safe ? duration::max() : room_.idle.safe_age(upstream_->key)};
+            if (connection* idle = room_.idle.take(upstream_->key, server_cb, this, need)) {
+                assign(*idle, true);
+                return flush_to_server();
+            }
+        }
+        const address& where = upstream_->where;
+        auto dialed = dial(conns(), *where.family, where.at, {.timeout = room_.options.connect_timeout}, server_cb, this);
+        if (dialed) {
+            assign(*dialed.value(), false);
+            return verdict::keep;
+        }
+        const int error = dialed.error();
+        if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) {
+            room_.counters.shed++;
+            return fail(503, std::strerror(error));
+        }
+        rule_out(error);
+    }
+}
+
+// This server is not asked again for this request, and rests.
+void http1_exchange::rule_out(int error) noexcept {
+    connect_error_ = error;
+    tried_ |= room_.upstreams.bit_of(*upstream_);
+    room_.upstreams.failed(*upstream_, now());
+}
+
+// The dialed server did not answer. The request was not sent, so the next server may have it.
+verdict http1_exchange::connect_failed() noexcept {
+    rule_out(server_->error());
+    drop_server(close_intent::silent, server_->failure());
+    return acquire();
+}
+
+void http1_exchange::assign(connection& server, bool is_reused) noexcept {
+    server_ = &server;
+    upstream_->active_count++;
+    server.count_use();
+    reused_ = is_reused;
+    connecting_ = !is_reused;
+    keeping_ = is_reused && room_.options.repeats == repeat::automatic;
+    sent_bytes_ = 0;
+    acked_before_ = -1;
+    if (is_reused) room_.counters.reused++;
+    else room_.counters.fresh++;
+    // The count now is the proof later that the server's kernel never took a byte of this request.
+    if (keeping_ && !is_idempotent(method_) && server.family().counts_acked) acked_before_ = sys::bytes_acked(server.fd());
+}
+
+verdict http1_exchange::flush_to_server() noexcept {
+    if (!server_is_ready()) return verdict::keep;
+    while (unsent() > 0) {
+        const io_result r = server_->send(to_server_.bytes().substr(sent_bytes_));
+        if (r.end == io::failed) {
+            client_->stop_recv(); // server_wake() looks for what the server still said
+            return verdict::keep;
+        }
+        sent_bytes_ += static_cast<std::uint32_t>(r.bytes);
+        if (unsent() == 0) break;
+        server_->want_send();
+        client_->stop_recv();
+        return verdict::keep;
+    }
+    server_->stop_send();
+    if (!keeping_) {
+        to_server_.clear(blocks());
+        sent_bytes_ = 0;
+    }
+    if (request_ == request_state::done) {
+        if (!server_facts_.request_written) server_->arm(now() + room_.options.first_byte_timeout, server_fired);
+        server_facts_.request_written = true;
+        return verdict::keep;
+    }
+    if (request_ != request_state::body) return verdict::keep;
+    if (!from_client_.empty()) return read_body();
+    client_deadline_ = now() + room_.options.body_timeout;
+    client_->want_recv();
+    return verdict::keep;
+}
+
+// The response has begun, or the request outgrew its block: it will not be sent again.
+void http1_exchange::stop_keeping() noexcept {
+    keeping_ = false;
+    to_server_.consume(sent_bytes_, blocks());
+    sent_bytes_ = 0;
+}
+
+verdict http1_exchange::server_send(connection& server) noexcept {
+    const still_there is{server};
+    server.owner_as<http1_exchange>().flush_to_server();
+    return is.answer();
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,333 @@
+// http1_exchange: the response, from the server to the client; and what happens when there is none.
+
+#include <algorithm>
+#include <cstring>
+
+#include "proto/http1_exchange.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+verdict http1_exchange::server_recv(connection& server) noexcept {
+    const still_there is{server};
+    server.owner_as<http1_exchange>().read_response();
+    return is.answer();
+}
+
+verdict http1_exchange::read_response() noexcept {
+    if (!to_client_.empty()) {
+        server_->stop_recv(); // goes on when the client has taken it
+        return verdict::keep;
+    }
+    const bool in_scratch = from_server_.empty();
+    buffer::room_view to{conns().scratch(), read_bytes_max};
+    if (!in_scratch) {
+        to = from_server_.room(blocks());
+        to.bytes = read_bytes_max - from_server_.size();
+        EXPECT(to.bytes > 0); // a head as large is over its limit
+    }
+    const io_result got = server_->recv(to.at, to.bytes);
+    if (got.end == io::again) return verdict::keep;
+    if (got.end != io::done) return server_ended(got.end);
+
+    if (!response_begun_) {
+        response_begun_ = true;
+        stop_keeping();
+    }
+    server_->arm(now() + room_.options.first_byte_timeout, server_fired);
+    if (!in_scratch) from_server_.grow(got.bytes);
+    char* in = in_scratch ? to.at : const_cast<char*>(from_server_.bytes().data());
+    const std::size_t bytes = in_scratch ? got.bytes : from_server_.size();
+    std::size_t used = 0;
+    if (take_response(in, bytes, used) == verdict::gone) return verdict::gone;
+    // Only a head that goes on leaves bytes behind; those of a body, and what is beyond it, are done with.
+    if (response_ != response_state::head) {
+        from_server_.clear(blocks());
+    } else if (!in_scratch) {
+        from_server_.consume(used, blocks());
+    } else if (from_server_.append({in + used, bytes - used}, blocks()) == buffer::append_result::full) {
+        room_.counters.shed++;
+        return fail(503, "no block is left for a head");
+    }
+    return verdict::keep;
+}
+
+// Heads, if they are due, then body bytes. `used`: bytes of `in` that are done with; the rest is a head that goes on.
+verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& used) noexcept {
+    used = 0;
+    if (response_ == response_state::body) return take_response_body(in, bytes, {}, used);
+
+    http1_writer out{write_room(), write_room_bytes};
+    switch (take_heads(in, bytes, used, out)) {
+    case http1_head::progress::bad:
+        return fail(502, head_.error() == http1_error::none ? "too many 1xx responses" : to_string(head_.error()));
+    case http1_head::progress::more:
+        if (out.size() > 0 && push(*client_, to_client_, {.head = {write_room(), out.size()}}) == sent::broken)
+            return abandon(client_->failure());
+        return verdict::keep;
+    case http1_head::progress::done: break;
+    }
+    if (head_.status() == 101) {
+        const bool is_asked = wants_upgrade_ && head_.has_upgrade() && request_ == request_state::done;
+        if (!is_asked) return fail(502, "a 101 that nobody asked for");
+        write_next_head(out, {}, http1_persistence::upgrade);
+        return become_tunnel({write_room(), out.size()}, {in + used, bytes - used});
+    }
+    begin_response(out);
+    if (out.size() == 0) return fail(502, "a head too large to forward");
+    response_ = response_state::body;
+    return take_response_body(in + used, bytes - used, {write_room(), out.size()}, used);
+}
+
+// Parses up to the final head, which stays in head_; interim ones (RFC 9110 section 15.2) are written to `out`.
+http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept {
+    for (;;) {
+        const http1_head::progress p = head_.parse({in + used, bytes - used});
+        if (p != http1_head::progress::done) return p;
+        used += head_.size();
+        if (head_.status() >= 200 || head_.status() == 101) return p;
+        if (++interim_count_ > interim_max) return http1_head::progress::bad;
+        // RFC 9110 section 15.2: never to a client of HTTP/1.0.
+        if (version_ == http1_version::v1_1) write_next_head(out, {}, http1_persistence::unsaid);
+        head_.start(http1_kind::response, room_.options.head);
+    }
+}
+
+// Appends head_, as it goes on, to what `out` holds already.
+void http1_exchange::write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept {
+    out.take(write_response_head(out.next(), out.room(), head_, framing, how));
+}
+
+// The final head has come: how its body reaches the client, and whether the client's connection stays.
+void http1_exchange::begin_response(http1_writer& out) noexcept {
+    status_ = head_.status();
+    const bool is_head = method_ == http1_method::head;
+    const http1_body_kind kind = head_.response_body_kind(is_head);
+    response_body_.start(kind, head_.content_length());
+
+    http1_framing framing{.kind = kind, .length = head_.content_length()};
+    const bool unknown_length = kind == http1_body_kind::chunked || kind == http1_body_kind::until_close;
+    if (unknown_length)
+        framing.kind = version_ == http1_version::v1_1 ? http1_body_kind::chunked : http1_body_kind::until_close;
+    if (kind == http1_body_kind::none) // RFC 9110 section 8.6: the length a GET would have had
+        framing.says_length = (is_head || status_ == 304) && head_.has(http1_name::content_length);
+    client_framing_ = framing.kind;
+    response_chunked_ = framing.kind == http1_body_kind::chunked;
+
+    // A body that is still being sent may well be finished; if not, the connection closes without having said so.
+    const bool stays = client_keep_alive_ && request_ != request_state::cut && !room_.draining &&
+                       client_->uses() < room_.options.keep_alive_requests &&
+                       framing.kind != http1_body_kind::until_close;
+    close_said_ = !stays;
+    keep_alive_said_ = stays && version_ == http1_version::v1_0;
+    const auto persistence = close_said_        ? http1_persistence::close
+                             : keep_alive_said_ ? http1_persistence::keep_alive
+                                                : http1_persistence::unsaid;
+    write_next_head(out, framing, persistence);
+
+    server_facts_.framing = kind;
+    server_facts_.version = head_.version();
+    server_facts_.close_asked = head_.close_requested();
+    server_facts_.keep_alive_asked = head_.keep_alive_requested();
+    server_facts_.early_response = !server_facts_.request_written;
+    keep_alive_s_ = head_.keep_alive_timeout_s();
+}
+
+verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept {
+    const unframed u = unframe(response_body_, in, bytes);
+    used += u.used;
+    response_bytes_ += u.size;
+    if (u.end == http1_body::what::bad) {
+        if (!head.empty()) { // nothing of it was sent on
+            response_ = response_state::head;
+            return fail(502, to_string(response_body_.error()));
+        }
+        return truncated(to_string(response_body_.error()));
+    }
+    const bool is_last = u.end == http1_body::what::end;
+    outgoing what{.head = head, .data = {u.data, u.size}, .chunked = response_chunked_, .is_last = is_last};
+    // One copy of a small body costs less than what sendmsg costs above send.
+    if (!head.empty() && !response_chunked_ && u.size <= copied_bytes_max) {
+        std::memcpy(write_room() + head.size(), u.data, u.size);
+        what = {.head = {head.data(), head.size() + u.size}};
+    }
+    switch (push(*client_, to_client_, what)) {
+    case sent::broken: return abandon(client_->failure());
+    case sent::some: server_->stop_recv(); break;
+    case sent::all: client_deadline_ = never; break;
+    }
+    if (!is_last) return verdict::keep;
+    return response_over(u.used < bytes);
+}
+
+// The server has said its last byte, and what the client did not take yet is in to_client_.
+verdict http1_exchange::response_over(bool has_surplus) noexcept {
+    response_ = response_state::done;
+    room_.counters.responses++;
+    from_server_.clear(blocks());
+    release_server(has_surplus);
+    if (request_ != request_state::done) {
+        request_ = request_state::cut; // answered early: the rest of the body has no reader. RFC 9112 section 9.5
+        client_->stop_recv();
+    }
+    to_server_.clear(blocks());
+    return to_client_.empty() ? finish() : verdict::keep;
+}
+
+void http1_exchange::release_server(bool has_surplus) noexcept {
+    connection& server = *server_;
+    server_facts_.failed = server.is(conn_flag::failed);
+    server_facts_.peer_shut = server.ended();
+    server_facts_.response_complete = true;
+    server_facts_.surplus = has_surplus;
+    server_facts_.draining = room_.draining;
+    const http1_server_verdict v = server_verdict(server_facts_);
+    if (v != http1_server_verdict::park) {
+        const bool is_fault = v == http1_server_verdict::surplus;
+        const end_cause cause = server.ended() ? server.failure() : is_fault ? end_cause::protocol : end_cause::done;
+        drop_server(close_intent::silent, cause);
+        return;
+    }
+    // The server said how long it keeps an idle connection: stay a second below.
+    duration age_max{};
+    if (keep_alive_s_ > 0) age_max = keep_alive_s_ > 1 ? duration{seconds{keep_alive_s_ - 1}} : milliseconds{500};
+    server_ = nullptr;
+    upstream_->active_count--;
+    server.disarm();
+    room_.idle.park(server, upstream_->key, {.messages_complete = true, .buffers_empty = true}, {.age_max = age_max});
+}
+
+// 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.
+verdict http1_exchange::become_tunnel(std::string_view head, std::string_view early) noexcept {
+    const sent s = push(*client_, to_client_, {.head = head, .data = early});
+    if (s == sent::broken) return abandon(client_->failure());
+    connection& server = *server_;
+    connection& client = *client_;
+    server.disarm();
+    client.disarm();
+    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes());
+    if (!joined) return abandon(end_cause::no_room);
+    room_.counters.tunnels++;
+    upstream_->active_count--;
+    server_ = nullptr;
+    http1_exchanges& room = room_;
+    room.pool.free(*this);
+    room.client_gone(room.gateway);
+    return verdict::gone;
+}
+
+// --- the server is gone
+
+verdict http1_exchange::server_wake(connection& server) noexcept {
+    const still_there is{server};
+    http1_exchange& x = server.owner_as<http1_exchange>();
+    if (!server.is(conn_flag::connected)) {
+        if (server.is(conn_flag::failed)) x.connect_failed();
+        return is.answer();
+    }
+    if (x.connecting_) {
+        x.connecting_ = false;
+        x.room_.upstreams.connected(*x.upstream_);
+        server.want_recv();
+        x.flush_to_server();
+        return is.answer();
+    }
+    if (!server.is(conn_flag::failed) && !server.slot().is(fd_state::err)) return verdict::keep;
+    if (x.awaiting_proof_) {
+        x.server_ended(io::failed);
+    } else if (x.to_client_.empty()) {
+        // A send has failed. What the server said before that comes first; behind it recv finds the end.
+        server.want_recv();
+        x.conns().loop().fds().may_recv(server.slot());
+    }
+    return is.answer();
+}
+
+verdict http1_exchange::server_ended(io how) noexcept {
+    const bool is_broken = how == io::failed || server_->is(conn_flag::failed) || server_->slot().is(fd_state::err);
+    if (response_ == response_state::body) {
+        if (is_broken || response_body_.finish() == http1_body::finish_result::truncated)
+            return truncated(is_broken ? "the response was cut off by an error" : "the response was cut off");
+        if (push(*client_, to_client_, {.chunked = response_chunked_, .is_last = true}) == sent::broken)
+            return abandon(client_->failure());
+        return response_over(false);
+    }
+    if (response_begun_) return fail(502, "the response's head was cut off");
+    switch (may_repeat(how)) {
+    case repeatable::yes: return repeat_request();
+    case repeatable::no: break;
+    case repeatable::not_known_yet:
+        awaiting_proof_ = true;
+        client_->stop_recv();
+        server_->arm(now() + proof_timeout, server_fired);
+        return verdict::keep;
+    }
+    return fail(502, server_->error() ? std::strerror(server_->error()) : "closed without an answer");
+}
+
+// The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or an
+// abort where nothing else would tell.
+verdict http1_exchange::truncated(const char* why) noexcept {
+    room_.counters.truncated++;
+    report(status_, why);
+    drop_server(close_intent::silent, server_->ended() ? server_->failure() : end_cause::protocol);
+    const bool shows = client_framing_ != http1_body_kind::until_close;
+    return close_client(shows ? close_intent::graceful : close_intent::abort, end_cause::peer_failed);
+}
+
+// A request is sent twice only where that is proven harmless: the connection had been idle, not one byte of a response
+// came, all that was sent is still held, and
+//   - the method is idempotent (RFC 9110 section 9.2.2), or
+//   - no byte was accepted by send(), or
+//   - the server's kernel never took a byte: it reset the connection after its FIN (EPIPE), and the count of
+//     acknowledged bytes has not moved. After a FIN alone the reset is still to come: wait for it.
+http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
+    if (!reused_ || !keeping_ || repeated_) return repeatable::no;
+    if (is_idempotent(method_) || sent_bytes_ == 0) return repeatable::yes;
+    if (acked_before_ < 0 || sys::bytes_acked(server_->fd()) != acked_before_) return repeatable::no;
+    const int error = server_->error() ? server_->error() : sys::socket_error(server_->fd());
+    if (error == EPIPE) {
+        room_.counters.repeated_by_proof++;
+        return repeatable::yes;
+    }
+    return error == 0 && how == io::closed ? repeatable::not_known_yet : repeatable::no;
+}
+
+verdict http1_exchange::repeat_request() noexcept {
+    room_.counters.repeated++;
+    repeated_ = true;
+    awaiting_proof_ = false;
+    server_facts_ = {};
+    drop_server(close_intent::silent, server_->failure());
+    return acquire();
+}
+
+// --- the client's other callbacks
+
+verdict http1_exchange::client_send(connection& client) noexcept {
+    const still_there is{client};
+    http1_exchange& x = client.owner_as<http1_exchange>();
+    const io_result r = client.send(x.to_client_.bytes());
+    if (r.end == io::failed) {
+        x.abandon(client.failure());
+        return is.answer();
+    }
+    x.to_client_.consume(r.bytes, x.blocks());
+    if (!x.to_client_.empty()) {
+        if (r.bytes > 0) x.client_deadline_ = x.now() + x.room_.options.write_timeout;
+        return is.answer();
+    }
+    client.stop_send();
+    x.client_deadline_ = never;
+    if (x.response_ == response_state::done) x.finish();
+    else if (x.server_) x.server_->want_recv();
+    return is.answer();
+}
+
+verdict http1_exchange::client_wake(connection& client) noexcept {
+    const still_there is{client};
+    if (client.is(conn_flag::failed) || client.slot().is(fd_state::err))
+        client.owner_as<http1_exchange>().abandon(end_cause::peer_failed);
+    return is.answer();
+}
+
+} // namespace weir::inline WEIR_KERNEL

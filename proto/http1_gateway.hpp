@@ -1,0 +1,109 @@
+#pragma once
+// http1_gateway: an HTTP/1.1 keep-alive reverse proxy on one loop.
+//
+//     listener ──> waiting client ──(first byte)──> exchange ──> server connection <──> idle_pool
+//                   (no exchange,  <──(response      (http1_exchange.hpp)
+//                    no block)          complete)
+//
+// It puts the parts together and owns them: listeners, clients that wait, exchanges, upstreams, the idle pool, tunnels.
+// A waiting client costs its connection and its slot, nothing else.
+//
+// Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: when made.
+
+#include <cstdint>
+#include <span>
+
+#include "core/listener.hpp"
+#include "proto/http1_exchange.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+struct http1_gateway_options {
+    http1_options http{};
+    idle_options idle{};
+    balance how = balance::round_robin;
+    std::uint32_t clients_max = 1024; // at the limit nothing is accepted until one goes
+    std::uint32_t tunnels_max = 256;
+    duration tunnel_idle_timeout = seconds{300};
+    duration fin_timeout = seconds{30};
+};
+
+class http1_gateway {
+  public:
+    // `conns` has room for two connections per client.
+    http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept;
+    http1_gateway(const http1_gateway&) = delete;
+    http1_gateway& operator=(const http1_gateway&) = delete;
+    ~http1_gateway();
+
+    // Before the first request; at least one, at most http1_upstreams::capacity.
+    void add_upstream(const address& where) noexcept { upstreams_.add(where, idle_); }
+
+    // Once each. Errors as listener::open().
+    result<void> listen(const address& at, const listener_options& options) noexcept;
+    result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
+    // GET /counters answers with JSON, everything else with 404.
+    result<void> listen_admin(const address& at) noexcept;
+
+    // Where lines for people go; null: nowhere. `owner` is handed to both.
+    using line_sink = void (*)(void* owner, std::string_view line) noexcept;
+    void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503 or 504 with its cause
+    void on_access(line_sink sink, void* owner) noexcept;  // each request, when it is over
+
+    // Stops listening, closes what is idle, lets what runs finish, then calls `done` once; after `limit` whatever still
+    // runs is closed.
+    using drained = void (*)(void* owner) noexcept;
+    void drain(duration limit, drained done, void* owner) noexcept;
+
+    endpoint local() const noexcept { return door_.port.local(); }
+    endpoint admin_local() const noexcept { return admin_door_.port.local(); }
+    const http1_counters& counters() const noexcept { return exchanges_.counters; }
+    const idle_pool& idle() const noexcept { return idle_; }
+    std::uint32_t clients_count() const noexcept { return clients_count_; }
+    std::size_t active_count() const noexcept { return exchanges_.active_count(); }
+
+    // The counters as one JSON object. Returns its length, 0 if it does not fit (2 KB do).
+    std::size_t write_counters(std::span<char> room) noexcept;
+
+  private:
+    struct door {
+        door(http1_gateway& g, const http1_applet* a) noexcept : home(g), port(g.conns_), applet(a) {}
+        http1_gateway& home;
+        listener port;
+        const http1_applet* applet; // null: the upstreams
+    };
+
+    static const data_cb waiting_cb;
+    static verdict waiting_recv(connection& client) noexcept;
+    static verdict waiting_wake(connection& client) noexcept;
+    static void waiting_fired(timer& t, time_point now) noexcept;
+    static void accepted(void* at, connection& client, const endpoint& peer) noexcept;
+    static void client_waits(void* self, connection& client, const http1_applet* applet) noexcept;
+    static void client_gone(void* self) noexcept;
+    static void trouble(void* self, std::string_view line) noexcept;
+    static void access(void* self, std::string_view line) noexcept;
+    static http1_answer answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept;
+    static void drain_tick(timer& t, time_point now) noexcept;
+    void close_waiting() noexcept;
+    void abort_all() noexcept;
+
+    conntab& conns_;
+    http1_gateway_options options_;
+    idle_pool idle_;
+    relay_pool tunnels_;
+    http1_upstreams upstreams_;
+    http1_exchanges exchanges_;
+    http1_applet admin_;
+    door door_, admin_door_;
+    std::uint32_t clients_count_ = 0;
+    std::uint64_t clients_total_ = 0;
+    line_sink trouble_ = nullptr, access_ = nullptr;
+    void* trouble_owner_ = nullptr;
+    void* access_owner_ = nullptr;
+    drained drained_ = nullptr;
+    void* drained_owner_ = nullptr;
+    time_point drain_until_ = never;
+    timer drain_timer_{drain_tick};
+};
+
+} // namespace weir::inline WEIR_KERNEL

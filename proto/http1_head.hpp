@@ -1,0 +1,352 @@
+#pragma once
+// http1_head: the head of one HTTP/1.x message, parsed in place, strictly, a piece at a time.
+//
+//     start(kind)  parse(bytes)... -> more | done | bad     then the accessors, then start() again
+//
+//     [empty lines] -> start line -> field lines -> the empty line: done
+//          |               |             |
+//          +---------------+-------------+--> bad, with one http1_error; parse() says so again until start()
+//
+// What is kept is offsets and facts, never bytes. parse() gets everything from the message's first byte on,
+// again and longer each time, at any address; it looks at no byte twice for a line's end and once more for
+// the line's grammar. The verdict does not depend on how the bytes were cut. A line's errors come in this
+// order: a byte that no line may contain (found before the line ends), a limit, its grammar, its meaning
+// together with earlier lines.
+//
+// Where RFC 9112 lets a recipient choose, the message is refused: each lenient reading is some smuggler's
+// difference. The exceptions: HTTP/1.2..1.9 are read as 1.1, an empty Host is accepted, a status line may end
+// after the status, and a target may hold any printable ASCII byte but "#" (clients do send "|" and "{"; it
+// is passed on untouched). Refused although the RFC allows them: "%" in a host, empty elements in
+// Transfer-Encoding, transfer codings other than chunked (in a response, too).
+//
+// Thread: any, one at a time. Allocation: none.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "core/contract.hpp"
+#include "core/flags.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+enum class http1_kind : std::uint8_t { request, response };
+enum class http1_version : std::uint8_t { v1_0, v1_1 };
+enum class http1_body_kind : std::uint8_t { none, length, chunked, until_close };
+
+// Methods are case-sensitive (RFC 9110 section 9.1): "get" is `other`.
+enum class http1_method : std::uint8_t {
+    get,
+    head,
+    post,
+    put,
+    delete_,
+    options,
+    trace,
+    connect,
+    patch,
+    other
+};
+
+// The fields that mean something to a proxy; recognised once, while parsing.
+enum class http1_name : std::uint8_t {
+    other,
+    host,
+    connection,
+    keep_alive,
+    proxy_connection,
+    te,
+    trailer,
+    transfer_encoding,
+    upgrade,
+    content_length,
+    expect,
+    date,
+    via,
+    server,
+    forwarded,
+    x_forwarded_for,
+    x_forwarded_host,
+    x_forwarded_proto,
+    max_forwards,
+    retry_after,
+    idempotency_key,
+    www_authenticate
+};
+
+// One name for each way to be refused. to_string() is for logs, status_of() for the client.
+enum class http1_error : std::uint8_t {
+    none,
+    // any line
+    bare_lf,
+    bare_cr,
+    control_byte,
+    too_many_empty_lines,
+    head_too_large,
+    // start line; uri_too_long is a status line's, too
+    bad_start_line,
+    uri_too_long,
+    bad_method,
+    method_too_long,
+    bad_target,
+    version_missing,
+    bad_version,
+    version_too_old,
+    version_unsupported,
+    bad_status,
+    // field line
+    too_many_fields,
+    leading_space,
+    obs_fold,
+    empty_name,
+    bad_name,
+    name_too_long,
+    space_before_colon,
+    colon_missing,
+    // meaning
+    host_missing,
+    host_repeated,
+    bad_host,
+    content_length_repeated,
+    bad_content_length,
+    length_and_chunked,
+    transfer_encoding_in_1_0,
+    bad_transfer_encoding,
+    unknown_transfer_coding,
+    chunked_not_last,
+    chunked_twice,
+    bad_connection,
+    too_many_connection_options
+};
+
+const char* to_string(http1_error error) noexcept;
+const char* to_string(http1_method method) noexcept;
+
+// What a proxy answers a client whose request had this error: 400, 414, 431, 501 or 505. A response with any
+// error is answered with 502, whichever it is. 0 for none.
+int status_of(http1_error error) noexcept;
+
+// tchar, RFC 9110 section 5.6.2: what names, methods and other tokens are made of.
+bool is_token_byte(char byte) noexcept;
+
+// RFC 9110 section 9.2.2. Of the methods known here; `other` is not.
+constexpr bool is_idempotent(http1_method method) noexcept {
+    return method != http1_method::post && method != http1_method::patch && method != http1_method::connect &&
+           method != http1_method::other;
+}
+
+// Each limit is the largest that passes.
+struct http1_limits {
+    std::uint32_t start_line_bytes_max = 8 * 1024; // without its CRLF
+    std::uint32_t head_bytes_max = 15 * 1024;      // of size(), so with all empty lines; <= 65535
+    std::uint16_t fields_max = 100;                // <= http1_head::fields_capacity
+    std::uint16_t name_bytes_max = 256;
+    std::uint8_t leading_crlf_max = 4; // requests only; RFC 9112 section 2.2
+    bool allow_bare_lf = false;        // RFC 9112 section 2.2 MAY
+};
+
+// A field line; views into the message's bytes, the value without the white space around it.
+struct http1_field {
+    std::string_view name;
+    std::string_view value;
+    http1_name id;
+    bool hop; // not to be forwarded: RFC 9110 section 7.6.1
+
+    // Written anew by whoever forwards, from body_kind() and content_length(), never copied.
+    bool is_framing() const noexcept {
+        return id == http1_name::content_length || id == http1_name::transfer_encoding;
+    }
+};
+
+class http1_head {
+  public:
+    enum class progress : std::uint8_t { more, done, bad };
+    static constexpr std::size_t fields_capacity = 100;
+    static constexpr std::size_t method_bytes_max = 32; // a longer one is 501: RFC 9112 section 3
+    static constexpr std::size_t connection_options_max = 32;
+
+    http1_head() noexcept {} // not defaulted: `http1_head head{}` would clear the fields' kilobyte
+
+    // Begins a new message. Touches two cache lines.
+    void start(http1_kind kind, const http1_limits& limits = {}) noexcept;
+
+    // `bytes`: all that was received from the message's first byte on; at least as many as the call before
+    // was given. done: the head ends within them, at size(); what follows was not looked at. Views are into
+    // the latest `bytes`.
+    [[nodiscard]] progress parse(std::string_view bytes) noexcept;
+
+    // The bytes were moved to `base`: every view asked for from now on is into there.
+    void rebase(const char* base) noexcept { base_ = base; }
+
+    // none unless bad.
+    http1_error error() const noexcept { return state_.error; }
+    http1_kind kind() const noexcept { return state_.kind; }
+
+    // ---- All below: only after done. ----
+
+    // Bytes of the whole head, with the empty lines before and after it.
+    std::size_t size() const noexcept { return state_.seen; }
+    http1_version version() const noexcept { return state_.version; }
+
+    // Of a request.
+    http1_method method() const noexcept { return state_.method; }
+    std::string_view method_text() const noexcept { return view(state_.method_text); }
+    // As received, byte for byte.
+    std::string_view target() const noexcept { return view(state_.target); }
+    // Of an absolute-form target or CONNECT, else the value of Host (RFC 9112 section 3.2.2); "" when there
+    // is none. What is sent upstream as Host.
+    std::string_view authority() const noexcept { return view(state_.authority); }
+    // What is sent upstream as target: origin-form, or "*"; static storage when the target had no path. For
+    // "http://a?b" it begins with "?", and the writer puts "/" before it: path_needs_slash(). For CONNECT:
+    // "".
+    std::string_view path() const noexcept {
+        if (state_.path.size != 0) return view(state_.path);
+        if (state_.method == http1_method::connect) return {};
+        // RFC 9112 section 3.2.4, of an absolute-form target that is only an authority.
+        return state_.method == http1_method::options ? "*" : "/";
+    }
+    bool path_needs_slash() const noexcept { return has(fact::slash_missing); }
+    bool is_absolute_form() const noexcept { return has(fact::absolute_form); }
+
+    // Of a response: 100..599.
+    int status() const noexcept { return state_.status; }
+    std::string_view reason() const noexcept { return view(state_.reason); }
+
+    std::size_t field_count() const noexcept { return state_.field_count; }
+    http1_field field(std::size_t i) const noexcept {
+        EXPECT_SLOW(i < state_.field_count);
+        const entry& line = fields_[i];
+        const bool hop = line.nominated || (state_.hop_names & bit(line.id)) != 0;
+        return {.name = view(line.name), .value = view(line.value), .id = line.id, .hop = hop};
+    }
+    bool has(http1_name name) const noexcept { return (state_.names & bit(name)) != 0; }
+    // The first field of that name; "" when there is none. Walks the fields only when there is one.
+    std::string_view value_of(http1_name name) const noexcept {
+        if (!has(name)) return {};
+        const entry* line = fields_.data();
+        while (line->id != name)
+            ++line;
+        return view(line->value);
+    }
+
+    // RFC 9112 section 6.3. A request: none, length or chunked. A response: response_body_kind(false).
+    http1_body_kind body_kind() const noexcept {
+        if (state_.kind == http1_kind::response) return response_body_kind(false);
+        return has(fact::chunked) || has(http1_name::content_length) ? given_framing()
+                                                                     : http1_body_kind::none;
+    }
+    // none for HEAD, 1xx, 204 and 304 whatever the fields say.
+    http1_body_kind response_body_kind(bool request_was_head) const noexcept {
+        const bool bodiless = state_.status < 200 || state_.status == 204 || state_.status == 304;
+        return request_was_head || bodiless ? http1_body_kind::none : given_framing();
+    }
+    // Content-Length as given; 0 when it was not. At most 2^63-1. It says how long a body is only if
+    // body_kind() is length.
+    std::uint64_t content_length() const noexcept { return state_.content_length; }
+    bool is_chunked() const noexcept { return has(fact::chunked); }
+
+    // RFC 9112 section 9.3: the sender lets the connection stay, as far as version and Connection tell.
+    bool keep_alive() const noexcept {
+        return !close_requested() && (state_.version == http1_version::v1_1 || keep_alive_requested());
+    }
+    bool close_requested() const noexcept { return has(fact::close); }
+    bool keep_alive_requested() const noexcept { return has(fact::keep_alive); }
+    // Seconds in "Keep-Alive: timeout=N"; 0 = not given. At most 10^9.
+    std::uint32_t keep_alive_timeout_s() const noexcept { return state_.keep_alive_timeout_s; }
+
+    // Expect: 100-continue, but not in HTTP/1.0, where it is to be ignored: RFC 9110 section 10.1.1.
+    bool expect_continue() const noexcept {
+        return has(fact::expect_continue) && state_.version == http1_version::v1_1;
+    }
+    // An Upgrade field that Connection names; not in HTTP/1.0: RFC 9110 section 7.8.
+    bool has_upgrade() const noexcept {
+        return has(fact::upgrade) && has(http1_name::upgrade) && state_.version == http1_version::v1_1;
+    }
+
+  private:
+    enum class phase : std::uint8_t { start_line, fields, done, bad };
+    enum class fact : std::uint16_t {
+        close = 1,      // Connection: close
+        keep_alive = 2, // Connection: keep-alive
+        upgrade = 4,    // Connection: upgrade
+        chunked = 8,    // Transfer-Encoding ends with it
+        expect_continue = 16,
+        absolute_form = 32,    // the target has scheme and authority
+        slash_missing = 64,    // its path is empty and its query is not
+        nominates_other = 128, // Connection names a field that is not a http1_name
+    };
+    // 16 bits do: head_bytes_max is at most 65535. No initialisers: the hundred entries are never cleared.
+    struct span {
+        std::uint16_t at;
+        std::uint16_t size;
+    };
+    struct entry {
+        span name;
+        span value;
+        http1_name id;
+        bool nominated; // by Connection; only ever set for id `other`
+    };
+    static_assert(sizeof(entry) == 10, "a hundred fields in a kilobyte");
+
+    // All that start() resets.
+    struct state {
+        http1_kind kind = http1_kind::request;
+        phase at = phase::start_line;
+        http1_error error = http1_error::none;
+        http1_version version = http1_version::v1_1;
+        http1_method method = http1_method::other;
+        std::uint8_t empty_lines = 0;
+        std::uint8_t connection_options = 0;
+        std::uint16_t facts = 0;
+        std::uint16_t field_count = 0;
+        std::uint16_t status = 0;
+        span method_text{}, target{}, authority{}, path{}, reason{};
+        std::uint32_t line_at = 0;   // where the line being received begins
+        std::uint32_t seen = 0;      // the search for its end goes on here; line_at <= seen
+        std::uint32_t names = 0;     // which http1_names there are
+        std::uint32_t hop_names = 0; // which http1_names are not to be forwarded
+        std::uint32_t keep_alive_timeout_s = 0;
+        std::uint64_t content_length = 0;
+    };
+
+    static_assert(static_cast<unsigned>(http1_name::www_authenticate) < 32, "a bit for each name");
+
+    static constexpr std::uint32_t bit(http1_name name) noexcept { return 1U << static_cast<unsigned>(name); }
+    std::string_view view(span part) const noexcept { return {base_ + part.at, part.size}; }
+    bool has(fact which) const noexcept { return (state_.facts & static_cast<unsigned>(which)) != 0; }
+    void add(fact which) noexcept {
+        state_.facts = static_cast<std::uint16_t>(state_.facts | static_cast<unsigned>(which));
+    }
+    span part(std::string_view text) const noexcept {
+        return {static_cast<std::uint16_t>(text.data() - base_), static_cast<std::uint16_t>(text.size())};
+    }
+
+    http1_body_kind given_framing() const noexcept {
+        if (has(fact::chunked)) return http1_body_kind::chunked;
+        return has(http1_name::content_length) ? http1_body_kind::length : http1_body_kind::until_close;
+    }
+
+    bool may_begin(char byte) const noexcept;
+    http1_error find_line(std::string_view bytes, std::string_view& line) noexcept;
+    http1_error take_start_line(std::string_view line) noexcept;
+    http1_error take_request_line(std::string_view line) noexcept;
+    http1_error take_target(std::string_view target) noexcept;
+    http1_error take_status_line(std::string_view line) noexcept;
+    http1_error take_field(std::string_view line) noexcept;
+    http1_error take_meaning(http1_name id, std::string_view value) noexcept;
+    http1_error take_host(std::string_view value) noexcept;
+    http1_error take_content_length(std::string_view value) noexcept;
+    http1_error take_transfer_encoding(std::string_view value) noexcept;
+    http1_error take_connection(std::string_view value) noexcept;
+    void take_keep_alive(std::string_view value) noexcept;
+    http1_error finish() noexcept;
+    void mark_nominated() noexcept;
+
+    const char* base_ = nullptr;
+    state state_;
+    http1_limits limits_;
+    std::array<entry, fields_capacity> fields_;
+};
+
+} // namespace weir::inline WEIR_KERNEL

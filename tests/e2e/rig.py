@@ -1,0 +1,298 @@
+"""What the end-to-end tests share: starting programs, counting results. Raw HTTP is in wire.py.
+
+A test file is a program: functions named test_* in order, then `rig.main(globals())`. Each function runs on its own;
+its first docstring line is its name. It passes by returning, fails by any exception, and is skipped by rig.need().
+Nothing here sleeps for luck: until() polls for a condition, and every read has a deadline.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+from wire import DEADLINE, Client, equal, get, place_of
+
+TOOLS = pathlib.Path(os.environ.get("WEIR_TOOLS", "build/tools")).resolve()
+SOURCE = pathlib.Path(os.environ.get("WEIR_SOURCE", pathlib.Path(__file__).parents[2])).resolve()
+
+
+class Skipped(Exception):
+    pass
+
+
+def need(*programs):
+    """Skips the test if one of these is not installed."""
+    for name in programs:
+        if not find(name):
+            raise Skipped(f"{name} is not installed")
+
+
+def find(name):
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if name.startswith("weir-"):
+        path = str(TOOLS / name) if (TOOLS / name).exists() else None
+    return path
+
+
+def until(condition, what, within=DEADLINE):
+    """Polls until `condition` answers something true, and returns that."""
+    end = time.monotonic() + within
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within} s: {what}")
+        time.sleep(0.005)
+
+
+# --- programs
+
+_libc = ctypes.CDLL(None)
+_running = []
+
+
+def _die_with_parent():
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class Program:
+    """A child process whose stderr is collected. Ends with the `with` block, by its own pid."""
+
+    def __init__(self, argv, env=None, ready=True, pass_fds=()):
+        self.argv = [str(a) for a in argv]
+        self.lines = []
+        self.addresses = []
+        self.process = subprocess.Popen(
+            self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace", env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent,
+            pass_fds=pass_fds)
+        _running.append(self)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        if ready:
+            until(lambda: self.addresses or self.process.poll() is not None, f"{self.argv[0]} is ready", 20)
+            if not self.addresses:
+                raise AssertionError(f"{self.argv[0]} ended with {self.process.poll()}: {self.stderr()}")
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            found = re.search(r"listening on (\S+)", line)
+            if found:
+                self.addresses.append(found.group(1))
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def address(self):
+        return self.addresses[0]
+
+    @property
+    def port(self):
+        return int(self.address.rsplit(":", 1)[1])
+
+    @property
+    def url(self):
+        return f"http://{self.address}"
+
+    def stderr(self):
+        return "".join(self.lines)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, within=DEADLINE):
+        """Its exit status; its stdout is in self.stdout then."""
+        try:
+            self.stdout = self.process.stdout.read() if self._ends(within) else ""
+        finally:
+            self.reader.join(1)
+        return self.process.returncode
+
+    def _ends(self, within):
+        until(lambda: self.process.poll() is not None, f"{self.argv[0]} ends. Its stderr: {self.stderr()}", within)
+        return True
+
+    def end(self, within=DEADLINE):
+        """SIGTERM, then its exit status."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait(within)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            with contextlib.suppress(Exception):
+                stream.close()
+
+    def rss(self):
+        """Bytes."""
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
+
+    def cpu(self):
+        """Seconds of CPU time used so far."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if error is None and self.process.poll() is not None and self.process.returncode not in (0, 1, 2):
+            raise AssertionError(f"{self.argv[0]} died of {self.process.returncode}: {self.stderr()}")
+        self.kill()
+
+
+@atexit.register
+def _kill_all():
+    for program in _running:
+        program.kill()
+
+
+class Origin(Program):
+    def __init__(self, *options, at="127.0.0.1:0", **more):
+        super().__init__([TOOLS / "weir-origin", *options, at], **more)
+
+    def report(self):
+        """Ends it; what it counted."""
+        equal(self.end(), 0, "weir-origin's exit status")
+        return json.loads(self.stdout)
+
+
+class Gateway(Program):
+    """weir-gateway with an admin page. `wrapper`: a command that runs it."""
+
+    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
+        need("weir-gateway")
+        places = [u if isinstance(u, str) else u.address for u in upstreams]
+        argv = [*wrapper, TOOLS / "weir-gateway", "--admin", "127.0.0.1:0", *options, at, *places]
+        super().__init__(argv, **more)
+        until(lambda: len(self.addresses) >= 2, "two listeners are announced")
+
+    @property
+    def _both(self):
+        named = {("admin" in line): re.search(r"listening on (\S+)", line).group(1)
+                 for line in self.lines if "listening on" in line}
+        return named
+
+    @property
+    def address(self):
+        return self._both.get(False) or self.addresses[0]
+
+    @property
+    def admin(self):
+        return self._both.get(True) or self.addresses[1]
+
+    def counters(self):
+        with Client(self.admin) as client:
+            answer = client.ask(get("/counters", connection="close"))
+        equal(answer.status, 200, "GET /counters")
+        return json.loads(answer.body)
+
+
+NGINX = """
+daemon off; master_process off; pid {root}/pid; error_log stderr error;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
+  uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5; client_max_body_size 64m; keepalive_requests 1000000;
+  server {{ listen {address}; root {root}; {server} }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(files, server=""):
+    """nginx serving `files` (name -> bytes) on a free port; answers its Program, with .address."""
+    need("nginx")
+    with tempfile.TemporaryDirectory(prefix="weir-nginx-") as root:
+        os.chmod(root, 0o755)
+        for name, data in files.items():
+            (pathlib.Path(root) / name).write_bytes(data)
+        address = free_address()
+        conf = pathlib.Path(root) / "conf"
+        conf.write_text(NGINX.format(root=root, address=address, server=server))
+        with Program([find("nginx"), "-e", "stderr", "-p", root, "-c", conf], ready=False) as program:
+            program.addresses.append(address)
+            until(lambda: connects(address) or program.process.poll() is not None, "nginx listens")
+            assert program.process.poll() is None, program.stderr()
+            yield program
+
+
+def free_address():
+    """A loopback address that was free a moment ago, for programs that cannot choose themselves."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "127.0.0.1:%d" % probe.getsockname()[1]
+
+
+def connects(address):
+    family, to = place_of(address)
+    with socket.socket(family) as probe:
+        return probe.connect_ex(to) == 0
+
+
+def run(*argv, within=60, **more):
+    """Runs a command to its end: its CompletedProcess, output as text."""
+    return subprocess.run([str(a) for a in argv], capture_output=True, text=True, errors="replace", timeout=within,
+                          stdin=subprocess.DEVNULL, **more)
+
+
+def curl(url, *options, stdin=b""):
+    """What curl gets, as bytes."""
+    need("curl")
+    done = subprocess.run(["curl", "-sS", "--fail-with-body", "--max-time", "60", *options, url], input=stdin,
+                          capture_output=True, timeout=70)
+    equal(done.returncode, 0, f"curl {' '.join(options)} {url}: {done.stderr.decode()}")
+    return done.stdout
+
+
+# --- the end
+
+def main(names):
+    """Runs every test_* of a module, or those named on the command line, and ends the program."""
+    tests = {n: t for n, t in names.items() if n.startswith("test_")}
+    chosen = sys.argv[1:] or tests
+    passed = failed = 0
+    skipped = []
+    for name in chosen:
+        test = tests[name]
+        title = (test.__doc__ or name).strip().splitlines()[0]
+        began = time.monotonic()
+        try:
+            test()
+            passed += 1
+            print(f"ok       {title} ({time.monotonic() - began:.2f} s)")
+        except Skipped as why:
+            skipped.append(str(why))
+            print(f"skipped  {title}: {why}")
+        except BaseException as error:  # an interrupt fails the test, too
+            failed += 1
+            print(f"FAILED   {title} [{name}]: {type(error).__name__}: {error}")
+            traceback.print_exc(limit=-4, file=sys.stdout)
+            if isinstance(error, KeyboardInterrupt):
+                break
+        sys.stdout.flush()
+    print(f"{passed} passed, {failed} failed" + (f", {len(skipped)} skipped" if skipped else ""))
+    sys.exit(1 if failed else 77 if skipped and not passed else 0)

@@ -1,0 +1,169 @@
+#pragma once
+// rig: a loop with a conntab on a clock that stands still, users that write down what they are called for, and what a
+// peer sees at the end.
+//
+// A user is an object, its callbacks are lambdas: what is not given does the usual thing. Inside callbacks only CHECK:
+// a REQUIRE throws, and callbacks are noexcept.
+
+#include <cerrno>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <doctest/doctest.h>
+
+#include "core/connection.hpp"
+#include "proto/tcp.hpp"
+#include "support/counting.hpp"
+#include "support/net.hpp"
+
+namespace support {
+
+using namespace weir;
+
+// Who is served: counts and records. The two tables differ only in their address, so that a test can tell which one
+// the dispatcher read.
+struct user {
+    std::string calls;    // r, s, w in the order of the calls; upper case through other_table
+    std::string received; // what the usual recv read
+    std::function<verdict(connection&)> on_recv, on_send, on_wake;
+
+    // Reads all there is.
+    verdict read_all(connection& conn) noexcept {
+        char bytes[4096];
+        for (;;) {
+            const io_result r = conn.recv(bytes, sizeof bytes);
+            if (r.end != io::done) return verdict::keep;
+            received.append(bytes, r.bytes);
+            if (!conn.slot().is(fd_state::recv_ready)) return verdict::keep;
+        }
+    }
+
+    template <bool Upper>
+    static verdict recv(connection& conn) noexcept {
+        user& self = conn.owner_as<user>();
+        self.calls += Upper ? 'R' : 'r';
+        return self.on_recv ? self.on_recv(conn) : self.read_all(conn);
+    }
+    template <bool Upper>
+    static verdict send(connection& conn) noexcept {
+        user& self = conn.owner_as<user>();
+        self.calls += Upper ? 'S' : 's';
+        if (self.on_send) return self.on_send(conn);
+        conn.stop_send();
+        return verdict::keep;
+    }
+    template <bool Upper>
+    static verdict wake(connection& conn) noexcept {
+        user& self = conn.owner_as<user>();
+        self.calls += Upper ? 'W' : 'w';
+        return self.on_wake ? self.on_wake(conn) : verdict::keep;
+    }
+
+    static constexpr data_cb table{.name = "user", .recv = recv<false>, .send = send<false>, .wake = wake<false>};
+    static constexpr data_cb other_table{.name = "other", .recv = recv<true>, .send = send<true>, .wake = wake<true>};
+};
+
+// The family of a test that needs nothing of one.
+inline const ctrl plain_family{.name = "plain",
+                               .listen = nullptr,
+                               .connect = nullptr,
+                               .drain = nullptr,
+                               .reports_rdhup = true,
+                               .counts_acked = false};
+
+struct rig {
+    explicit rig(const conntab_options& options = {.connections_max = 32}) {
+        REQUIRE(loop.open({.time_source = &clock}).ok());
+        conns.open(options);
+    }
+
+    // A connection of a socket of the test's, served by `who`.
+    connection& serve(descriptor socket, user& who, const ctrl& family = tcp, const xprt& transport = raw_xprt) {
+        auto conn = conns.adopt(unique_fd{socket.release()}, family, transport, {});
+        REQUIRE(conn.ok());
+        conn.value()->attach(user::table, &who);
+        return *conn.value();
+    }
+
+    void turn(int count = 1) {
+        for (int i = 0; i < count; i++)
+            loop.turn(duration{0});
+    }
+
+    // Takes turns until `holds()`, as long as it may take the kernel. False: it never did.
+    template <class Condition>
+    [[nodiscard]] bool until(Condition holds) {
+        for (int i = 0; i < patience.count(); i++) {
+            turn();
+            if (holds()) return true;
+            poll(nullptr, 0, i < 20 ? 0 : 1); // what is missing is the kernel's to do
+        }
+        return false;
+    }
+
+    void pass(duration time) {
+        clock.advance(time);
+        turn();
+    }
+
+    // The loop would sleep now: nothing is left to run.
+    [[nodiscard]] bool sleeps() {
+        turn(2);
+        return !loop.fds().has_runnable() && loop.turn(duration{0}) == 0;
+    }
+
+    std::uint64_t ended(end_cause cause) const { return conns.ended_count(cause); }
+    std::uint64_t ended_in_all() const {
+        std::uint64_t sum = 0;
+        for (unsigned cause = 0; cause < static_cast<unsigned>(end_cause::count_); cause++)
+            sum += conns.ended_count(static_cast<end_cause>(cause));
+        return sum;
+    }
+    std::uint64_t opened_in_all() const {
+        using enum conn_origin;
+        return conns.opened_count(accepted) + conns.opened_count(dialed) + conns.opened_count(adopted);
+    }
+    // Every connection that was ever opened is alive or has exactly one cause.
+    [[nodiscard]] bool sums_hold() const { return ended_in_all() == opened_in_all() - conns.live_count(); }
+
+    fake_clock clock;
+    event_loop loop;
+    conntab conns{loop};
+};
+
+// How a stream ends for the one who reads it.
+enum class ending : std::uint8_t { fin, reset, none };
+
+// Reads what is left, then says how it ended. none: nothing more came.
+inline ending ending_of(int fd, std::string* bytes = nullptr, std::chrono::milliseconds limit = patience) {
+    char chunk[4096];
+    while (wait_for(fd, POLLIN, limit)) {
+        const ssize_t n = ::recv(fd, chunk, sizeof chunk, MSG_DONTWAIT);
+        if (n == 0) return ending::fin;
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (n < 0) return ending::reset;
+        if (bytes) bytes->append(chunk, static_cast<std::size_t>(n));
+    }
+    return ending::none;
+}
+inline std::ostream& operator<<(std::ostream& to, ending e) {
+    return to << (e == ending::fin ? "fin" : e == ending::reset ? "reset" : "none");
+}
+
+// The bytes of a socket's other end have come as far as its descriptor.
+[[nodiscard]] inline bool arrived(const connection& conn) { return wait_for(conn.fd(), POLLIN); }
+[[nodiscard]] inline bool end_arrived(const connection& conn) { return wait_for(conn.fd(), POLLRDHUP); }
+
+// A descriptor on a number of the test's choice, which must be free. `socket` is closed.
+inline descriptor moved_to(descriptor socket, int number) {
+    descriptor there(fcntl(socket.get(), F_DUPFD_CLOEXEC, number));
+    REQUIRE(there.get() == number);
+    return there;
+}
+
+} // namespace support

@@ -1,0 +1,112 @@
+// process: say, listen, stop.
+
+#include "tools/process.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "proto/tcp.hpp"
+#include "proto/unix.hpp"
+
+namespace weir::inline WEIR_KERNEL::tools {
+
+namespace {
+
+const char* program = "weir";
+constexpr int exit_failed = 1;
+
+// One write per line: threads and other programs may share stderr.
+void print_line(const char* format, va_list values) noexcept {
+    char line[1024];
+    int at = std::snprintf(line, sizeof line, "%s: ", program);
+    at = std::min<int>(at, sizeof line - 2);
+    at += std::vsnprintf(line + at, sizeof line - 1 - static_cast<std::size_t>(at), format, values);
+    at = std::min<int>(at, sizeof line - 2);
+    line[at++] = '\n';
+    [[maybe_unused]] const sys::count n = sys::write(STDERR_FILENO, line, static_cast<std::size_t>(at));
+}
+
+} // namespace
+
+void name_program(const char* name) noexcept { program = name; }
+
+void say(const char* format, ...) noexcept {
+    va_list values;
+    va_start(values, format);
+    print_line(format, values);
+    va_end(values);
+}
+
+void fail(const char* format, ...) noexcept {
+    va_list values;
+    va_start(values, format);
+    print_line(format, values);
+    std::exit(exit_failed);
+}
+
+std::uint32_t prepare_process() noexcept {
+    std::signal(SIGPIPE, SIG_IGN);
+    const int limit = sys::raise_descriptor_limit();
+    if (limit < 0) fail("the descriptor limit cannot be read: %s", std::strerror(-limit));
+    return static_cast<std::uint32_t>(limit);
+}
+
+const ctrl& family_of(const listen_place& place) noexcept {
+    if (place.fd < 0) return *place.at.family;
+    auto local = local_endpoint(place.fd);
+    if (!local) fail("cannot listen at %s: %s", place.text, std::strerror(local.error()));
+    return local.value().family() == AF_UNIX ? unix_stream : tcp;
+}
+
+void open_listener_at(listener& at, const listen_place& place, const listener_options& how, listener::accepted callback,
+                      void* owner) noexcept {
+    result<void> r;
+    if (place.fd >= 0) {
+        r = at.adopt(unique_fd{place.fd}, family_of(place), how, callback, owner);
+    } else {
+        r = at.open(*place.at.family, place.at.at, how, callback, owner);
+    }
+    if (!r) fail("cannot listen at %s: %s", place.text, std::strerror(r.error()));
+}
+
+void announce(const endpoint& at) noexcept {
+    char text[endpoint::text_max];
+    const std::string_view local = at.text(text);
+    say("listening on %.*s", static_cast<int>(local.size()), local.data());
+}
+
+namespace {
+
+struct drain_order {
+    drain_callback drain = nullptr;
+    void* owner = nullptr;
+};
+constinit drain_order order;
+
+// From the first signal on, the next one acts as a signal does: even a loop that hangs is ended by it.
+void first_stop_signal(void*, int) noexcept {
+    sigset_t both;
+    sigemptyset(&both);
+    for (const int signal : {SIGTERM, SIGINT}) {
+        std::signal(signal, [](int) { ::_exit(exit_failed); });
+        sigaddset(&both, signal);
+    }
+    ::pthread_sigmask(SIG_UNBLOCK, &both, nullptr);
+    order.drain(order.owner);
+}
+
+} // namespace
+
+void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcept {
+    EXPECT(drain != nullptr);
+    order = {.drain = drain, .owner = owner};
+    for (const int signal : {SIGTERM, SIGINT})
+        if (auto r = loop.on_signal(signal, first_stop_signal, nullptr); !r)
+            fail("signals cannot be received: %s", std::strerror(r.error()));
+}
+
+} // namespace weir::inline WEIR_KERNEL::tools

@@ -1,0 +1,163 @@
+// weir-gateway: an HTTP/1.1 keep-alive reverse proxy. Options, set-up, loop, drain.
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "proto/http1_gateway.hpp"
+#include "tools/options.hpp"
+#include "tools/process.hpp"
+
+namespace {
+
+using namespace weir;
+
+struct settings {
+    tools::listen_place listen;
+    std::array<tools::upstream_place, http1_upstreams::capacity> upstreams;
+    std::size_t upstreams_count = 0;
+    http1_gateway_options gateway;
+    duration linger = seconds{2};
+    duration drain = seconds{30};
+    std::uint64_t body_max = 0;
+    const char* access_log = nullptr;
+    tools::listen_place admin;
+    bool probe = false;
+    bool quiet = false;
+};
+
+constexpr const char* unsolicited_words[] = {"kill", "drain"};
+constexpr const char* balance_words[] = {"round-robin", "least"};
+constexpr const char* repeat_words[] = {"auto", "off"};
+
+void parse(settings& set, int argc, char** argv) {
+    tools::options o{{.program = "weir-gateway",
+                      .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
+                      .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.",
+                      .examples = {"weir-gateway 127.0.0.1:8080 127.0.0.1:8081",
+                                   "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
+    http1_options& http = set.gateway.http;
+    constexpr duration ms = milliseconds{1};
+    o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
+    o.time("--first-byte-timeout", http.first_byte_timeout, "for an answer, or its next bytes", ms);
+    o.time("--header-timeout", http.header_timeout, "for a request's whole head", ms);
+    o.time("--body-timeout", http.body_timeout, "for the next bytes of a request's body", ms);
+    o.time("--write-timeout", http.write_timeout, "for a client to take more of its answer", ms);
+    o.time("--keep-alive-timeout", http.keep_alive_timeout, "of a client between two requests", ms);
+    o.count("--keep-alive-requests", http.keep_alive_requests, "per client connection", {1, UINT32_MAX});
+    o.time("--idle-timeout", set.gateway.tunnel_idle_timeout, "of a tunnel (101) without a byte", ms);
+    o.time("--fin-timeout", set.gateway.fin_timeout, "of a tunnel one side of which has ended", ms);
+    o.time("--linger-timeout", set.linger, "to throw away what a client still sends", ms);
+    o.time("--drain-timeout", set.drain, "to finish what runs after SIGTERM");
+    o.count("--max-connections", set.gateway.clients_max, "of clients; 0: half of the descriptors", {0, 1'000'000});
+    o.size("--body-max", set.body_max, "of a request; 0: no limit");
+    o.time("--pool-idle-timeout", set.gateway.idle.age_max, "of an upstream connection, +-10 %", ms);
+    o.count("--pool-size", set.gateway.idle.idle_max, "idle upstream connections", {1, 1'000'000});
+    o.choice("--unsolicited", set.gateway.idle.on_bytes, unsolicited_words, "bytes on an idle connection");
+    o.flag("--probe", set.probe, "peek at an idle connection before it is used");
+    o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");
+    o.choice("--balance", set.gateway.how, balance_words, "among several upstreams");
+    o.text("--access-log", set.access_log, "FILE", "a line per request; -: standard output");
+    o.listen_at("--admin", set.admin, "where GET /counters answers");
+    o.flag("--quiet", set.quiet, "no line for each 502, 503 and 504");
+    o.listen_at("LISTEN", set.listen);
+    o.connect_to("UPSTREAM", set.upstreams, set.upstreams_count);
+    o.parse(argc, argv);
+}
+
+// Two descriptors per client; 32 for everything else.
+void fit_to_descriptors(settings& set, std::uint32_t descriptors) {
+    constexpr std::uint32_t reserve = 32, clients_min = 16;
+    const std::uint32_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0;
+    if (room < clients_min) tools::fail("%u descriptors are too few: raise the limit (ulimit -n) to at least 64", descriptors);
+    std::uint32_t& clients_max = set.gateway.clients_max;
+    if (clients_max > room)
+        tools::fail("--max-connections %u needs %u descriptors, the limit is %u", clients_max, 2 * clients_max + reserve, descriptors);
+    if (clients_max == 0) clients_max = room;
+    set.gateway.idle.idle_max = std::min(set.gateway.idle.idle_max, room);
+}
+
+// Lines for the access log, written in blocks: at the end of the turn that has one.
+class log_file {
+  public:
+    void open(const char* path) {
+        fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
+        if (fd_ < 0) tools::fail("--access-log %s: %s", path, std::strerror(-fd_));
+    }
+    void line(std::string_view text) noexcept {
+        if (size_ + text.size() + 1 > sizeof room_) flush();
+        std::memcpy(room_ + size_, text.data(), text.size());
+        size_ += text.size();
+        room_[size_++] = '\n';
+    }
+    void flush() noexcept {
+        for (std::size_t at = 0; at < size_;) {
+            const sys::count n = sys::write(fd_, room_ + at, size_ - at);
+            if (n <= 0) break; // a full disk or a closed pipe: the proxy goes on, the lines are lost
+            at += static_cast<std::size_t>(n);
+        }
+        size_ = 0;
+    }
+
+  private:
+    int fd_ = -1;
+    std::size_t size_ = 0;
+    char room_[16 * 1024];
+};
+
+struct program {
+    event_loop& loop;
+    http1_gateway& gateway;
+    const settings& set;
+
+    static void drain(void* self) noexcept {
+        program& p = *static_cast<program*>(self);
+        p.gateway.drain(p.set.drain, [](void* at) noexcept { static_cast<program*>(at)->loop.stop(); }, self);
+    }
+};
+
+} // namespace
+
+int main(int argc, char** argv) {
+    settings set;
+    set.gateway.clients_max = 0;
+    parse(set, argc, argv);
+    fit_to_descriptors(set, tools::prepare_process());
+    set.gateway.idle.probe = set.probe;
+    if (set.body_max > 0) set.gateway.http.body_bytes_max = set.body_max;
+
+    event_loop loop;
+    if (auto r = loop.open(); !r) tools::fail("no event loop: %s", std::strerror(r.error()));
+    conntab conns{loop};
+    conns.open({.connections_max = 2 * set.gateway.clients_max, .linger = set.linger});
+    http1_gateway gateway{conns, set.gateway};
+    for (std::size_t i = 0; i < set.upstreams_count; i++)
+        gateway.add_upstream(set.upstreams[i].at);
+
+    static log_file access;
+    if (set.access_log) {
+        access.open(set.access_log);
+        gateway.on_access([](void*, std::string_view line) noexcept { access.line(line); }, nullptr);
+    }
+    if (!set.quiet) {
+        const auto say = [](void*, std::string_view line) noexcept { tools::say("%.*s", static_cast<int>(line.size()), line.data()); };
+        gateway.on_trouble(say, nullptr);
+    }
+    const tools::listen_place& at = set.listen;
+    auto listening = at.fd >= 0 ? gateway.listen(unique_fd{at.fd}, tools::family_of(at), {}) : gateway.listen(at.at, {});
+    if (!listening) tools::fail("cannot listen at %s: %s", at.text, std::strerror(listening.error()));
+    if (set.admin.at.family) {
+        if (auto r = gateway.listen_admin(set.admin.at); !r)
+            tools::fail("cannot listen at %s: %s", set.admin.text, std::strerror(r.error()));
+        char text[endpoint::text_max];
+        const std::string_view where = gateway.admin_local().text(text);
+        tools::say("admin on %.*s", static_cast<int>(where.size()), where.data());
+    }
+    program self{loop, gateway, set};
+    tools::on_stop_signal(loop, program::drain, &self);
+    tools::announce(gateway.local());
+
+    loop.run();
+    access.flush();
+    return 0;
+}
