@@ -46,10 +46,13 @@ void raw_chain(benchmark::State& state) {
             const std::size_t at = events[i].data.u64;
             char room[4096];
             const ssize_t got = ::recv(links[at].ends[0], room, sizeof room, 0);
-            if (got > 0) count += static_cast<std::size_t>(::send(links[(at + 1) % chain].ends[1], room, static_cast<std::size_t>(got), MSG_NOSIGNAL) > 0);
+            if (got > 0)
+                count += static_cast<std::size_t>(
+                    ::send(links[(at + 1) % chain].ends[1], room, static_cast<std::size_t>(got), MSG_NOSIGNAL) > 0);
         }
     }
-    state.counters["per_event"] = benchmark::Counter(static_cast<double>(count), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+    state.counters["per_event"] =
+        benchmark::Counter(static_cast<double>(count), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
     for (const link& l : links)
         for (const int fd : l.ends)
             ::close(fd);
@@ -80,8 +83,7 @@ const data_cb weir_chain::cb{.name = "chain", .recv = recv, .send = keep_on, .wa
 
 void weir_loop_chain(benchmark::State& state) {
     weir_chain c;
-    if (!c.loop.open()) std::abort();
-    c.conns.open({.connections_max = chain});
+    if (!c.loop.open() || !c.conns.open({.connections_max = chain})) std::abort();
     for (std::size_t i = 0; i < chain; i++) {
         c.owners[i] = &c;
         connection* conn = c.conns.adopt(unique_fd{c.links[i].ends[0]}, unix_stream).value();
@@ -92,7 +94,8 @@ void weir_loop_chain(benchmark::State& state) {
         sys::send(c.links[i * chain / bytes_under_way].ends[1], "x", 1, false);
     for (auto _ : state)
         c.loop.turn(seconds{1});
-    state.counters["per_event"] = benchmark::Counter(static_cast<double>(c.count), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+    state.counters["per_event"] =
+        benchmark::Counter(static_cast<double>(c.count), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
     for (const link& l : c.links)
         sys::close(l.ends[1]);
 }

@@ -17,8 +17,7 @@ const data_cb other_cb{.name = "other", .recv = keep_on, .send = keep_on, .wake 
 
 struct rig {
     rig() {
-        if (!loop.open()) std::abort();
-        conns.open({.connections_max = 16});
+        if (!loop.open() || !conns.open({.connections_max = 16})) std::abort();
         int ends[2];
         if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0) std::abort();
         peer.reset(ends[1]);

@@ -81,7 +81,9 @@ bool connection::establish() noexcept {
     if (is(conn_flag::handshaking)) {
         switch (xprt_->handshake(*this)) {
         case io::done: flags_ &= ~conn_flag::handshaking; break;
-        case io::again: return false;
+        case io::again:
+            at.state &= ~fd_state::news; // for the transport, which has looked; what is latched stays so
+            return false;
         case io::closed: fail(ECONNRESET); return true;
         case io::failed:
             if (!is(conn_flag::failed)) fail(EPROTO);
@@ -122,7 +124,8 @@ void connection::shutdown_send() noexcept {
 }
 
 end_cause connection::failure() const noexcept {
-    if (is(conn_flag::connected)) return is(conn_flag::failed) || slot_->is(fd_state::err) ? end_cause::peer_failed : end_cause::peer_closed;
+    if (is(conn_flag::connected))
+        return is(conn_flag::failed) || slot_->is(fd_state::err) ? end_cause::peer_failed : end_cause::peer_closed;
     return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
 }
 
@@ -194,7 +197,7 @@ conntab::~conntab() {
     if (retired_.free) loop_.forget(retired_);
 }
 
-void conntab::open(const conntab_options& options) noexcept {
+result<void> conntab::open(const conntab_options& options) noexcept {
     EXPECT(!pool_);
     EXPECT(options.connections_max > 0);
     options_ = options;
@@ -202,7 +205,9 @@ void conntab::open(const conntab_options& options) noexcept {
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_ = std::make_unique<fixed_pool<connection>>(std::size_t{2} * options.connections_max);
     blocks_ = std::make_unique<block_pool>(options_.blocks_max);
-    scratch_ = std::make_unique_for_overwrite<char[]>(scratch_bytes);
+    scratch_.reset(new (std::nothrow) char[scratch_bytes]);
+    const bool has_all = pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_;
+    return has_all ? result<void>{} : failure{ENOMEM};
 }
 
 result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt& transport,

@@ -47,14 +47,14 @@ inline constexpr bool enable_flags<conn_flag> = true;
 
 // Why a connection ended. Exactly one per connection.
 enum class end_cause : std::uint8_t {
-    none,             // it has not
-    done,             // its user had no more use for it
-    peer_closed,      // the peer's FIN, in use
-    peer_failed,      // RST or another socket error, in use
-    protocol,         // the peer broke the protocol
-    timed_out,        // a deadline of its user
-    no_room,          // it was accepted beyond what the conntab or the fdtab can hold
-    connect_failed,   // refused, unreachable: error()
+    none,           // it has not
+    done,           // its user had no more use for it
+    peer_closed,    // the peer's FIN, in use
+    peer_failed,    // RST or another socket error, in use
+    protocol,       // the peer broke the protocol
+    timed_out,      // a deadline of its user
+    no_room,        // it was accepted beyond what the conntab or the fdtab can hold
+    connect_failed, // refused, unreachable: error()
     connect_timed_out,
     idle_peer_closed, // the peer's FIN, while idle
     idle_peer_failed, // RST or another socket error, while idle
@@ -112,7 +112,8 @@ class alignas(64) connection {
     // Ends our side: FIN after everything sent. Once.
     void shutdown_send() noexcept;
 
-    // --- what the user wants. Until connected nothing is called but wake, and wants are not kept.
+    // --- what the user wants. Until connected nothing but wake is called, and these are the engine's and the
+    // transport's: leave them alone.
     void want_recv() noexcept { fds().want_recv(*slot_); }
     void stop_recv() noexcept { fdtab::stop_recv(*slot_); }
     void want_send() noexcept { fds().want_send(*slot_); }
@@ -121,8 +122,8 @@ class alignas(64) connection {
     // --- what the kernel says. For transports.
     void cant_recv() noexcept { slot_->state &= ~(fd_state::recv_ready | fd_state::unsure); }
     void cant_send() noexcept;
-    void fail(int error) noexcept;      // errno; both directions are over
-    void end_recv() noexcept;           // the peer's end was received
+    void fail(int error) noexcept; // errno; both directions are over
+    void end_recv() noexcept;      // the peer's end was received
 
     // --- state
     bool is(conn_flag bits) const noexcept { return any(flags_, bits); }
@@ -190,9 +191,9 @@ static_assert(sizeof(connection) <= 128, "two cache lines");
 
 struct conntab_options {
     std::uint32_t connections_max = 1024;
-    std::uint32_t blocks_max = 0;                // 16 KB blocks for pending bytes; 0: two per connection
-    duration linger = seconds{2};                // a graceful close waits no longer,
-    std::uint32_t linger_bytes_max = 64 * 1024;  // and throws away no more
+    std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection
+    duration linger = seconds{2};               // a graceful close waits no longer,
+    std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more
 };
 
 // Every connection of one loop: their storage, their blocks, their counters.
@@ -203,8 +204,8 @@ class conntab {
     conntab& operator=(const conntab&) = delete;
     ~conntab(); // closes what is left, cause: shutdown; tells nobody
 
-    // Once, after the loop was opened. EXPECTs sane options.
-    void open(const conntab_options& options = {}) noexcept;
+    // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had.
+    result<void> open(const conntab_options& options = {}) noexcept;
 
     // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed.
     // ENFILE: no connection is free. EMFILE, ENOSPC, ENOMEM, EPERM: see event_loop::watch().
@@ -214,8 +215,11 @@ class conntab {
         bool connecting = false;        // connect() is under way
         bool connected_at_once = false; // connect() was done at once: wake is called in the next turn
     };
-    result<connection*> adopt(unique_fd fd, const ctrl& family, const xprt& transport, const adopt_options& how) noexcept;
-    result<connection*> adopt(unique_fd fd, const ctrl& family) noexcept { return adopt(std::move(fd), family, raw_xprt, {}); }
+    result<connection*> adopt(unique_fd fd, const ctrl& family, const xprt& transport,
+                              const adopt_options& how) noexcept;
+    result<connection*> adopt(unique_fd fd, const ctrl& family) noexcept {
+        return adopt(std::move(fd), family, raw_xprt, {});
+    }
 
     // Room for bytes in passing: valid until the callback returns or calls something that may use it.
     static constexpr std::size_t scratch_bytes = 64 * 1024;

@@ -12,7 +12,7 @@
 namespace weir::inline WEIR_KERNEL {
 
 struct dial_options {
-    endpoint source{};           // bind to this; unspecified: the kernel chooses
+    endpoint source{}; // bind to this; unspecified: the kernel chooses
     duration timeout = seconds{5};
     const xprt* transport = &raw_xprt;
 };

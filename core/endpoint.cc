@@ -112,7 +112,8 @@ std::string_view endpoint::text(std::span<char, text_max> room) const noexcept {
     int length = 0;
     if (family() == AF_INET) {
         const std::uint32_t a = swap32(as_.v4.sin_addr.s_addr);
-        length = std::snprintf(room.data(), room.size(), "%u.%u.%u.%u:%u", a >> 24, a >> 16 & 255, a >> 8 & 255, a & 255, port());
+        length = std::snprintf(room.data(), room.size(), "%u.%u.%u.%u:%u", a >> 24, a >> 16 & 255, a >> 8 & 255,
+                               a & 255, port());
     } else if (family() == AF_INET6) {
         length = print_ipv6(room.data(), room.size(), as_.v6);
     } else if (family() == AF_UNIX) {

@@ -22,7 +22,8 @@ class endpoint {
     endpoint() noexcept : as_{} {}
 
     static endpoint ipv4(std::uint32_t address, std::uint16_t port) noexcept; // both in host byte order
-    static endpoint ipv6(const std::array<std::uint8_t, 16>& address, std::uint16_t port, std::uint32_t scope = 0) noexcept;
+    static endpoint ipv6(const std::array<std::uint8_t, 16>& address, std::uint16_t port,
+                         std::uint32_t scope = 0) noexcept;
     // A file system path, or an abstract name if it begins with '@'. ENAMETOOLONG beyond 107 bytes, EINVAL if empty.
     static result<endpoint> unix_path(std::string_view path) noexcept;
     // What the kernel filled in: accept(2), getsockname(2).
@@ -43,10 +44,11 @@ class endpoint {
 
   private:
     union {
+        sockaddr_un
+            local; // first because it is the longest: {} zeroes the first, and a path ends with one of its zeroes
         sockaddr any;
         sockaddr_in v4;
         sockaddr_in6 v6;
-        sockaddr_un local;
     } as_;
     socklen_t bytes_ = 0;
 };

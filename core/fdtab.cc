@@ -9,9 +9,9 @@
 namespace weir::inline WEIR_KERNEL {
 
 std::string_view to_string(fd_state state, char (&room)[160]) noexcept {
-    static constexpr const char* names[] = {"recv_active", "recv_ready", "send_active", "send_ready", "rdhup",
-                                            "hup",         "err",        "news",        "queued",     "idle",
-                                            "connecting",  "awaits_send", "shared", "unsure"};
+    static constexpr const char* names[] = {"recv_active", "recv_ready",  "send_active", "send_ready", "rdhup",
+                                            "hup",         "err",         "news",        "queued",     "idle",
+                                            "connecting",  "awaits_send", "shared",      "unsure"};
     std::size_t at = 0;
     for (std::size_t bit = 0; bit < std::size(names); bit++) {
         if (!any(state, static_cast<fd_state>(1u << bit))) continue;

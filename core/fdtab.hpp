@@ -33,24 +33,25 @@ namespace weir::inline WEIR_KERNEL {
 
 struct fd_slot;
 
-// Runs a slot that is runnable. It may close descriptors, its own too.
+// Runs a slot that is runnable. It clears NEWS once it has taken note of it, or it is run again; it may close
+// descriptors, its own too.
 using fd_handler = void (*)(fd_slot& slot) noexcept;
 
 enum class fd_state : std::uint32_t {
-    recv_active = 1 << 0, // the user wants to receive
-    recv_ready = 1 << 1,  // a recv may work
-    send_active = 1 << 2, // the user wants to send
-    send_ready = 1 << 3,  // a send may work
-    rdhup = 1 << 4,       // latched: the peer will send no more (EPOLLRDHUP)
-    hup = 1 << 5,         // latched: both directions are over (EPOLLHUP)
-    err = 1 << 6,         // latched: the socket has an error (EPOLLERR)
-    news = 1 << 7,        // a latched bit is set that the handler has not been told of
-    queued = 1 << 8,      // on a run list; belongs to the number, not to its owner
-    idle = 1 << 9,        // its run list is the one that runs first
-    connecting = 1 << 10, // a HUP without ERR means nothing yet and is not latched
+    recv_active = 1 << 0,  // the user wants to receive
+    recv_ready = 1 << 1,   // a recv may work
+    send_active = 1 << 2,  // the user wants to send
+    send_ready = 1 << 3,   // a send may work
+    rdhup = 1 << 4,        // latched: the peer will send no more (EPOLLRDHUP)
+    hup = 1 << 5,          // latched: both directions are over (EPOLLHUP)
+    err = 1 << 6,          // latched: the socket has an error (EPOLLERR)
+    news = 1 << 7,         // a latched bit is set that the handler has not been told of
+    queued = 1 << 8,       // on a run list; belongs to the number, not to its owner
+    idle = 1 << 9,         // its run list is the one that runs first
+    connecting = 1 << 10,  // a HUP without ERR means nothing yet and is not latched
     awaits_send = 1 << 11, // epoll was asked for EPOLLOUT
-    shared = 1 << 12,     // the description is known to another descriptor or process: DEL before close
-    unsure = 1 << 13,     // HUP or RDHUP was seen while connecting: only EAGAIN proves that there is nothing to recv
+    shared = 1 << 12,      // the description is known to another descriptor or process: DEL before close
+    unsure = 1 << 13,      // HUP or RDHUP was seen while connecting: only EAGAIN proves that there is nothing to recv
 };
 template <>
 inline constexpr bool enable_flags<fd_state> = true;
@@ -63,8 +64,8 @@ struct fd_slot {
     void* owner;              // the handler's
     std::uint32_t generation; // how often the number was released
     fd_state state;
-    std::int32_t next;        // the run list's link; valid while queued
-    std::int32_t fd;          // its own index; valid since the first insert
+    std::int32_t next; // the run list's link; valid while queued
+    std::int32_t fd;   // its own index; valid since the first insert
 
     bool is(fd_state bits) const noexcept { return any(state, bits); }
     // The peer has ended its side, or the socket is dead.

@@ -15,12 +15,15 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
 
     const bool hides = conn.transport().drain != nullptr;
     if (!hides && !conn.family().drain) {
+        if (e.pool.is_quiet(conn)) return verdict::keep;
+        if (conn.ended()) return idle_wake(conn);
         if (e.pool.options_.on_bytes == unsolicited::kill) return e.pool.kill(e, end_cause::idle_unsolicited);
         conn.stop_recv();
         return verdict::keep;
     }
     const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
-    if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill) return e.pool.kill(e, end_cause::idle_unsolicited);
+    if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill)
+        return e.pool.kill(e, end_cause::idle_unsolicited);
     if (r.end == drained::closed) {
         conn.end_recv();
         return idle_wake(conn);
@@ -46,13 +49,14 @@ void idle_pool::idle_aged(timer& t, time_point) noexcept {
 }
 
 idle_pool::idle_pool(conntab& conns, const idle_options& options) noexcept
-    : conns_(conns), options_(options), entries_(options.idle_max), buckets_(std::make_unique<bucket[]>(options.keys_max)),
-      random_(options.seed | 1) {
+    : conns_(conns), options_(options), entries_(options.idle_max),
+      buckets_(std::make_unique<bucket[]>(options.keys_max)), random_(options.seed | 1) {
     EXPECT(options.age_max > duration{0});
     EXPECT(options.keys_max > 0);
     if (options_.idle_per_key_max == 0) options_.idle_per_key_max = options.idle_max;
     conns.on_shortage(
-        [](void* owner) noexcept { return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure); }, this);
+        [](void* owner) noexcept { return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure); },
+        this);
 }
 
 idle_pool::~idle_pool() {
@@ -180,24 +184,30 @@ bool idle_pool::take_back(connection& conn, const data_cb& table, void* owner) n
     return false;
 }
 
-// Nothing has come that the next user would take for an answer. Bytes that a transport holds back are something.
+// Nothing has come that the next user would take for an answer. Where a transport may hide bytes it is asked, since
+// what lies in the socket is its own: records, not bytes of the server.
 bool idle_pool::is_quiet(connection& conn) noexcept {
     if (conn.ended()) return false;
     const bool unseen = conn.slot().is(fd_state::recv_ready);
     if (!unseen && !options_.probe) return true;
-    if (unseen && conn.transport().drain) return false;
-    const sys::count n = sys::peek(conn.fd());
-    if (n == -EAGAIN) {
-        conn.cant_recv();
-        return true;
+    const bool hides = conn.transport().drain != nullptr;
+    if (!hides) {
+        const sys::count n = sys::peek(conn.fd());
+        if (n == -EAGAIN) {
+            conn.cant_recv();
+            return true;
+        }
+        if (n == 0) conn.end_recv();
+        if (n < 0) conn.fail(static_cast<int>(-n));
+        if (n <= 0 || options_.on_bytes == unsolicited::kill || !conn.family().drain) return false;
     }
-    if (n == 0) conn.end_recv();
-    if (n < 0) conn.fail(static_cast<int>(-n));
-    if (n <= 0 || options_.on_bytes == unsolicited::kill || !conn.family().drain) return false;
-    const drain_result r = conn.family().drain(conn.fd());
-    if (r.end == drained::closed) conn.end_recv();
-    else conn.cant_recv();
-    return r.end == drained::again;
+    const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
+    if (r.end == drained::closed) {
+        conn.end_recv();
+        return false;
+    }
+    conn.cant_recv();
+    return r.bytes == 0 || options_.on_bytes == unsolicited::drain;
 }
 
 duration idle_pool::safe_age(key k) const noexcept {

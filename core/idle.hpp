@@ -36,11 +36,11 @@ struct idle_owner {
 // Everything that makes two connections interchangeable. What compares equal here is handed to anybody.
 struct idle_identity {
     endpoint remote{};
-    endpoint source{};                  // the address it was bound to; unspecified: none
+    endpoint source{}; // the address it was bound to; unspecified: none
     const ctrl* family = nullptr;
     const xprt* transport = &raw_xprt;
-    std::uint64_t tag = 0;              // anything else: TLS name, PROXY header, credentials; the user's numbering
-    const void* private_to = nullptr;   // bound to one user (NTLM and the like)
+    std::uint64_t tag = 0;            // anything else: TLS name, PROXY header, credentials; the user's numbering
+    const void* private_to = nullptr; // bound to one user (NTLM and the like)
 
     friend bool operator==(const idle_identity&, const idle_identity&) noexcept = default;
 };
@@ -48,15 +48,15 @@ struct idle_identity {
 enum class unsolicited : std::uint8_t { kill, drain };
 
 struct idle_options {
-    std::uint32_t idle_max = 256;          // parked at once, all keys together
-    std::uint32_t idle_per_key_max = 0;    // 0: idle_max
+    std::uint32_t idle_max = 256;       // parked at once, all keys together
+    std::uint32_t idle_per_key_max = 0; // 0: idle_max
     std::uint32_t keys_max = 64;
-    duration age_max = seconds{30};        // idle for longer: closed, +-10 % so that a burst does not end together
-    duration lifetime_max = duration{0};   // since it was opened; 0: no limit. Checked when parked
-    std::uint32_t uses_max = 0;            // 0: no limit. Checked when parked
+    duration age_max = seconds{30};      // idle for longer: closed, +-10 % so that a burst does not end together
+    duration lifetime_max = duration{0}; // since it was opened; 0: no limit. Checked when parked
+    std::uint32_t uses_max = 0;          // 0: no limit. Checked when parked
     unsolicited on_bytes = unsolicited::kill;
-    bool probe = false;                    // MSG_PEEK on every take()
-    std::uint64_t seed = 1;                // of the jitter
+    bool probe = false;     // MSG_PEEK on every take()
+    std::uint64_t seed = 1; // of the jitter
 };
 
 class idle_pool {

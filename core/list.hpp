@@ -110,9 +110,7 @@ class list {
     }
 
   private:
-    value_type* element(list_hook* hook) noexcept {
-        return hook == &ends_ ? nullptr : &container_of<Hook>(*hook);
-    }
+    value_type* element(list_hook* hook) noexcept { return hook == &ends_ ? nullptr : &container_of<Hook>(*hook); }
 
     list_hook ends_; // the ring's fixed point: its next is the first element, its prev the last
 };

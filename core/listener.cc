@@ -18,6 +18,7 @@ result<void> listener::adopt(unique_fd fd, const ctrl& family, const listener_op
     EXPECT(options.accept_budget > 0);
     auto local = local_endpoint(fd.get());
     if (!local) return failure{local.error()};
+    if (!sys::is_listening(fd.get())) return failure{EINVAL};
     if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
     auto slot = conns_.loop().watch(fd.get(), interest::recv, ready, this);
     if (!slot) return failure{slot.error()};
@@ -65,7 +66,7 @@ void listener::ready(fd_slot& slot) noexcept {
             fdtab::cant_recv(slot);
             return;
         }
-        if (o == outcome::short_of_room && !self.conns_.relieve()) {
+        if (o == outcome::short_of_room) {
             self.paused_count_++;
             fdtab::stop_recv(slot);
             self.conns_.loop().arm_in(self.pause_timer_, self.options_.pause);

@@ -2,9 +2,10 @@
 // listener: accepts connections for one loop, within bounds.
 //
 // At most accept_budget connections are accepted per turn; the rest waits for the next. When descriptors, memory or
-// connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), an idle connection is closed if there is one;
-// otherwise accepting pauses for `pause` and then tries again, so it never spins. Errors that concern only the connection
-// that was about to be accepted (ECONNABORTED, EPROTO, EPERM and the like, accept(2)) are counted and passed over.
+// connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), accepting pauses for `pause` and then tries again,
+// so it never spins. Idle connections are left alone: those who are served already need them more than who comes anew;
+// a dial may close one. Errors that concern only the connection that was about to be accepted (ECONNABORTED, EPROTO, EPERM
+// and the like, accept(2)) are counted and passed over.
 //
 // Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: none.
 
@@ -16,8 +17,8 @@ namespace weir::inline WEIR_KERNEL {
 
 struct listener_options {
     listen_options socket{};
-    std::uint32_t accept_budget = 64;    // connections per turn
-    duration pause = milliseconds{100};  // without descriptors or memory
+    std::uint32_t accept_budget = 64;   // connections per turn
+    duration pause = milliseconds{100}; // without descriptors or memory
     const xprt* transport = &raw_xprt;
 };
 
@@ -35,6 +36,7 @@ class listener {
     result<void> open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                       void* owner) noexcept;
     // The same with a descriptor that listens already. It is owned from now on; on error it is closed.
+    // EINVAL: it does not listen; ENOTSOCK, EBADF.
     result<void> adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                        void* owner) noexcept;
     // Stops listening. Connections that the kernel has accepted already are reset. A socket file is left.

@@ -140,7 +140,10 @@ result<void> event_loop::on_signal(int signal, signal_handler handler, void* own
     EXPECT(handler != nullptr);
     sigaddset(&signals_, signal);
     const int fd = sys::signal_open(signals_);
-    if (fd < 0) return failure{-fd};
+    if (fd < 0) {
+        sigdelset(&signals_, signal);
+        return failure{-fd};
+    }
     auto slot = watch(fd, interest::recv, signalled, this);
     if (!slot) {
         sys::close(fd);

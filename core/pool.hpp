@@ -17,18 +17,19 @@ namespace weir::inline WEIR_KERNEL {
 template <class T>
 class fixed_pool {
   public:
-    // The only allocation. `capacity` > 0.
+    // The only allocation. `capacity` > 0. Without memory for it the pool is full from the start: capacity() is 0.
     explicit fixed_pool(std::size_t capacity) noexcept
-        : cells_(static_cast<cell*>(::operator new(capacity * sizeof(cell), std::align_val_t{alignof(cell)}, std::nothrow))),
+        : cells_(static_cast<cell*>(
+              ::operator new (capacity * sizeof(cell), std::align_val_t{alignof(cell)}, std::nothrow))),
           capacity_(capacity) {
         EXPECT(capacity > 0);
-        EXPECT(cells_ != nullptr);
+        if (!cells_) capacity_ = 0;
     }
     fixed_pool(const fixed_pool&) = delete;
     fixed_pool& operator=(const fixed_pool&) = delete;
     ~fixed_pool() {
         EXPECT(used_ == 0);
-        ::operator delete(cells_, std::align_val_t{alignof(cell)});
+        ::operator delete (cells_, std::align_val_t{alignof(cell)});
     }
 
     // A new object, null when the pool is full.

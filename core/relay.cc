@@ -78,7 +78,7 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
         switch (got.end) {
         case io::again: return verdict::keep;
         case io::failed: return p.home.abort(p, conn);
-        case io::closed: p.fin_due[to] = true; return p.home.carry_fin(p, to);
+        case io::closed: return p.home.carry_fin(p, to);
         case io::done: break;
         }
         p.last_byte = conns.loop().now();
@@ -104,19 +104,19 @@ verdict relay_pool::on_send(connection& conn) noexcept {
     buffer& pending = p.pending[to];
     const io_result sent = conn.send(pending.bytes());
     if (sent.end == io::failed) return p.home.abort(p, conn);
+    if (sent.bytes > 0) p.last_byte = conn.loop().now(); // a reader that takes its time is not idle
     pending.consume(sent.bytes, p.home.conns_.blocks());
     if (!pending.empty()) return verdict::keep;
     conn.stop_send();
-    if (p.fin_due[to]) return p.home.carry_fin(p, to);
     p.ends[1 - to]->want_recv();
     return verdict::keep;
 }
 
-// The end at 1 - to has said its last byte: so does ends[to], once it has everything.
+// The end at 1 - to has said its last byte: so does ends[to]. Nothing is pending for it, or the end would not have been
+// received.
 verdict relay_pool::carry_fin(pair& p, std::size_t to) noexcept {
-    if (!p.pending[to].empty()) return verdict::keep;
     p.ends[to]->shutdown_send();
-    if (p.ends[to]->is(conn_flag::recv_ended) && p.pending[1 - to].empty())
+    if (p.ends[to]->is(conn_flag::recv_ended))
         return end(p, close_intent::after_fin, end_cause::peer_closed, end_cause::peer_closed);
     conns_.loop().arm(p.deadline, conns_.loop().now() + std::min(options_.fin_timeout, options_.idle_timeout));
     return verdict::keep;
@@ -132,9 +132,10 @@ verdict relay_pool::on_wake(connection& conn) noexcept {
 
 void relay_pool::on_deadline(timer& t, time_point now) noexcept {
     pair& p = container_of<&pair::deadline>(t);
-    const bool half_closed = p.fin_due[0] || p.fin_due[1];
+    const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
     const relay_options& options = p.home.options_;
-    const time_point due = p.last_byte + (half_closed ? std::min(options.fin_timeout, options.idle_timeout) : options.idle_timeout);
+    const time_point due =
+        p.last_byte + (half_closed ? std::min(options.fin_timeout, options.idle_timeout) : options.idle_timeout);
     if (due > now) p.home.conns_.loop().arm(t, due); // bytes have passed since it was armed
     else p.home.end(p, close_intent::abort, end_cause::timed_out, end_cause::timed_out);
 }

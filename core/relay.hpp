@@ -20,7 +20,7 @@ namespace weir::inline WEIR_KERNEL {
 struct relay_options {
     std::uint32_t pairs_max = 512;
     duration connect_timeout = seconds{5};
-    duration fin_timeout = seconds{30};   // without a byte once one side has ended
+    duration fin_timeout = seconds{30};   // without a byte once an end was carried across
     duration idle_timeout = seconds{300}; // without a byte either way
 };
 
@@ -50,9 +50,8 @@ class relay_pool {
         pair(relay_pool& pool, connection& client) noexcept : home(pool), ends{&client, nullptr} {}
 
         relay_pool& home;
-        connection* ends[2];        // the client; the server, null until it is dialed
-        buffer pending[2];          // [i]: received from the other end, to be sent to ends[i]
-        bool fin_due[2]{};          // [i]: after pending[i], ends[i] gets a FIN
+        connection* ends[2]; // the client; the server, null until it is dialed
+        buffer pending[2];   // [i]: received from the other end, to be sent to ends[i]
         time_point last_byte{};
         timer deadline{on_deadline};
         list_hook hook;

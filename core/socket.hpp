@@ -11,8 +11,8 @@
 namespace weir::inline WEIR_KERNEL {
 
 struct listen_options {
-    int backlog_count = 4096;   // the kernel caps it at net.core.somaxconn, listen(2)
-    bool reuse_port = false;    // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)
+    int backlog_count = 4096; // the kernel caps it at net.core.somaxconn, listen(2)
+    bool reuse_port = false;  // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)
 };
 
 // A listening socket with SO_REUSEADDR, so that a restart is not held up by TIME_WAIT.
@@ -25,7 +25,7 @@ struct connecting_socket {
 };
 
 struct connect_options {
-    endpoint source{};       // bind to this before connecting; unspecified: the kernel chooses
+    endpoint source{}; // bind to this before connecting; unspecified: the kernel chooses
 };
 
 // Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one at connect time, so that ports are shared between

@@ -38,7 +38,7 @@ namespace weir::inline WEIR_KERNEL::sys {
 using count = std::ptrdiff_t;
 
 // --- time
-time_point now() noexcept;                                           // CLOCK_MONOTONIC
+time_point now() noexcept; // CLOCK_MONOTONIC
 inline constexpr clock real_clock{.now = [](const clock&) noexcept { return now(); }, .is_fake = false};
 
 // --- readiness: epoll(7), eventfd(2), signalfd(2)
@@ -48,45 +48,46 @@ int epoll_change(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data)
 int epoll_remove(int epoll_fd, int fd) noexcept;
 int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept; // EINTR: 0 events
 int eventfd_open() noexcept;
-int eventfd_ring(int fd) noexcept;                                   // -EAGAIN: the counter is saturated
+int eventfd_ring(int fd) noexcept; // -EAGAIN: the counter is saturated
 int eventfd_reset(int fd) noexcept;
-int signal_open(const sigset_t& signals) noexcept;                   // blocks them in this thread, too
-int signal_read(int fd) noexcept;                                    // a signal number, or -EAGAIN
+int signal_open(const sigset_t& signals) noexcept; // blocks them in this thread, too
+int signal_read(int fd) noexcept;                  // a signal number, or -EAGAIN
 
 // --- sockets: how they come and go
-int socket(int family, int type) noexcept;                           // type: SOCK_STREAM, ...
+int socket(int family, int type) noexcept; // type: SOCK_STREAM, ...
 int bind(int fd, const sockaddr* address, socklen_t bytes) noexcept;
 int listen(int fd, int backlog) noexcept;
-int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept;       // a new descriptor
+int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept; // a new descriptor
 int connect(int fd, const sockaddr* address, socklen_t bytes) noexcept;
 int shutdown_send(int fd) noexcept;
-int close(int fd) noexcept;                                          // whatever it returns, fd is gone
+int close(int fd) noexcept; // whatever it returns, fd is gone
 
 // --- sockets: bytes
 count recv(int fd, void* to, std::size_t bytes) noexcept;
-count peek(int fd) noexcept;                                         // one byte, left where it is
-count discard(int fd, std::size_t bytes) noexcept;                   // MSG_TRUNC: TCP throws away uncopied, tcp(7)
+count peek(int fd) noexcept;                       // one byte, left where it is
+count discard(int fd, std::size_t bytes) noexcept; // MSG_TRUNC: TCP throws away uncopied, tcp(7)
 count send(int fd, const void* from, std::size_t bytes, bool more) noexcept; // never raises SIGPIPE; more: MSG_MORE
 count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool more) noexcept;
 
 // --- sockets: facts and options
 int set_option(int fd, int level, int name, int value) noexcept;
-int set_abortive(int fd) noexcept;                                   // close() sends RST: SO_LINGER {1, 0}
+int set_abortive(int fd) noexcept; // close() sends RST: SO_LINGER {1, 0}
 int set_nonblocking(int fd) noexcept;
-int socket_error(int fd) noexcept;                                   // SO_ERROR, which it clears: an errno, 0: none
+bool is_listening(int fd) noexcept; // SO_ACCEPTCONN
+int socket_error(int fd) noexcept;  // SO_ERROR, which it clears: an errno, 0: none
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
-std::int64_t bytes_acked(int fd) noexcept;                           // TCP_INFO tcpi_bytes_acked (RFC 4898)
+std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 4898)
 
 // --- the process
-void* map(std::size_t bytes) noexcept;                               // zeroed, touched lazily; null: no memory
-void* map_wiped_on_fork(std::size_t bytes) noexcept;                 // a child of fork() sees zeroes, madvise(2)
+void* map(std::size_t bytes) noexcept;               // zeroed, touched lazily; null: no memory
+void* map_wiped_on_fork(std::size_t bytes) noexcept; // a child of fork() sees zeroes, madvise(2)
 void unmap(void* at, std::size_t bytes) noexcept;
-int descriptor_limit() noexcept;                                     // RLIMIT_NOFILE, soft
-int raise_descriptor_limit() noexcept;                               // soft to hard; the new soft limit
+int descriptor_limit() noexcept;       // RLIMIT_NOFILE, soft
+int raise_descriptor_limit() noexcept; // soft to hard; the new soft limit
 int open_append(const char* path) noexcept;
 count write(int fd, const void* from, std::size_t bytes) noexcept;
-int unlink_socket(const char* path) noexcept;                        // -ENOTSOCK: something else lives there
+int unlink_socket(const char* path) noexcept; // -ENOTSOCK: something else lives there
 int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept; // getaddrinfo; -ENOENT
 
 } // namespace weir::inline WEIR_KERNEL::sys

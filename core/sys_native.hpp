@@ -135,6 +135,12 @@ inline int set_nonblocking(int fd) noexcept {
     return detail::value_or_error(::fcntl(fd, F_SETFL, flags | O_NONBLOCK));
 }
 
+inline bool is_listening(int fd) noexcept {
+    int listens = 0;
+    socklen_t bytes = sizeof listens;
+    return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) == 0 && listens != 0;
+}
+
 inline int socket_error(int fd) noexcept {
     int error = 0;
     socklen_t bytes = sizeof error;

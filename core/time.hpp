@@ -35,7 +35,8 @@ struct clock {
 
 // For tests: stands still until moved.
 struct fake_clock : clock {
-    fake_clock() noexcept : clock{.now = [](const clock& c) noexcept { return static_cast<const fake_clock&>(c).at; }, .is_fake = true} {}
+    fake_clock() noexcept
+        : clock{.now = [](const clock& c) noexcept { return static_cast<const fake_clock&>(c).at; }, .is_fake = true} {}
 
     void advance(duration by) noexcept { at += by; }
 

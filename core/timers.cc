@@ -15,7 +15,8 @@ constexpr std::uint64_t no_stop = std::numeric_limits<std::uint64_t>::max();
 void timers::place(timer& t) noexcept {
     const std::uint64_t at = std::min(std::max(t.tick, current_), current_ + horizon - 1);
     const std::uint64_t distance = at - current_;
-    const unsigned level = distance < slot_count ? 0 : (static_cast<unsigned>(std::bit_width(distance)) - 1) / level_bits;
+    const unsigned level =
+        distance < slot_count ? 0 : (static_cast<unsigned>(std::bit_width(distance)) - 1) / level_bits;
     const std::uint64_t index = at >> level * level_bits & (slot_count - 1);
     wheel_[level][index].push_back(t);
     occupied_[level] |= std::uint64_t{1} << index;

@@ -32,7 +32,8 @@ struct xprt {
     io_result (*send)(connection& conn, const iovec* parts, std::size_t parts_count, bool more) noexcept;
     // Null where the ctrl's drain is right, because nothing is hidden in this layer.
     drain_result (*drain)(connection& conn) noexcept;
-    // Null: none needed. done: established; again: called once more when the socket is ready; closed, failed: over.
+    // Null: none needed. done: established; closed, failed: over; again: called once more when the socket is ready for
+    // what is wanted. Both directions are wanted at first; the layer stops the one that it does not wait for.
     io (*handshake)(connection& conn) noexcept;
     // The connection is being closed, its descriptor still open: free the context. Null: nothing to free.
     void (*close)(connection& conn) noexcept;

@@ -7,15 +7,9 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-bool is_blank(unsigned char byte) noexcept {
-    return byte == ' ' || byte == '\t';
-}
-bool is_control(unsigned char byte) noexcept {
-    return (byte < ' ' && byte != '\t') || byte == 0x7f;
-}
-bool is_token(unsigned char byte) noexcept {
-    return is_token_byte(static_cast<char>(byte));
-}
+bool is_blank(unsigned char byte) noexcept { return byte == ' ' || byte == '\t'; }
+bool is_control(unsigned char byte) noexcept { return (byte < ' ' && byte != '\t') || byte == 0x7f; }
+bool is_token(unsigned char byte) noexcept { return is_token_byte(static_cast<char>(byte)); }
 
 // 0..15, or -1.
 int digit_of(unsigned char byte) noexcept {
@@ -54,8 +48,7 @@ http1_body::step http1_body::next(std::string_view in) noexcept {
             return {what::end, used, {}};
         }
         if (used == in.size()) return {what::more, used, {}};
-        if (at_ == state::length || at_ == state::data || at_ == state::until_close)
-            return take_data(in, used);
+        if (at_ == state::length || at_ == state::data || at_ == state::until_close) return take_data(in, used);
         take_framing(static_cast<unsigned char>(in[used]));
         // The byte that breaks the message is not consumed.
         if (at_ != state::broken) ++used;
@@ -100,26 +93,20 @@ void http1_body::take_framing(unsigned char byte) noexcept {
     case ext_after: return take_extension(byte);
     case size_lf: return byte == '\n' ? end_size_line() : fail(http1_body_error::bare_cr);
     case data_cr:
-        if (byte == '\r')
-            at_ = data_lf;
-        else
-            fail(byte == '\n' ? http1_body_error::bare_lf : http1_body_error::chunk_end_missing);
+        if (byte == '\r') at_ = data_lf;
+        else fail(byte == '\n' ? http1_body_error::bare_lf : http1_body_error::chunk_end_missing);
         return;
     case data_lf:
-        if (byte == '\n')
-            at_ = size_first;
-        else
-            fail(http1_body_error::bare_cr);
+        if (byte == '\n') at_ = size_first;
+        else fail(http1_body_error::bare_cr);
         return;
     case line_first:
     case trailer_name:
     case trailer_value:
     case trailer_lf: return take_trailer(byte);
     case end_lf:
-        if (byte == '\n')
-            at_ = complete;
-        else
-            fail(http1_body_error::bare_cr);
+        if (byte == '\n') at_ = complete;
+        else fail(http1_body_error::bare_cr);
         return;
     case length:
     case until_close:
@@ -142,13 +129,11 @@ void http1_body::take_size(unsigned char byte) noexcept {
     if (byte == '\n') return fail(http1_body_error::bare_lf);
     if (at_ == state::size_first) return fail(http1_body_error::chunk_size_missing);
     extension_bytes_ = 0;
-    if (byte == '\r')
-        at_ = state::size_lf;
+    if (byte == '\r') at_ = state::size_lf;
     else if (is_blank(byte) || byte == ';') {
         at_ = state::ext_bws;
         take_extension(byte);
-    } else
-        fail(http1_body_error::bad_chunk_size);
+    } else fail(http1_body_error::bad_chunk_size);
 }
 
 // *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] ), RFC 9112 section 7.1.1. Known to the
@@ -164,37 +149,25 @@ void http1_body::take_extension(unsigned char byte) noexcept {
     if (byte == '\n') return fail(http1_body_error::bare_lf);
     if (is_control(byte)) return fail(http1_body_error::bad_extension);
     if (++extension_bytes_ > limits_.extension_bytes_max) return fail(http1_body_error::extension_too_long);
-    if (++extensions_bytes_ > limits_.extensions_bytes_max)
-        return fail(http1_body_error::extensions_too_long);
+    if (++extensions_bytes_ > limits_.extensions_bytes_max) return fail(http1_body_error::extensions_too_long);
 
     if (quoted) {
-        if (at_ == ext_escaped)
-            at_ = ext_quoted;
-        else if (byte == '\\')
-            at_ = ext_escaped;
-        else if (byte == '"')
-            at_ = ext_after;
+        if (at_ == ext_escaped) at_ = ext_quoted;
+        else if (byte == '\\') at_ = ext_escaped;
+        else if (byte == '"') at_ = ext_after;
         return;
     }
     const bool may_name = at_ == ext_name_first || at_ == ext_name;
     const bool may_value = at_ == ext_value_first || at_ == ext_value;
     const bool first = at_ == ext_name_first || at_ == ext_value_first;
-    if (may_name && is_token(byte))
-        at_ = ext_name;
-    else if (may_value && is_token(byte))
-        at_ = ext_value;
-    else if (at_ == ext_value_first && byte == '"')
-        at_ = ext_quoted;
-    else if (byte == ';' && !first)
-        at_ = ext_name_first;
-    else if (byte == '=' && (at_ == ext_name || at_ == ext_equals))
-        at_ = ext_value_first;
-    else if (!is_blank(byte))
-        fail(http1_body_error::bad_extension);
-    else if (at_ == ext_name)
-        at_ = ext_equals;
-    else if (at_ == ext_value || at_ == ext_after)
-        at_ = ext_bws;
+    if (may_name && is_token(byte)) at_ = ext_name;
+    else if (may_value && is_token(byte)) at_ = ext_value;
+    else if (at_ == ext_value_first && byte == '"') at_ = ext_quoted;
+    else if (byte == ';' && !first) at_ = ext_name_first;
+    else if (byte == '=' && (at_ == ext_name || at_ == ext_equals)) at_ = ext_value_first;
+    else if (!is_blank(byte)) fail(http1_body_error::bad_extension);
+    else if (at_ == ext_name) at_ = ext_equals;
+    else if (at_ == ext_value || at_ == ext_after) at_ = ext_bws;
 }
 
 void http1_body::end_size_line() noexcept {
@@ -219,19 +192,14 @@ void http1_body::take_trailer(unsigned char byte) noexcept {
     }
     if (byte == '\n') return fail(http1_body_error::bare_lf);
     if (at_ == trailer_value) {
-        if (byte == '\r')
-            at_ = trailer_lf;
-        else if (is_control(byte))
-            fail(http1_body_error::bad_trailer);
+        if (byte == '\r') at_ = trailer_lf;
+        else if (is_control(byte)) fail(http1_body_error::bad_trailer);
         return;
     }
     if (at_ == line_first && is_blank(byte)) return fail(http1_body_error::trailer_obs_fold);
-    if (is_token(byte))
-        at_ = trailer_name;
-    else if (at_ == trailer_name && byte == ':')
-        at_ = trailer_value;
-    else
-        fail(http1_body_error::bad_trailer);
+    if (is_token(byte)) at_ = trailer_name;
+    else if (at_ == trailer_name && byte == ':') at_ = trailer_value;
+    else fail(http1_body_error::bad_trailer);
 }
 
 void http1_body::fail(http1_body_error error) noexcept {

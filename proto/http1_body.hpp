@@ -65,8 +65,7 @@ class http1_body {
     };
     struct step {
         what is;
-        std::size_t
-            used; // bytes of `in` that are done with, framing and data; never beyond the message's end
+        std::size_t used;      // bytes of `in` that are done with, framing and data; never beyond the message's end
         std::string_view data; // into `in`
     };
     enum class finish_result : std::uint8_t { complete, truncated };
@@ -91,9 +90,7 @@ class http1_body {
     // Body bytes handed out so far, without framing.
     std::uint64_t received() const noexcept { return received_; }
     // Body bytes that come before the next framing: of this chunk or length; UINT64_MAX until close.
-    std::uint64_t remaining_hint() const noexcept {
-        return at_ == state::until_close ? UINT64_MAX : remaining_;
-    }
+    std::uint64_t remaining_hint() const noexcept { return at_ == state::until_close ? UINT64_MAX : remaining_; }
 
   private:
     enum class state : std::uint8_t {

@@ -46,7 +46,7 @@ verdict http1_exchange::answer(const http1_answer& a) noexcept {
     if (request_ != request_state::done) request_ = request_state::cut;
     client_->stop_recv();
     const bool stays = client_may_stay();
-    const auto persistence = !stays                                ? http1_persistence::close
+    const auto persistence = !stays                            ? http1_persistence::close
                              : version_ == http1_version::v1_0 ? http1_persistence::keep_alive
                                                                : http1_persistence::unsaid;
     close_said_ = !stays;
@@ -60,7 +60,7 @@ verdict http1_exchange::answer(const http1_answer& a) noexcept {
     switch (push(*client_, to_client_, {.head = {write_room(), n}})) {
     case sent::all: return finish();
     case sent::some: return verdict::keep;
-    case sent::broken: return abandon(client_->failure());
+    case sent::broken: return abandon(cause_of(*client_));
     }
     return verdict::keep;
 }
@@ -71,6 +71,7 @@ verdict http1_exchange::refuse(int status, const char* why) noexcept {
     request_ = request_state::cut;
     char text[160];
     const int n = std::snprintf(text, sizeof text, "%d %s: %s\n", status, reason_of(status).data(), why);
+    EXPECT(n > 0 && n < static_cast<int>(sizeof text));
     return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
 }
 
@@ -80,12 +81,26 @@ verdict http1_exchange::fail(int status, const char* why) noexcept {
     report(status, why);
     if (server_) {
         const bool is_alive = server_->is(conn_flag::connected) && !server_->ended();
-        const end_cause of_living = status == 504 ? end_cause::timed_out : end_cause::protocol;
-        drop_server(close_intent::silent, is_alive ? of_living : server_->failure());
+        const end_cause of_living = status == 504   ? end_cause::timed_out
+                                    : status == 503 ? end_cause::no_room
+                                                    : end_cause::protocol;
+        drop_server(close_intent::silent, is_alive ? of_living : cause_of(*server_));
     }
     char text[96];
     const int n = std::snprintf(text, sizeof text, "%d %s\n", status, reason_of(status).data());
     return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
+}
+
+// What was lost may have been the rest of this request or the beginning of the next: none is read after it.
+verdict http1_exchange::shed(const char* why) noexcept {
+    room_.counters.shed++;
+    client_keep_alive_ = false;
+    return response_ == response_state::body ? abandon(end_cause::no_room) : fail(503, why);
+}
+
+verdict http1_exchange::late(const char* why) noexcept {
+    const bool has_begun = response_ == response_state::body || !to_client_.empty(); // it can only be cut off
+    return has_begun ? close_client(close_intent::abort, end_cause::timed_out) : refuse(408, why);
 }
 
 void http1_exchange::report(int status, const char* why) noexcept {
@@ -99,12 +114,13 @@ void http1_exchange::report(int status, const char* why) noexcept {
 
 void http1_exchange::log_access() noexcept {
     char at[endpoint::text_max], line[512];
-    const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
+    const std::string_view server =
+        upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
-    const int n = std::snprintf(line, sizeof line, "\"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s", what_bytes_, what_,
-                                status_, static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us),
-                                static_cast<int>(server.size()), server.data(), reused_ ? " reused" : "",
-                                repeated_ ? " repeated" : "");
+    const int n = std::snprintf(line, sizeof line, "\"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s", what_bytes_,
+                                what_, status_, static_cast<unsigned long long>(response_bytes_),
+                                static_cast<long long>(us), static_cast<int>(server.size()), server.data(),
+                                reused_ ? " reused" : "", repeated_ ? " repeated" : "");
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -169,6 +185,11 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
     return sent::some;
 }
 
+// Of a connection that a push to has broken: its socket did, or there was no block.
+end_cause http1_exchange::cause_of(const connection& broken) noexcept {
+    return broken.error() == ENOBUFS ? end_cause::no_room : broken.failure();
+}
+
 // --- the end
 
 bool http1_exchange::client_may_stay() const noexcept {
@@ -182,7 +203,8 @@ verdict http1_exchange::finish() noexcept {
     if (room_.access) log_access();
     const http1_client_facts facts{
         .failed = client_->is(conn_flag::failed),
-        .peer_shut = client_->ended(),
+        // A FIN that is only known may stand behind another request, which is still to be read.
+        .peer_shut = client_->is(conn_flag::recv_ended),
         .pipelined = !from_client_.empty(),
         .request_complete = request_ == request_state::done,
         .response_complete = true,
@@ -239,7 +261,7 @@ verdict http1_exchange::next_request() noexcept {
 
 verdict http1_exchange::abandon(end_cause cause) noexcept {
     room_.counters.abandoned++;
-    return close_client(close_intent::silent, cause);
+    return close_client(close_intent::abort, cause);
 }
 
 verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
@@ -278,20 +300,18 @@ void http1_exchange::client_timer(connection& client, time_point now) noexcept {
         return;
     }
     x.client_deadline_ = never;
-    if (!x.to_client_.empty()) x.close_client(close_intent::abort, end_cause::timed_out);
-    else if (x.response_ == response_state::body) x.close_client(close_intent::abort, end_cause::timed_out);
-    else if (x.request_ == request_state::head) x.refuse(408, "the request's head took too long");
-    else if (x.request_ == request_state::body) x.refuse(408, "the request's body stalled");
+    x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
 }
 
 void http1_exchange::server_fired(timer& t, time_point now) noexcept {
     connection& server = connection::of(t);
     http1_exchange& x = server.owner_as<http1_exchange>();
-    const bool waits_for_client = !x.to_client_.empty() || x.request_ == request_state::body;
+    const bool waits_for_body = x.request_ == request_state::body && x.unsent() == 0;
+    const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
     if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
     else if (waits_for_client) server.arm(now + x.room_.options.first_byte_timeout, server_fired); // who has a deadline
     else if (x.response_ != response_state::body) x.fail(504, "no answer in time");
-    else x.server_ended(io::failed);
+    else x.truncated("the response stalled", end_cause::timed_out);
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -33,15 +33,15 @@ enum class repeat : std::uint8_t { automatic, off };
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
     http1_limits head{};
-    std::uint64_t body_bytes_max = UINT64_MAX;     // of a request -> 413
-    duration header_timeout = seconds{10};         // from a head's first byte to its last -> 408
-    duration body_timeout = seconds{30};           // between two reads of a request's body -> 408
-    std::uint32_t body_rate_min = 1024;            // bytes a second, over body_timeout -> 408; 0: none
-    duration keep_alive_timeout = seconds{60};     // client idle between requests: closed in silence
-    std::uint32_t keep_alive_requests = 1000;      // per client connection
-    duration connect_timeout = seconds{5};         // -> 504
-    duration first_byte_timeout = seconds{60};     // request sent, or body stalled -> 504, or cut off
-    duration write_timeout = seconds{30};          // a client that takes nothing is cut off
+    std::uint64_t body_bytes_max = UINT64_MAX; // of a request -> 413
+    duration header_timeout = seconds{10};     // from a head's first byte to its last -> 408
+    duration body_timeout = seconds{30};       // between two reads of a request's body -> 408
+    std::uint32_t body_rate_min = 1024;        // bytes a second, over body_timeout -> 408; 0: none
+    duration keep_alive_timeout = seconds{60}; // client idle between requests: closed in silence
+    std::uint32_t keep_alive_requests = 1000;  // per client connection
+    duration connect_timeout = seconds{5};     // -> 504
+    duration first_byte_timeout = seconds{60}; // request sent, or body stalled -> 504, or cut off
+    duration write_timeout = seconds{30};      // a client that takes nothing is cut off
     repeat repeats = repeat::automatic;
 };
 
@@ -57,7 +57,7 @@ struct http1_counters {
     std::uint64_t reused = 0;            // requests sent on a connection that had been idle
     std::uint64_t fresh = 0;             // requests sent on a connection dialed for them
     std::uint64_t tunnels = 0;
-    std::uint64_t shed = 0;              // no exchange, block or descriptor was left: 503
+    std::uint64_t shed = 0; // no exchange, block or descriptor was left: 503
 };
 
 // Something within the process that answers instead of a server.
@@ -82,6 +82,8 @@ class http1_exchange {
     // The client's timer, armed while it was idle, has fired while an exchange serves it.
     static void client_timer(connection& client, time_point now) noexcept;
     bool is_of(const http1_exchanges& room) const noexcept { return &room_ == &room; }
+    // A larger head does not fit into what one read may take: no limit of a head lies above.
+    static constexpr std::size_t head_bytes_max = block_bytes - 512 - 1;
     // Closes both connections at once; the exchange is no more.
     void abort(end_cause cause) noexcept { abandon(cause); }
 
@@ -105,6 +107,8 @@ class http1_exchange {
     verdict answer(const http1_answer& a) noexcept;
     verdict refuse(int status, const char* why) noexcept; // the request is to blame
     verdict fail(int status, const char* why) noexcept;   // the server is, or a shortage of ours
+    verdict shed(const char* why) noexcept;               // no block was left, and something was lost for it
+    verdict late(const char* why) noexcept;               // the client did not keep a deadline
     verdict finish() noexcept;
     verdict next_request() noexcept;
     verdict abandon(end_cause cause) noexcept;
@@ -126,6 +130,7 @@ class http1_exchange {
     };
     enum class sent : std::uint8_t { all, some, broken };
     sent push(connection& to, buffer& out, const outgoing& what) noexcept;
+    static end_cause cause_of(const connection& broken) noexcept;
     static std::size_t parts_of(const outgoing& what, http1_chunk_head& room, iovec (&parts)[5]) noexcept;
 
     // --- http1_exchange_request.cc: from the client to the server
@@ -138,6 +143,8 @@ class http1_exchange {
     verdict read_body() noexcept;
     verdict take_body(char* in, std::size_t bytes, std::size_t& used) noexcept;
     bool rate_is_low() noexcept;
+    void expect_body() noexcept;
+    void hold_client() noexcept;
     verdict acquire() noexcept;
     void rule_out(int error) noexcept;
     verdict connect_failed() noexcept;
@@ -161,8 +168,9 @@ class http1_exchange {
     void release_server(bool has_surplus) noexcept;
     verdict become_tunnel(std::string_view head, std::string_view early) noexcept;
     verdict server_ended(io how) noexcept;
-    verdict truncated(const char* why) noexcept;
+    verdict truncated(const char* why, end_cause of_living = end_cause::protocol) noexcept;
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
+    bool may_repeat_at_all() const noexcept { return reused_ && keeping_ && !repeated_; }
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
 
@@ -175,16 +183,16 @@ class http1_exchange {
     char* write_room() noexcept { return conns().scratch() + write_room_at; }
 
     // What one read may take: with the framing around it, what is not sent at once still fits into one block.
-    static constexpr std::size_t read_bytes_max = block_bytes - 512;
+    static constexpr std::size_t read_bytes_max = head_bytes_max + 1;
     static constexpr std::size_t write_room_at = conntab::scratch_bytes / 2;
     static constexpr std::size_t write_room_bytes = conntab::scratch_bytes / 2;
-    static constexpr std::size_t copied_bytes_max = 2048;    // a smaller body is copied behind its head
-    static constexpr std::uint8_t interim_max = 16;          // 1xx responses before a final one
-    static constexpr duration proof_timeout = seconds{1};    // for the server's kernel to tell what became of a request
+    static constexpr std::size_t copied_bytes_max = 2048; // a smaller body is copied behind its head
+    static constexpr std::uint8_t interim_max = 16;       // 1xx responses before a final one
+    static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request
 
     http1_exchanges& room_;
-    connection* client_;             // null once it was closed or given away
-    connection* server_ = nullptr;   // null: not yet, or no more
+    connection* client_;           // null once it was closed or given away
+    connection* server_ = nullptr; // null: not yet, or no more
     http1_upstream* upstream_ = nullptr;
     const http1_applet* applet_;
 
@@ -192,43 +200,43 @@ class http1_exchange {
     response_state response_ = response_state::none;
     http1_method method_ = http1_method::other;
     http1_version version_ = http1_version::v1_1; // of the request
-    bool client_keep_alive_ = false;    // the client lets its connection stay, as far as its request tells
-    bool client_asked_keep_alive_ = false; // in words; matters for 1.0
-    bool close_said_ = false;           // our response had Connection: close
+    bool client_keep_alive_ = false;              // the client lets its connection stay, as far as its request tells
+    bool client_asked_keep_alive_ = false;        // in words; matters for 1.0
+    bool close_said_ = false;                     // our response had Connection: close
     bool keep_alive_said_ = false;
     bool wants_upgrade_ = false;
-    bool has_backlog_ = false;          // from_client_ holds bytes of this request that were not looked at
-    bool connecting_ = false;           // server_ was dialed and has not answered
-    bool request_chunked_ = false;      // how the body goes to the server
-    bool response_chunked_ = false;     // how the body goes to the client
-    bool reused_ = false;               // server_ had been idle before
-    bool repeated_ = false;             // at most once
-    bool keeping_ = false;              // to_server_ holds all that was sent, for repeating
-    bool awaiting_proof_ = false;       // the server has ended; what became of the request is not known yet
-    bool response_begun_ = false;       // at least one byte of it has come
-    std::uint8_t interim_count_ = 0;    // 1xx responses so far
+    bool has_backlog_ = false;       // from_client_ holds bytes of this request that were not looked at
+    bool connecting_ = false;        // server_ was dialed and has not answered
+    bool request_chunked_ = false;   // how the body goes to the server
+    bool response_chunked_ = false;  // how the body goes to the client
+    bool reused_ = false;            // server_ had been idle before
+    bool repeated_ = false;          // at most once
+    bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
+    bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
+    bool response_begun_ = false;    // at least one byte of it has come
+    std::uint8_t interim_count_ = 0; // 1xx responses so far
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
     http1_server_facts server_facts_{};
     int status_ = 0;
-    std::uint32_t keep_alive_s_ = 0;    // Keep-Alive: timeout= of the response
-    std::uint32_t sent_bytes_ = 0;      // of to_server_; beyond 0 only while keeping_ or partly sent
-    std::int64_t acked_before_ = -1;    // bytes_acked before the request's first byte; -1: not asked
+    std::uint32_t keep_alive_s_ = 0; // Keep-Alive: timeout= of the response
+    std::uint32_t sent_bytes_ = 0;   // of to_server_; beyond 0 only while keeping_ or partly sent
+    std::int64_t acked_before_ = -1; // bytes_acked before the request's first byte; -1: not asked
     http1_upstreams::mask tried_ = 0;
-    int connect_error_ = 0;             // errno of the last server that was ruled out
+    int connect_error_ = 0; // errno of the last server that was ruled out
     time_point client_deadline_ = never;
-    time_point body_since_{};           // the present window of the minimum rate
-    std::uint64_t body_bytes_ = 0;      // received in it
-    std::uint64_t response_bytes_ = 0;  // of the body
+    time_point body_since_{};          // the present window of the minimum rate
+    std::uint64_t body_bytes_ = 0;     // received in it
+    std::uint64_t response_bytes_ = 0; // of the body
     time_point began_{};
-    buffer from_client_;                // a head that is not complete, or bytes beyond what could be taken
+    buffer from_client_; // a head that is not complete, or bytes beyond what could be taken
     buffer to_server_;
-    buffer from_server_;                // a head that is not complete
+    buffer from_server_; // a head that is not complete
     buffer to_client_;
     http1_body request_body_;
     http1_body response_body_;
     std::uint8_t what_bytes_ = 0;
-    char what_[95];                     // method and target, cut off, for the logs
-    http1_head head_;                   // of the request, then of the response
+    char what_[95];   // method and target, cut off, for the logs
+    http1_head head_; // of the request, then of the response
 };
 
 // What the exchanges of one gateway share. The gateway fills it and outlives them.

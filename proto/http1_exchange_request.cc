@@ -40,7 +40,7 @@ verdict http1_exchange::read_head() noexcept {
     EXPECT(to.bytes > 0); // a head that fills a block is over its limit
     const io_result got = client_->recv(to.at, to.bytes);
     switch (got.end) {
-    case io::again: return verdict::keep;
+    case io::again: return in_scratch ? next_request() : verdict::keep; // nothing yet: wait without an exchange
     case io::closed: return close_client(close_intent::after_fin, end_cause::peer_closed);
     case io::failed: return close_client(close_intent::silent, end_cause::peer_failed);
     case io::done: break;
@@ -53,10 +53,8 @@ verdict http1_exchange::read_head() noexcept {
 verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     switch (head_.parse(bytes)) {
     case http1_head::progress::more:
-        if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full) {
-            room_.counters.shed++;
-            return fail(503, "no block is left for a head");
-        }
+        if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full)
+            return shed("no block is left for a head");
         if (client_deadline_ == never) set_client_deadline(now() + room_.options.header_timeout);
         return verdict::keep;
     case http1_head::progress::bad: return refuse(status_of(head_.error()), to_string(head_.error()));
@@ -108,9 +106,8 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     const buffer::room_view to = to_server_.room(blocks());
     const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
     if (n == 0) {
-        room_.counters.shed++;
         to_server_.clear(blocks());
-        return fail(503, "no room for the request's head");
+        return shed("no room for the request's head");
     }
     to_server_.grow(n);
 
@@ -119,17 +116,14 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     const bool in_buffer = !from_client_.empty();
     std::size_t used = 0;
     if (request_ == request_state::body) {
-        body_since_ = now();
-        set_client_deadline(now() + room_.options.body_timeout);
         if (take_body(rest, rest_bytes, used) == verdict::gone) return verdict::gone;
+        if (response_ == response_state::done)
+            return verdict::keep; // refused, and the client has not taken all of that
     }
-    if (in_buffer) {
-        from_client_.consume(head_.size() + used, blocks());
-    } else if (from_client_.append({rest + used, rest_bytes - used}, blocks()) == buffer::append_result::full) {
-        room_.counters.shed++;
-        return fail(503, "no block is left for what the client said early");
-    }
-    if (request_ != request_state::body || !from_client_.empty()) client_->stop_recv();
+    if (in_buffer) from_client_.consume(head_.size() + used, blocks());
+    else if (from_client_.append({rest + used, rest_bytes - used}, blocks()) == buffer::append_result::full)
+        return shed("no block is left for what the client said early");
+    client_->stop_recv(); // of a body, flush_to_server() asks for more
     head_.start(http1_kind::response, room_.options.head);
     response_ = response_state::head;
     return acquire();
@@ -139,7 +133,7 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
 
 verdict http1_exchange::read_body() noexcept {
     if (unsent() > 0 || !server_is_ready()) {
-        client_->stop_recv(); // goes on when flush_to_server() is through
+        hold_client(); // goes on when flush_to_server() is through
         return verdict::keep;
     }
     if (keeping_ && to_server_.size() > block_bytes / 2) stop_keeping();
@@ -158,13 +152,28 @@ verdict http1_exchange::read_body() noexcept {
     case io::failed: return abandon(end_cause::peer_failed);
     case io::done: break;
     }
-    client_deadline_ = now() + room_.options.body_timeout;
     body_bytes_ += got.bytes;
-    if (rate_is_low()) return refuse(408, "the request's body comes too slowly");
+    if (rate_is_low()) return late("the request's body comes too slowly");
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
-        return abandon(end_cause::no_room);
+        return shed("no block is left for a body");
     return flush_to_server();
+}
+
+// The client is to go on with its body; the time until then is its own. One that was held up begins a new window.
+void http1_exchange::expect_body() noexcept {
+    if (!client_->slot().is(fd_state::recv_active)) {
+        body_since_ = now();
+        body_bytes_ = 0;
+    }
+    client_->want_recv();
+    if (to_client_.empty()) set_client_deadline(now() + room_.options.body_timeout);
+}
+
+// What it sends has no place to go: no fault of the client's.
+void http1_exchange::hold_client() noexcept {
+    client_->stop_recv();
+    if (to_client_.empty()) client_deadline_ = never;
 }
 
 bool http1_exchange::rate_is_low() noexcept {
@@ -199,8 +208,9 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
     }
     const outgoing what{.data = {u.data, u.size}, .chunked = request_chunked_, .is_last = is_last};
     if (direct) {
-        // A send that fails is not the end: what the server said before comes first. server_wake() sees to it.
-        if (push(*server_, to_server_, what) == sent::broken) client_->stop_recv();
+        if (push(*server_, to_server_, what) != sent::broken) return verdict::keep;
+        if (server_->error() == ENOBUFS) return shed("no block is left for a body");
+        hold_client(); // not the end: what the server said before comes first. server_wake() sees to it
         return verdict::keep;
     }
     http1_chunk_head chunk_head;
@@ -208,9 +218,7 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
     const std::size_t count = parts_of(what, chunk_head, parts);
     for (std::size_t i = 0; i < count; i++) {
         const auto r = to_server_.append({static_cast<char*>(parts[i].iov_base), parts[i].iov_len}, blocks());
-        if (r == buffer::append_result::done) continue;
-        room_.counters.shed++;
-        return response_ == response_state::body ? abandon(end_cause::no_room) : fail(503, "no block is left for a body");
+        if (r == buffer::append_result::full) return shed("no block is left for a body");
     }
     return verdict::keep;
 }
@@ -221,7 +229,9 @@ verdict http1_exchange::acquire() noexcept {
     for (;;) {
         http1_upstream* next = room_.upstreams.choose(tried_, now());
         if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
-        if (connect_error_) report(502, std::strerror(connect_error_)); // of the one before, which this one stands in for
+        if (connect_error_)
+            report(502, std::strerror(connect_error_)); // of the one before, which this one stands in for
+        connect_error_ = 0;
         upstream_ = next;
         if (!repeated_) {
             // What could not be repeated gets no connection that the server may be about to close.
@@ -233,7 +243,8 @@ verdict http1_exchange::acquire() noexcept {
             }
         }
         const address& where = upstream_->where;
-        auto dialed = dial(conns(), *where.family, where.at, {.timeout = room_.options.connect_timeout}, server_cb, this);
+        auto dialed =
+            dial(conns(), *where.family, where.at, {.timeout = room_.options.connect_timeout}, server_cb, this);
         if (dialed) {
             assign(*dialed.value(), false);
             return verdict::keep;
@@ -273,21 +284,20 @@ void http1_exchange::assign(connection& server, bool is_reused) noexcept {
     if (is_reused) room_.counters.reused++;
     else room_.counters.fresh++;
     // The count now is the proof later that the server's kernel never took a byte of this request.
-    if (keeping_ && !is_idempotent(method_) && server.family().counts_acked) acked_before_ = sys::bytes_acked(server.fd());
+    if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
+        acked_before_ = sys::bytes_acked(server.fd());
 }
 
 verdict http1_exchange::flush_to_server() noexcept {
     if (!server_is_ready()) return verdict::keep;
     while (unsent() > 0) {
         const io_result r = server_->send(to_server_.bytes().substr(sent_bytes_));
-        if (r.end == io::failed) {
-            client_->stop_recv(); // server_wake() looks for what the server still said
-            return verdict::keep;
-        }
         sent_bytes_ += static_cast<std::uint32_t>(r.bytes);
-        if (unsent() == 0) break;
+        if (r.end != io::failed && unsent() == 0) break;
+        hold_client();
+        if (r.end == io::failed) return verdict::keep; // server_wake() looks for what the server still said
         server_->want_send();
-        client_->stop_recv();
+        server_->arm(now() + room_.options.first_byte_timeout, server_fired);
         return verdict::keep;
     }
     server_->stop_send();
@@ -302,8 +312,7 @@ verdict http1_exchange::flush_to_server() noexcept {
     }
     if (request_ != request_state::body) return verdict::keep;
     if (!from_client_.empty()) return read_body();
-    client_deadline_ = now() + room_.options.body_timeout;
-    client_->want_recv();
+    expect_body();
     return verdict::keep;
 }
 

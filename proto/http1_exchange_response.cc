@@ -26,13 +26,11 @@ verdict http1_exchange::read_response() noexcept {
         EXPECT(to.bytes > 0); // a head as large is over its limit
     }
     const io_result got = server_->recv(to.at, to.bytes);
-    if (got.end == io::again) return verdict::keep;
+    // A failed send is known by now, so nothing will come where nothing is.
+    if (got.end == io::again) return server_->is(conn_flag::failed) ? server_ended(io::failed) : verdict::keep;
     if (got.end != io::done) return server_ended(got.end);
 
-    if (!response_begun_) {
-        response_begun_ = true;
-        stop_keeping();
-    }
+    response_begun_ = true;
     server_->arm(now() + room_.options.first_byte_timeout, server_fired);
     if (!in_scratch) from_server_.grow(got.bytes);
     char* in = in_scratch ? to.at : const_cast<char*>(from_server_.bytes().data());
@@ -62,12 +60,19 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return fail(502, head_.error() == http1_error::none ? "too many 1xx responses" : to_string(head_.error()));
     case http1_head::progress::more:
         if (out.size() > 0 && push(*client_, to_client_, {.head = {write_room(), out.size()}}) == sent::broken)
-            return abandon(client_->failure());
+            return abandon(cause_of(*client_));
         return verdict::keep;
     case http1_head::progress::done: break;
     }
+    // A server's parting word on an idle connection, which the request has crossed: it did not get one, and says that it
+    // may be sent again on another connection. RFC 9110 section 15.5.9.
+    if (head_.status() == 408 && may_repeat_at_all()) {
+        used = bytes;
+        return repeat_request();
+    }
+    stop_keeping();
     if (head_.status() == 101) {
-        const bool is_asked = wants_upgrade_ && head_.has_upgrade() && request_ == request_state::done;
+        const bool is_asked = wants_upgrade_ && head_.has_upgrade() && server_facts_.request_written;
         if (!is_asked) return fail(502, "a 101 that nobody asked for");
         write_next_head(out, {}, http1_persistence::upgrade);
         return become_tunnel({write_room(), out.size()}, {in + used, bytes - used});
@@ -79,7 +84,8 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
 }
 
 // Parses up to the final head, which stays in head_; interim ones (RFC 9110 section 15.2) are written to `out`.
-http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept {
+http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std::size_t& used,
+                                                http1_writer& out) noexcept {
     for (;;) {
         const http1_head::progress p = head_.parse({in + used, bytes - used});
         if (p != http1_head::progress::done) return p;
@@ -108,7 +114,7 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
     const bool unknown_length = kind == http1_body_kind::chunked || kind == http1_body_kind::until_close;
     if (unknown_length)
         framing.kind = version_ == http1_version::v1_1 ? http1_body_kind::chunked : http1_body_kind::until_close;
-    if (kind == http1_body_kind::none) // RFC 9110 section 8.6: the length a GET would have had
+    if (kind == http1_body_kind::none && status_ != 204) // RFC 9110 section 8.6: the length a GET would have had
         framing.says_length = (is_head || status_ == 304) && head_.has(http1_name::content_length);
     client_framing_ = framing.kind;
     response_chunked_ = framing.kind == http1_body_kind::chunked;
@@ -132,7 +138,8 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
     keep_alive_s_ = head_.keep_alive_timeout_s();
 }
 
-verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept {
+verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::string_view head,
+                                           std::size_t& used) noexcept {
     const unframed u = unframe(response_body_, in, bytes);
     used += u.used;
     response_bytes_ += u.size;
@@ -151,9 +158,9 @@ verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::str
         what = {.head = {head.data(), head.size() + u.size}};
     }
     switch (push(*client_, to_client_, what)) {
-    case sent::broken: return abandon(client_->failure());
+    case sent::broken: return abandon(cause_of(*client_));
     case sent::some: server_->stop_recv(); break;
-    case sent::all: client_deadline_ = never; break;
+    case sent::all: break;
     }
     if (!is_last) return verdict::keep;
     return response_over(u.used < bytes);
@@ -199,7 +206,7 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
 // 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.
 verdict http1_exchange::become_tunnel(std::string_view head, std::string_view early) noexcept {
     const sent s = push(*client_, to_client_, {.head = head, .data = early});
-    if (s == sent::broken) return abandon(client_->failure());
+    if (s == sent::broken) return abandon(cause_of(*client_));
     connection& server = *server_;
     connection& client = *client_;
     server.disarm();
@@ -248,7 +255,7 @@ verdict http1_exchange::server_ended(io how) noexcept {
         if (is_broken || response_body_.finish() == http1_body::finish_result::truncated)
             return truncated(is_broken ? "the response was cut off by an error" : "the response was cut off");
         if (push(*client_, to_client_, {.chunked = response_chunked_, .is_last = true}) == sent::broken)
-            return abandon(client_->failure());
+            return abandon(cause_of(*client_));
         return response_over(false);
     }
     if (response_begun_) return fail(502, "the response's head was cut off");
@@ -257,7 +264,7 @@ verdict http1_exchange::server_ended(io how) noexcept {
     case repeatable::no: break;
     case repeatable::not_known_yet:
         awaiting_proof_ = true;
-        client_->stop_recv();
+        hold_client();
         server_->arm(now() + proof_timeout, server_fired);
         return verdict::keep;
     }
@@ -266,10 +273,10 @@ verdict http1_exchange::server_ended(io how) noexcept {
 
 // The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or an
 // abort where nothing else would tell.
-verdict http1_exchange::truncated(const char* why) noexcept {
+verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept {
     room_.counters.truncated++;
     report(status_, why);
-    drop_server(close_intent::silent, server_->ended() ? server_->failure() : end_cause::protocol);
+    drop_server(close_intent::silent, server_->ended() ? server_->failure() : of_living);
     const bool shows = client_framing_ != http1_body_kind::until_close;
     return close_client(shows ? close_intent::graceful : close_intent::abort, end_cause::peer_failed);
 }
@@ -278,10 +285,12 @@ verdict http1_exchange::truncated(const char* why) noexcept {
 // came, all that was sent is still held, and
 //   - the method is idempotent (RFC 9110 section 9.2.2), or
 //   - no byte was accepted by send(), or
-//   - the server's kernel never took a byte: it reset the connection after its FIN (EPIPE), and the count of
-//     acknowledged bytes has not moved. After a FIN alone the reset is still to come: wait for it.
+//   - the server had closed before: it reset the connection after its FIN (EPIPE), and the count of acknowledged bytes
+//     has not moved. After a FIN alone the reset is still to come: wait for it. A server that ends its own side, then
+//     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has closed,
+//     nor could it answer one. RFC 9112 section 9.6.
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
-    if (!reused_ || !keeping_ || repeated_) return repeatable::no;
+    if (!may_repeat_at_all()) return repeatable::no;
     if (is_idempotent(method_) || sent_bytes_ == 0) return repeatable::yes;
     if (acked_before_ < 0 || sys::bytes_acked(server_->fd()) != acked_before_) return repeatable::no;
     const int error = server_->error() ? server_->error() : sys::socket_error(server_->fd());
@@ -296,7 +305,9 @@ verdict http1_exchange::repeat_request() noexcept {
     room_.counters.repeated++;
     repeated_ = true;
     awaiting_proof_ = false;
+    response_begun_ = false;
     server_facts_ = {};
+    head_.start(http1_kind::response, room_.options.head);
     drop_server(close_intent::silent, server_->failure());
     return acquire();
 }
@@ -318,6 +329,7 @@ verdict http1_exchange::client_send(connection& client) noexcept {
     }
     client.stop_send();
     x.client_deadline_ = never;
+    if (x.request_ == request_state::body && client.slot().is(fd_state::recv_active)) x.expect_body();
     if (x.response_ == response_state::done) x.finish();
     else if (x.server_) x.server_->want_recv();
     return is.answer();

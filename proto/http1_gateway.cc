@@ -15,20 +15,23 @@ const data_cb http1_gateway::waiting_cb{
 
 http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept
     : conns_(conns), options_(options), idle_(conns, options.idle),
-      tunnels_(conns, {.pairs_max = options.tunnels_max,
-                       .fin_timeout = options.fin_timeout,
-                       .idle_timeout = options.tunnel_idle_timeout}),
+      tunnels_(std::in_place, conns,
+               relay_options{.pairs_max = options.tunnels_max,
+                             .fin_timeout = options.fin_timeout,
+                             .idle_timeout = options.tunnel_idle_timeout}),
       upstreams_(options.how), exchanges_{.conns = conns,
                                           .idle = idle_,
-                                          .tunnels = tunnels_,
+                                          .tunnels = *tunnels_,
                                           .upstreams = upstreams_,
                                           .options = options.http,
                                           .client_waits = client_waits,
                                           .client_gone = client_gone,
                                           .gateway = this,
                                           .pool = fixed_pool<http1_exchange>(options.clients_max)},
-      admin_{.name = "admin", .answer = answer_admin, .owner = this}, door_(*this, nullptr), admin_door_(*this, &admin_) {
+      admin_{.name = "admin", .answer = answer_admin, .owner = this}, door_(*this, nullptr),
+      admin_door_(*this, &admin_) {
     EXPECT(options.clients_max > 0);
+    EXPECT(options.http.head.head_bytes_max <= http1_exchange::head_bytes_max);
 }
 
 http1_gateway::~http1_gateway() {
@@ -139,7 +142,7 @@ void http1_gateway::drain(duration limit, drained done, void* owner) noexcept {
 
 void http1_gateway::drain_tick(timer& t, time_point now) noexcept {
     http1_gateway& self = container_of<&http1_gateway::drain_timer_>(t);
-    const bool is_quiet = self.clients_count_ == 0 && self.tunnels_.pair_count() == 0 && self.conns_.live_count() == 0;
+    const bool is_quiet = self.clients_count_ == 0 && self.tunnels_->pair_count() == 0 && self.conns_.live_count() == 0;
     if (!is_quiet && now < self.drain_until_) {
         self.conns_.loop().arm_in(t, drain_grain);
         return;
@@ -164,10 +167,12 @@ void http1_gateway::abort_all() noexcept {
     close_waiting();
     // An exchange closes two connections: look from the start again after each.
     for (connection* conn = conns_.first(); conn;) {
-        const bool is_ours = &conn->cb() == &http1_exchange::client_cb && conn->owner_as<http1_exchange>().is_of(exchanges_);
+        const bool is_ours =
+            &conn->cb() == &http1_exchange::client_cb && conn->owner_as<http1_exchange>().is_of(exchanges_);
         if (is_ours) conn->owner_as<http1_exchange>().abort(end_cause::shutdown);
         conn = is_ours ? conns_.first() : conns_.after(*conn);
     }
+    tunnels_.reset(); // no exchange is left that could make another
 }
 
 // --- the admin page
@@ -209,7 +214,8 @@ std::size_t http1_gateway::write_counters(std::span<char> room) noexcept {
     put("parked", idle_.parked_count());
     put("taken", idle_.taken_count());
     put("swaps", idle_.parked_count() + idle_.taken_count());
-    put("idle_closes", conns_.ended_count(end_cause::idle_peer_closed) + conns_.ended_count(end_cause::idle_peer_failed));
+    put("idle_closes",
+        conns_.ended_count(end_cause::idle_peer_closed) + conns_.ended_count(end_cause::idle_peer_failed));
     put("live", conns_.live_count());
     put("accepted", conns_.opened_count(conn_origin::accepted));
     put("dialed", conns_.opened_count(conn_origin::dialed));

@@ -11,6 +11,7 @@
 // Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: when made.
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "core/listener.hpp"
@@ -90,7 +91,7 @@ class http1_gateway {
     conntab& conns_;
     http1_gateway_options options_;
     idle_pool idle_;
-    relay_pool tunnels_;
+    std::optional<relay_pool> tunnels_; // none any more once all was aborted
     http1_upstreams upstreams_;
     http1_exchanges exchanges_;
     http1_applet admin_;

@@ -1,100 +1,19 @@
+// http1_head: lines, their grammar, their meaning.
+
 #include "proto/http1_head.hpp"
 
 #include <algorithm>
 #include <cstring>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
+#include "proto/http1_text.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
+using namespace http1_text;
 using enum http1_error;
 using enum http1_name;
-
-// What each byte may be. Bytes from 0x80 are obs-text: in no class, and only values may hold them.
-constexpr unsigned is_token = 1;   // tchar, RFC 9110 section 5.6.2
-constexpr unsigned is_control = 2; // CTL but HTAB: in no line
-constexpr unsigned is_target = 4;  // printable ASCII but SP and "#", RFC 9112 section 3.2
-constexpr unsigned is_host = 8;    // reg-name, RFC 3986 section 3.2.2
-constexpr unsigned is_digit = 16;
-constexpr unsigned is_colon = 32;
-
-constexpr unsigned class_of(unsigned byte) noexcept {
-    const auto in = [byte](std::string_view set) { return set.find(static_cast<char>(byte)) != set.npos; };
-    const bool digit = byte >= '0' && byte <= '9';
-    const bool alnum = digit || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
-    const bool control = (byte < ' ' && byte != '\t') || byte == 0x7f;
-    return (alnum || in("!#$%&'*+-.^_`|~") ? is_token : 0U) | (control ? is_control : 0U) |
-           (byte > ' ' && byte < 0x7f && byte != '#' ? is_target : 0U) |
-           (alnum || in("-._~!$&'()*+,;=") ? is_host : 0U) | (digit ? is_digit : 0U) |
-           (byte == ':' ? is_colon : 0U);
-}
-
-constexpr auto classes = [] {
-    std::array<std::uint8_t, 256> table{};
-    for (unsigned byte = 0; byte < 256; ++byte)
-        table[byte] = static_cast<std::uint8_t>(class_of(byte));
-    return table;
-}();
-
-bool is(unsigned what, char byte) noexcept {
-    return (classes[static_cast<unsigned char>(byte)] & what) != 0;
-}
-bool is_blank(char byte) noexcept {
-    return byte == ' ' || byte == '\t';
-}
-
-// The first byte of a class not in `what`. The caller knows that there is one: a line's end stops all
-// classes.
-const char* skip(unsigned what, const char* at) noexcept {
-    while (is(what, *at))
-        ++at;
-    return at;
-}
-
-bool all_are(unsigned what, std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [what](char byte) { return is(what, byte); });
-}
-
-// The first control byte in [at, end), else end. One pass finds the line's end and refuses what no line may
-// hold: the first control byte of a good line is its CR.
-const char* find_control(const char* at, const char* end) noexcept {
-#ifdef __SSE2__
-    const __m128i highest = _mm_set1_epi8(0x1f);
-    const __m128i tab = _mm_set1_epi8('\t');
-    const __m128i del = _mm_set1_epi8(0x7f);
-    for (; end - at >= 16; at += 16) {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-        const __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(bytes, highest), bytes);
-        const __m128i bad =
-            _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(bytes, tab), low), _mm_cmpeq_epi8(bytes, del));
-        const int found = _mm_movemask_epi8(bad);
-        if (found != 0) return at + __builtin_ctz(static_cast<unsigned>(found));
-    }
-#endif
-    while (at < end && !is(is_control, *at))
-        ++at;
-    return at;
-}
-
-// `word` is of lower-case letters and bytes below "@"; `at` points to as many bytes, none of them a control
-// byte. Then setting bit 5 makes equal only what is equal but for case.
-template <std::size_t Size>
-bool same(const char* at, const char (&word)[Size]) noexcept {
-    unsigned difference = 0;
-    for (std::size_t i = 0; i + 1 < Size; ++i) {
-        difference |= (static_cast<unsigned char>(at[i]) | 0x20U) ^ static_cast<unsigned char>(word[i]);
-    }
-    return difference == 0;
-}
-
-template <std::size_t Size>
-bool equal(std::string_view text, const char (&word)[Size]) noexcept {
-    return text.size() == Size - 1 && same(text.data(), word);
-}
 
 http1_name name_id(const char* at, std::size_t size) noexcept {
     const auto when = [at](const auto& word, http1_name id) { return same(at, word) ? id : other; };
@@ -113,9 +32,7 @@ http1_name name_id(const char* at, std::size_t size) noexcept {
     case 16:
         if (same(at, "proxy-connection")) return proxy_connection;
         return same(at, "x-forwarded-host") ? x_forwarded_host : when("www-authenticate", www_authenticate);
-    case 17:
-        return same(at, "transfer-encoding") ? transfer_encoding
-                                             : when("x-forwarded-proto", x_forwarded_proto);
+    case 17: return same(at, "transfer-encoding") ? transfer_encoding : when("x-forwarded-proto", x_forwarded_proto);
     default: return other;
     }
 }
@@ -132,37 +49,17 @@ http1_method method_id(std::string_view text) noexcept {
     }
 }
 
-char fold(char byte) noexcept {
-    return byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte | 0x20) : byte;
-}
-
-std::string_view trim(const char* at, const char* end) noexcept {
-    while (at < end && is_blank(*at))
-        ++at;
-    while (at < end && is_blank(end[-1]))
-        --end;
-    return {at, static_cast<std::size_t>(end - at)};
-}
-
-// Takes the first element, trimmed, off a comma-separated list. The list is used up when its data() is null.
-std::string_view next_element(std::string_view& list) noexcept {
-    const std::size_t comma = std::min(list.find(','), list.size());
-    const std::string_view element = trim(list.data(), list.data() + comma);
-    list = comma < list.size() ? list.substr(comma + 1) : std::string_view{};
-    return element;
-}
-
 // uri-host [ ":" port ], RFC 9110 section 7.2: no user information.
 bool is_authority(std::string_view text) noexcept {
     std::size_t host_size = std::min(text.find(':'), text.size());
     bool good = host_size != 0 && all_are(is_host, text.substr(0, host_size));
     if (text.starts_with('[')) {
         host_size = std::min(text.find(']'), text.size() - 1) + 1;
-        good = text[host_size - 1] == ']' && host_size > 2 &&
-               all_are(is_host | is_colon, text.substr(1, host_size - 2));
+        good =
+            text[host_size - 1] == ']' && host_size > 2 && all_are(is_host | is_colon, text.substr(1, host_size - 2));
     }
-    return good && (host_size == text.size() ||
-                    (text[host_size] == ':' && all_are(is_digit, text.substr(host_size + 1))));
+    return good &&
+           (host_size == text.size() || (text[host_size] == ':' && all_are(is_digit, text.substr(host_size + 1))));
 }
 
 // "HTTP/1.x", where a digit above 1 means 1.1: RFC 9110 section 2.5.
@@ -181,8 +78,7 @@ constexpr std::uint32_t set_of(Names... names) noexcept {
 }
 
 // RFC 9110 section 7.6.1 and RFC 9112 appendix C.2.2.
-constexpr auto always_hop =
-    set_of(connection, keep_alive, proxy_connection, te, trailer, transfer_encoding, upgrade);
+constexpr auto always_hop = set_of(connection, keep_alive, proxy_connection, te, trailer, transfer_encoding, upgrade);
 // What Connection cannot take away: without these the next hop would see another message.
 constexpr auto never_nominated = set_of(host, content_length, transfer_encoding);
 
@@ -217,8 +113,7 @@ http1_head::progress http1_head::parse(std::string_view bytes) noexcept {
 }
 
 bool http1_head::may_begin(char byte) const noexcept {
-    return state_.kind == http1_kind::response ? byte == 'H'
-                                               : is(is_token, byte) || byte == '\r' || byte == '\n';
+    return state_.kind == http1_kind::response ? byte == 'H' : is(is_token, byte) || byte == '\r' || byte == '\n';
 }
 
 // Leaves `line` null when its end has not come yet.
@@ -282,8 +177,7 @@ http1_error http1_head::take_target(std::string_view target) noexcept {
     state_.target = part(target);
     if (state_.method == http1_method::connect) {
         state_.authority = state_.target;
-        return target.find(':') != std::string_view::npos && is(is_digit, target.back()) &&
-                       is_authority(target)
+        return target.find(':') != std::string_view::npos && is(is_digit, target.back()) && is_authority(target)
                    ? none
                    : bad_target;
     }
@@ -310,8 +204,7 @@ http1_error http1_head::take_status_line(std::string_view line) noexcept {
     if (!all_are(is_digit, line.substr(9, 3)) || line[9] < '1' || line[9] > '5') return bad_status;
     // Servers leave out the SP before an absent reason: RFC 9112 section 4 asks for it, nothing hangs on it.
     if (line.size() > 12 && line[12] != ' ') return bad_status;
-    state_.status =
-        static_cast<std::uint16_t>((line[9] - '0') * 100 + (line[10] - '0') * 10 + (line[11] - '0'));
+    state_.status = static_cast<std::uint16_t>((line[9] - '0') * 100 + (line[10] - '0') * 10 + (line[11] - '0'));
     state_.reason = part(line.substr(std::min<std::size_t>(line.size(), 13)));
     return none;
 }
@@ -394,16 +287,12 @@ http1_error http1_head::take_connection(std::string_view value) noexcept {
         if (!all_are(is_token, option)) return bad_connection;
         // Each costs a walk over the fields.
         if (++state_.connection_options > connection_options_max) return too_many_connection_options;
-        if (equal(option, "close"))
-            add(fact::close);
-        else if (equal(option, "keep-alive"))
-            add(fact::keep_alive);
-        else if (equal(option, "upgrade"))
-            add(fact::upgrade);
+        if (equal(option, "close")) add(fact::close);
+        else if (equal(option, "keep-alive")) add(fact::keep_alive);
+        else if (equal(option, "upgrade")) add(fact::upgrade);
         else if (const http1_name id = name_id(option.data(), option.size()); id != other) {
             state_.hop_names |= bit(id) & ~never_nominated;
-        } else
-            add(fact::nominates_other);
+        } else add(fact::nominates_other);
     } while (value.data() != nullptr);
     return none;
 }
@@ -448,9 +337,7 @@ void http1_head::mark_nominated() noexcept {
     }
 }
 
-bool is_token_byte(char byte) noexcept {
-    return is(is_token, byte);
-}
+bool is_token_byte(char byte) noexcept { return is(is_token, byte); }
 
 const char* to_string(http1_error error) noexcept {
     // In rows, as the enum is.

@@ -36,18 +36,7 @@ enum class http1_version : std::uint8_t { v1_0, v1_1 };
 enum class http1_body_kind : std::uint8_t { none, length, chunked, until_close };
 
 // Methods are case-sensitive (RFC 9110 section 9.1): "get" is `other`.
-enum class http1_method : std::uint8_t {
-    get,
-    head,
-    post,
-    put,
-    delete_,
-    options,
-    trace,
-    connect,
-    patch,
-    other
-};
+enum class http1_method : std::uint8_t { get, head, post, put, delete_, options, trace, connect, patch, other };
 
 // The fields that mean something to a proxy; recognised once, while parsing.
 enum class http1_name : std::uint8_t {
@@ -154,9 +143,7 @@ struct http1_field {
     bool hop; // not to be forwarded: RFC 9110 section 7.6.1
 
     // Written anew by whoever forwards, from body_kind() and content_length(), never copied.
-    bool is_framing() const noexcept {
-        return id == http1_name::content_length || id == http1_name::transfer_encoding;
-    }
+    bool is_framing() const noexcept { return id == http1_name::content_length || id == http1_name::transfer_encoding; }
 };
 
 class http1_head {
@@ -233,8 +220,7 @@ class http1_head {
     // RFC 9112 section 6.3. A request: none, length or chunked. A response: response_body_kind(false).
     http1_body_kind body_kind() const noexcept {
         if (state_.kind == http1_kind::response) return response_body_kind(false);
-        return has(fact::chunked) || has(http1_name::content_length) ? given_framing()
-                                                                     : http1_body_kind::none;
+        return has(fact::chunked) || has(http1_name::content_length) ? given_framing() : http1_body_kind::none;
     }
     // none for HEAD, 1xx, 204 and 304 whatever the fields say.
     http1_body_kind response_body_kind(bool request_was_head) const noexcept {

@@ -17,23 +17,21 @@ namespace weir::inline WEIR_KERNEL {
 
 // What is known of the server's connection when its exchange ends. Rules R1, R2, R7-R10.
 struct http1_server_facts {
-    bool switched = false;        // 101: it is a tunnel now (R7)
-    bool failed = false;          // a socket error or a message that was refused
-    bool peer_shut = false;       // its FIN was seen (R1, R2)
-    bool request_written = false; // head and body, to the last byte, accepted by its socket (R1)
-    bool early_response =
-        false; // the final response's head came before request_written (R10, RFC 9112 section 9.5)
+    bool switched = false;          // 101: it is a tunnel now (R7)
+    bool failed = false;            // a socket error or a message that was refused
+    bool peer_shut = false;         // its FIN was seen (R1, R2)
+    bool request_written = false;   // head and body, to the last byte, accepted by its socket (R1)
+    bool early_response = false;    // the final response's head came before request_written (R10, RFC 9112 section 9.5)
     bool response_complete = false; // read to the end that its own framing gives (R1)
-    bool surplus =
-        false; // a byte after that end was read, or is waiting to be (R2, R8, RFC 9112 section 9.2)
+    bool surplus = false; // a byte after that end was read, or is waiting to be (R2, R8, RFC 9112 section 9.2)
     http1_body_kind framing = http1_body_kind::until_close; // of the response; none for HEAD, 204, 304
     http1_version version = http1_version::v1_0;            // of the response
     bool close_asked = false;                               // the response's Connection has close
     bool close_sent = false;                                // the request we wrote had it
-    bool keep_alive_asked = false; // the response's Connection has keep-alive; matters for 1.0
-    bool draining = false;         // the worker is, or the upstream was removed (R15)
-    bool uses_spent = false;       // this was the last request it may carry (R11)
-    bool age_spent = false;        // it is past its maximum age (R11)
+    bool keep_alive_asked = false;                          // the response's Connection has keep-alive; matters for 1.0
+    bool draining = false;                                  // the worker is, or the upstream was removed (R15)
+    bool uses_spent = false;                                // this was the last request it may carry (R11)
+    bool age_spent = false;                                 // it is past its maximum age (R11)
 };
 
 enum class http1_server_verdict : std::uint8_t {
@@ -59,10 +57,10 @@ http1_server_verdict server_verdict(const http1_server_facts& facts) noexcept;
 
 // What is known of the client's connection when its exchange ends.
 struct http1_client_facts {
-    bool switched = false;  // 101: it is a tunnel now
-    bool failed = false;    // a socket error, or a request that was refused
-    bool peer_shut = false; // its FIN was seen
-    bool pipelined = false; // bytes after the request were read: the next one, answered even after a FIN
+    bool switched = false;          // 101: it is a tunnel now
+    bool failed = false;            // a socket error, or a request that was refused
+    bool peer_shut = false;         // its FIN was seen
+    bool pipelined = false;         // bytes after the request were read: the next one, answered even after a FIN
     bool request_complete = false;  // read to its end: else the rest of the body would be the next request
     bool response_complete = false; // all of it came, and none is missing from what is written or queued
     bool response_written = false;  // its last byte was accepted by the client's socket
@@ -70,9 +68,8 @@ struct http1_client_facts {
     http1_version version = http1_version::v1_0;            // of the request
     bool close_asked = false;                               // the request's Connection has close
     bool close_sent = false;                                // the response we wrote had it
-    bool keep_alive_asked = false; // the request's Connection has keep-alive; matters for 1.0
-    bool keep_alive_sent =
-        false; // the response we wrote had it; a 1.0 client relies on it (RFC 9112 section 9.3)
+    bool keep_alive_asked = false;                          // the request's Connection has keep-alive; matters for 1.0
+    bool keep_alive_sent = false; // the response we wrote had it; a 1.0 client relies on it (RFC 9112 section 9.3)
     bool draining = false;
     bool uses_spent = false;
 };

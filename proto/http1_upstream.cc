@@ -32,6 +32,7 @@ http1_upstream* http1_upstreams::choose(mask tried, time_point now) noexcept {
 
 void http1_upstreams::failed(http1_upstream& u, time_point now) noexcept {
     u.failed_count++;
+    if (u.rest > duration{} && u.rests_until > now) return; // of the same burst, or asked while it rests
     u.rest = u.rest == duration{} ? rest_min : std::min(u.rest * 2, rest_max);
     u.rests_until = now + u.rest;
 }

@@ -35,6 +35,7 @@ http1_writer& http1_writer::put(std::string_view text) noexcept {
         at_ = nullptr;
         return *this;
     }
+    if (text.empty()) return *this; // its data() may be null
     std::memcpy(at_, text.data(), text.size());
     at_ += text.size();
     return *this;

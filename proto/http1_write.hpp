@@ -40,8 +40,8 @@ class http1_writer {
 // How a message's body is framed on its way out.
 struct http1_framing {
     http1_body_kind kind = http1_body_kind::none;
-    std::uint64_t length = 0;      // kind length
-    bool says_length = false;      // kind none: Content-Length is told all the same (HEAD, 304)
+    std::uint64_t length = 0; // kind length
+    bool says_length = false; // kind none: Content-Length is told all the same (HEAD, 304)
 };
 
 enum class http1_persistence : std::uint8_t {

@@ -50,9 +50,9 @@ result<endpoint> parse_tcp(std::string_view text) noexcept {
     if (colon == text.npos || !parse_port(text.substr(colon + 1), port)) return failure{EINVAL};
     std::string_view host = text.substr(0, colon);
     if (host.empty()) return endpoint::ipv4(0, port);
-    const bool in_brackets = host.size() > 2 && host.front() == '[' && host.back() == ']';
+    const bool in_brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
     if (in_brackets) host = host.substr(1, host.size() - 2);
-    if (!in_brackets && host.find(':') != host.npos) return failure{EINVAL}; // ::1:80 could be read in two ways
+    if (in_brackets != (host.find(':') != host.npos)) return failure{EINVAL}; // ::1:80 could be read in two ways
 
     char name[256], number[6];
     if (host.size() >= sizeof name || host.find('\0') != host.npos) return failure{EINVAL};
@@ -63,8 +63,8 @@ result<endpoint> parse_tcp(std::string_view text) noexcept {
     number[digits.size()] = '\0';
     sockaddr_storage storage{};
     socklen_t bytes = sizeof storage;
-    if (const int r = sys::resolve(name, number, reinterpret_cast<sockaddr*>(&storage), &bytes); r < 0) return failure{-r};
-    if (in_brackets && storage.ss_family != AF_INET6) return failure{EINVAL};
+    if (const int r = sys::resolve(name, number, reinterpret_cast<sockaddr*>(&storage), &bytes); r < 0)
+        return failure{-r};
     return endpoint::from_kernel(storage, bytes);
 }
 

@@ -14,9 +14,7 @@ import re
 import sys
 
 LINES_MAX = 400
-LONG_FILES = {
-    "proto/http1_head.cc": "one grammar: requests and responses share its rules",
-}
+LONG_FILES = {}  # path: the reason
 UPWARD = {
     ("core/xprt.cc", "core/connection.hpp"): "the raw transport is made of a connection's calls; the table only names them",
 }
@@ -50,9 +48,12 @@ class Layers:
         self.complaints.append(f"{path}:{number}: {text}")
 
     def home(self, path):
-        """The listed header that a file belongs to: core/loop.cc and core/loop.hpp to core/loop.hpp. None if there is none."""
+        """The listed header that a file belongs to: core/loop.cc to core/loop.hpp, and x_part.cc to x.hpp if that has
+        several sources. None if there is none."""
         header = str(pathlib.PurePath(path).with_suffix(".hpp"))
         header = self.parts.get(header, header)
+        while header not in self.rank and "_" in header:
+            header = header.rpartition("_")[0] + ".hpp"
         return header if header in self.rank else None
 
     def check(self, path):

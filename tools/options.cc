@@ -42,6 +42,20 @@ bool parse_with_unit(std::string_view text, std::span<const unit> units, std::ui
     return false;
 }
 
+bool parse_time(std::string_view text, duration& to) noexcept {
+    std::uint64_t ns = 0;
+    if (!parse_with_unit(text, time_units, ns) || ns > static_cast<std::uint64_t>(time_max.count())) return false;
+    to = duration{static_cast<std::int64_t>(ns)};
+    return true;
+}
+
+bool parse_size(std::string_view text, std::uint64_t& to) noexcept { return parse_with_unit(text, size_units, to); }
+
+bool parse_count(std::string_view text, std::uint64_t& to) noexcept {
+    constexpr unit plain[] = {{"", 1}};
+    return parse_with_unit(text, plain, to);
+}
+
 using room = char[32];
 const char* write_with_unit(std::uint64_t value, std::span<const unit> units, room& to) noexcept {
     const unit* in = &units.back();
@@ -99,20 +113,6 @@ void options::wrong(const char* name, const char* format, ...) noexcept {
     va_end(values);
     say("%s: %s", name, reason);
     std::exit(exit_usage);
-}
-
-bool parse_time(std::string_view text, duration& to) noexcept {
-    std::uint64_t ns = 0;
-    if (!parse_with_unit(text, time_units, ns) || ns > static_cast<std::uint64_t>(time_max.count())) return false;
-    to = duration{static_cast<std::int64_t>(ns)};
-    return true;
-}
-
-bool parse_size(std::string_view text, std::uint64_t& to) noexcept { return parse_with_unit(text, size_units, to); }
-
-bool parse_count(std::string_view text, std::uint64_t& to) noexcept {
-    constexpr unit plain[] = {{"", 1}};
-    return parse_with_unit(text, plain, to);
 }
 
 // --- declaring

@@ -62,7 +62,7 @@ class options {
     }
     // `words` in the order of the enum's values, which begin at 0. Borrowed: a static array.
     template <class Enum>
-        requires std::is_enum_v<Enum>
+    requires std::is_enum_v<Enum>
     void choice(const char* name, Enum& to, std::span<const char* const> words, const char* help) noexcept {
         entry& e = add(kind::choice, name, &to, help);
         e.width = sizeof to;
@@ -86,14 +86,14 @@ class options {
     struct entry {
         const char* name = nullptr;
         const char* help = "";
-        const char* what = "";               // text: what it stands for
+        const char* what = ""; // text: what it stands for
         void* to = nullptr;
-        std::span<const char* const> words{}; // choice
+        std::span<const char* const> words{};   // choice
         range<std::uint64_t> within{0, no_max}; // time (in ns), size, count
-        std::size_t places = 1;              // connect: how many `to` points to
-        std::size_t* taken = nullptr;        // connect: where their number goes
+        std::size_t places = 1;                 // connect: how many `to` points to
+        std::size_t* taken = nullptr;           // connect: where their number goes
         kind is = kind::flag;
-        std::uint8_t width = 0;              // size, count, choice: bytes of *to
+        std::uint8_t width = 0; // size, count, choice: bytes of *to
         bool is_operand = false;
     };
     static constexpr std::size_t entries_max = 64;
@@ -117,10 +117,5 @@ class options {
     std::array<entry, entries_max> entries_{};
     std::size_t count_ = 0;
 };
-
-// For tests. False: not such a text.
-bool parse_time(std::string_view text, duration& to) noexcept;
-bool parse_size(std::string_view text, std::uint64_t& to) noexcept;
-bool parse_count(std::string_view text, std::uint64_t& to) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL::tools

@@ -22,7 +22,6 @@ struct visitor {
     std::uint32_t answered = 0;
     phase at = phase::head;
     ending after = ending::stay;
-    bool strayed = false;
 };
 
 namespace {
@@ -41,8 +40,9 @@ verdict bye(visitor& v, close_intent intent, end_cause cause) noexcept {
 
 verdict leaving_recv(connection& conn) noexcept {
     visitor& v = conn.owner_as<visitor>();
-    if (sys::peek(conn.fd()) > 0 || conn.slot().is(fd_state::err)) { // a request crossed our FIN: it gets a RST
-        v.home.sum.resets_after_fin++;
+    const bool unread = sys::peek(conn.fd()) > 0;
+    if (unread || conn.slot().is(fd_state::err)) { // a request and our FIN crossed, as a rule: it gets a RST
+        ++(unread ? v.home.sum.crossed_before : v.home.sum.resets_after_fin);
         return bye(v, close_intent::abort, end_cause::done);
     }
     sockaddr_storage peer;
@@ -59,8 +59,12 @@ constinit const data_cb leaving_cb{.name = "leaving", .recv = leaving_recv, .sen
 // Closes without a word. SHUT_RDWR does to the connection what close() does (FIN, then RST to whatever still comes)
 // but leaves the descriptor, which hears of the proxy's close.
 void leave(visitor& v, std::uint64_t& counter) noexcept {
+    constexpr duration patience = seconds{60}; // with a peer that never closes
     counter++;
-    v.conn.disarm();
+    if (!v.in.empty()) v.home.sum.crossed_before++;
+    v.conn.arm(v.home.loop.now() + patience, [](timer& t, time_point) noexcept {
+        bye(connection::of(t).owner_as<visitor>(), close_intent::silent, end_cause::timed_out);
+    });
     v.conn.attach(leaving_cb, &v);
     v.conn.want_recv();
     v.fin_at = sys::now(); // not the loop's: this may be late in a turn
@@ -87,7 +91,8 @@ void answer(visitor& v) noexcept {
 }
 
 void refuse(visitor& v) noexcept {
-    static const reply refusal{"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 0, ending::graceful};
+    static const reply refusal{"HTTP/1.1 400 Bad\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 0,
+                               ending::graceful};
     v.home.sum.refused++;
     answer_with(v, refusal, refusal.bytes.size());
 }
@@ -227,7 +232,8 @@ verdict go_on(visitor& v) noexcept {
         case visitor::phase::delay: break;
         case visitor::phase::answer: p = flush(v); break;
         }
-        if (p == progress::done && v.at == visitor::phase::answer && v.out.empty() && v.unsent.empty()) p = end_exchange(v);
+        if (p == progress::done && v.at == visitor::phase::answer && v.out.empty() && v.unsent.empty())
+            p = end_exchange(v);
         if (p == progress::gone) return verdict::gone;
         if (p == progress::done) continue;
         if (v.at == visitor::phase::head && v.in.empty()) become_idle(v);
@@ -276,16 +282,15 @@ duration jittered(origin& home, duration about) noexcept { // +-20 %
 void become_idle(visitor& v) noexcept {
     v.conn.attach(idle_cb, &v);
     const habits& has = v.home.has;
-    const bool strays = has.stray_bytes > duration{0} && !v.strayed;
-    const duration wait = strays ? has.stray_bytes : has.close_idle;
+    const duration wait = has.stray_bytes > duration{0} ? has.stray_bytes : has.close_idle;
     if (wait == duration{0}) return;
     v.conn.arm(v.home.loop.now() + jittered(v.home, wait), [](timer& t, time_point) noexcept {
         visitor& bored = connection::of(t).owner_as<visitor>();
-        if (bored.home.has.stray_bytes == duration{0} || bored.strayed) return leave(bored, bored.home.sum.idle_closes);
-        bored.strayed = true;
-        bored.home.sum.strays++;
-        (void)bored.conn.send("HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n"); // wake tells if it could not be sent
-        become_idle(bored);
+        if (bored.home.has.stray_bytes > duration{0}) {
+            bored.home.sum.strays++;
+            (void)bored.conn.send("HTTP/1.1 408 Bored\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+        leave(bored, bored.home.sum.idle_closes);
     });
 }
 
@@ -301,21 +306,20 @@ void accepted(void* owner, connection& conn, const endpoint&) noexcept {
 
 } // namespace
 
-origin::origin(event_loop& on, const habits& had, reply r) noexcept
-    : loop(on), has(had), answer(std::move(r)) {}
+origin::origin(event_loop& on, const habits& had, reply r) noexcept : loop(on), has(had), answer(std::move(r)) {}
 
 origin::~origin() {
-    while (connection* conn = conns.first()) {
+    for (connection *conn = conns.first(), *next; conn; conn = next) {
+        next = conns.after(*conn);
         // A lingering connection has no owner any more; the conntab closes it.
-        if (!conn->owner()) break;
-        bye(conn->owner_as<visitor>(), close_intent::silent, end_cause::shutdown);
+        if (conn->owner()) bye(conn->owner_as<visitor>(), close_intent::silent, end_cause::shutdown);
     }
 }
 
 void origin::open(const listen_place& at) noexcept {
     const auto descriptors = static_cast<std::uint32_t>(sys::descriptor_limit());
     const std::uint32_t room = std::min(descriptors - std::min(descriptors / 2, 32u), visitors_max);
-    conns.open({.connections_max = room});
+    if (auto r = conns.open({.connections_max = room}); !r) fail("no memory for %u connections", room);
     visitors = std::make_unique<fixed_pool<visitor>>(room);
     open_listener_at(door, at, {}, accepted, this);
 }

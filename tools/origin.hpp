@@ -29,7 +29,7 @@ struct reply {
 // Zero: the habit is not had.
 struct habits {
     duration close_idle{0};        // closes what has been idle for about so long,
-    duration stray_bytes{0};       // but first sends what nobody asked for
+    duration stray_bytes{0};       // the same, but with a 408 that nobody asked for
     duration delay{0};             // answers late
     std::uint32_t close_after = 0; // closes after so many answers
     std::uint32_t status = 200;    // of an echo
@@ -39,8 +39,10 @@ struct habits {
 
 struct origin_totals {
     std::uint64_t accepted = 0, requests = 0, refused = 0, body_bytes_in = 0, bytes_out = 0;
-    std::uint64_t idle_closes = 0, last_closes = 0, strays = 0, resets_after_fin = 0;
-    histogram fin_to_close; // ns
+    std::uint64_t idle_closes = 0, last_closes = 0, strays = 0;
+    std::uint64_t crossed_before = 0;   // requests that lay unread when their connection was closed
+    std::uint64_t resets_after_fin = 0; // one came after its FIN, or the peer reset it for another reason
+    histogram fin_to_close;             // ns
 };
 
 struct visitor;

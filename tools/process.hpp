@@ -11,8 +11,8 @@ namespace weir::inline WEIR_KERNEL::tools {
 // Where to listen: an address, or a descriptor that listens already ("fd:3").
 struct listen_place {
     address at{};
-    int fd = -1;             // >= 0: inherited
-    const char* text = "";   // as given
+    int fd = -1;           // >= 0: inherited
+    const char* text = ""; // as given
 };
 
 // What say() and fail() put before each line. Borrowed; once, before anything else: options do it.

@@ -31,11 +31,12 @@ constexpr const char* balance_words[] = {"round-robin", "least"};
 constexpr const char* repeat_words[] = {"auto", "off"};
 
 void parse(settings& set, int argc, char** argv) {
-    tools::options o{{.program = "weir-gateway",
-                      .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
-                      .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.",
-                      .examples = {"weir-gateway 127.0.0.1:8080 127.0.0.1:8081",
-                                   "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
+    tools::options o{
+        {.program = "weir-gateway",
+         .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
+         .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.",
+         .examples = {"weir-gateway 127.0.0.1:8080 127.0.0.1:8081",
+                      "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;
     constexpr duration ms = milliseconds{1};
     o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
@@ -69,28 +70,33 @@ void parse(settings& set, int argc, char** argv) {
 void fit_to_descriptors(settings& set, std::uint32_t descriptors) {
     constexpr std::uint32_t reserve = 32, clients_min = 16;
     const std::uint32_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0;
-    if (room < clients_min) tools::fail("%u descriptors are too few: raise the limit (ulimit -n) to at least 64", descriptors);
+    if (room < clients_min)
+        tools::fail("%u descriptors are too few: raise the limit (ulimit -n) to at least 64", descriptors);
     std::uint32_t& clients_max = set.gateway.clients_max;
     if (clients_max > room)
-        tools::fail("--max-connections %u needs %u descriptors, the limit is %u", clients_max, 2 * clients_max + reserve, descriptors);
+        tools::fail("--max-connections %u needs %u descriptors, the limit is %u", clients_max,
+                    2 * clients_max + reserve, descriptors);
     if (clients_max == 0) clients_max = room;
     set.gateway.idle.idle_max = std::min(set.gateway.idle.idle_max, room);
 }
 
-// Lines for the access log, written in blocks: at the end of the turn that has one.
+// The access log. Lines are gathered and written 100 ms after the first of them, or when 16 KB are full.
 class log_file {
   public:
-    void open(const char* path) {
+    void open(event_loop& loop, const char* path) {
+        loop_ = &loop;
         fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
         if (fd_ < 0) tools::fail("--access-log %s: %s", path, std::strerror(-fd_));
     }
     void line(std::string_view text) noexcept {
         if (size_ + text.size() + 1 > sizeof room_) flush();
+        if (!flush_timer_.armed()) loop_->arm_in(flush_timer_, milliseconds{100});
         std::memcpy(room_ + size_, text.data(), text.size());
         size_ += text.size();
         room_[size_++] = '\n';
     }
     void flush() noexcept {
+        flush_timer_.cancel();
         for (std::size_t at = 0; at < size_;) {
             const sys::count n = sys::write(fd_, room_ + at, size_ - at);
             if (n <= 0) break; // a full disk or a closed pipe: the proxy goes on, the lines are lost
@@ -100,8 +106,10 @@ class log_file {
     }
 
   private:
+    event_loop* loop_ = nullptr;
     int fd_ = -1;
     std::size_t size_ = 0;
+    timer flush_timer_{[](timer& t, time_point) noexcept { container_of<&log_file::flush_timer_>(t).flush(); }};
     char room_[16 * 1024];
 };
 
@@ -112,7 +120,8 @@ struct program {
 
     static void drain(void* self) noexcept {
         program& p = *static_cast<program*>(self);
-        p.gateway.drain(p.set.drain, [](void* at) noexcept { static_cast<program*>(at)->loop.stop(); }, self);
+        p.gateway.drain(
+            p.set.drain, [](void* at) noexcept { static_cast<program*>(at)->loop.stop(); }, self);
     }
 };
 
@@ -129,22 +138,28 @@ int main(int argc, char** argv) {
     event_loop loop;
     if (auto r = loop.open(); !r) tools::fail("no event loop: %s", std::strerror(r.error()));
     conntab conns{loop};
-    conns.open({.connections_max = 2 * set.gateway.clients_max, .linger = set.linger});
+    const std::uint32_t connections_max = 2 * set.gateway.clients_max;
+    if (auto r = conns.open({.connections_max = connections_max, .linger = set.linger}); !r)
+        tools::fail("no memory for %u connections: lower --max-connections", connections_max);
     http1_gateway gateway{conns, set.gateway};
     for (std::size_t i = 0; i < set.upstreams_count; i++)
         gateway.add_upstream(set.upstreams[i].at);
 
-    static log_file access;
+    log_file access;
     if (set.access_log) {
-        access.open(set.access_log);
-        gateway.on_access([](void*, std::string_view line) noexcept { access.line(line); }, nullptr);
+        access.open(loop, set.access_log);
+        gateway.on_access([](void* to, std::string_view line) noexcept { static_cast<log_file*>(to)->line(line); },
+                          &access);
     }
     if (!set.quiet) {
-        const auto say = [](void*, std::string_view line) noexcept { tools::say("%.*s", static_cast<int>(line.size()), line.data()); };
+        const auto say = [](void*, std::string_view line) noexcept {
+            tools::say("%.*s", static_cast<int>(line.size()), line.data());
+        };
         gateway.on_trouble(say, nullptr);
     }
     const tools::listen_place& at = set.listen;
-    auto listening = at.fd >= 0 ? gateway.listen(unique_fd{at.fd}, tools::family_of(at), {}) : gateway.listen(at.at, {});
+    auto listening =
+        at.fd >= 0 ? gateway.listen(unique_fd{at.fd}, tools::family_of(at), {}) : gateway.listen(at.at, {});
     if (!listening) tools::fail("cannot listen at %s: %s", at.text, std::strerror(listening.error()));
     if (set.admin.at.family) {
         if (auto r = gateway.listen_admin(set.admin.at); !r)

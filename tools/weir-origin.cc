@@ -41,7 +41,7 @@ settings parse(int argc, char** argv) noexcept {
     o.time("--close-idle", has.close_idle, "close what was idle for about so long, 0s: never");
     o.count("--close-after", has.close_after, "close right after so many answers, 0: never");
     o.size("--abort-after", set.abort_after, "reset after so many bytes of body, 0: never");
-    o.time("--stray-bytes", has.stray_bytes, "send what nobody asked for after so long idle, 0s: never");
+    o.time("--stray-bytes", has.stray_bytes, "send a 408 when idle for about so long, and close, 0s: never");
     o.listen_at("LISTEN", set.listen);
     o.parse(argc, argv);
     return set;
@@ -109,6 +109,7 @@ void report(const tools::origin_totals& sum) noexcept {
     print("idle_closes", sum.idle_closes);
     print("last_closes", sum.last_closes);
     print("strays", sum.strays);
+    print("crossed_before", sum.crossed_before);
     print("resets_after_fin", sum.resets_after_fin);
     print("closes_seen", sum.fin_to_close.count());
     std::printf("\"fin_to_close_us\": {\"p50\": %.1f, \"p99\": %.1f, \"max\": %.1f}}\n", us(0.5), us(0.99), us(1));
@@ -124,10 +125,11 @@ int main(int argc, char** argv) {
     if (auto r = loop.open(); !r) tools::fail("no event loop: errno %d", r.error());
     tools::origin origin{loop, set.habits, make_reply(set)};
     origin.open(set.listen);
-    tools::on_stop_signal(loop, [](void* at) noexcept { static_cast<event_loop*>(at)->stop(); }, &loop);
+    tools::on_stop_signal(
+        loop, [](void* at) noexcept { static_cast<event_loop*>(at)->stop(); }, &loop);
     const auto on_usr1 = [](void* at, int) noexcept { static_cast<tools::origin*>(at)->close_idle_ones(); };
     if (auto r = loop.on_signal(SIGUSR1, on_usr1, &origin); !r) tools::fail("no signals: errno %d", r.error());
-    tools::announce(origin.door);
+    tools::announce(origin.door.local());
 
     loop.run();
     report(origin.sum);

@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <vector>
 
 #include "support/dies.hpp"
@@ -415,6 +416,24 @@ TEST_CASE("bytes and FIN that came together both arrive when the first read is s
     CHECK(conn.is(conn_flag::recv_ended));
 }
 
+TEST_CASE("after the peer's end was received recv is not called again, whatever else is reported") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.want_recv();
+    shut_write(ends.a.get());
+    REQUIRE(end_arrived(conn));
+    r.turn();
+    REQUIRE(who.calls == "rw");
+
+    conn.shutdown_send(); // now both directions are over: HUP
+    REQUIRE(wait_for(conn.fd(), POLLHUP));
+    r.turn(2);
+
+    CHECK(who.calls == "rww");
+}
+
 TEST_CASE("a FIN that follows an exactly full read is received") {
     rig r;
     pair ends = tcp_pair();
@@ -517,11 +536,10 @@ TEST_CASE("a short read proves nothing while the slot is unsure, and EAGAIN ends
 
 TEST_CASE("a send that met EAGAIN goes on when there is room, though a FIN came between") {
     rig r;
-    pair ends = tcp_pair();
-    shrink_buffers(ends.a.get());
-    shrink_buffers(ends.b.get());
+    pair ends = stream_pair(); // its room is the peer's reading, and nothing else
+    shrink_room(ends.b);
     user who;
-    connection& conn = r.serve(std::move(ends.b), who);
+    connection& conn = r.serve(std::move(ends.b), who, plain_family);
     conn.want_recv();
     const std::size_t sent = fill(conn);
     REQUIRE_FALSE(conn.slot().is(fd_state::send_ready));
@@ -547,11 +565,10 @@ TEST_CASE("a send that met EAGAIN goes on when there is room, though a FIN came 
 
 TEST_CASE("EPOLLOUT is asked for once, by the first send that meets EAGAIN") {
     rig r;
-    pair ends = tcp_pair();
-    shrink_buffers(ends.a.get());
-    shrink_buffers(ends.b.get());
+    pair ends = stream_pair(); // its room is the peer's reading, and nothing else
+    shrink_room(ends.b);
     user who;
-    connection& conn = r.serve(std::move(ends.b), who);
+    connection& conn = r.serve(std::move(ends.b), who, plain_family);
     const std::uint64_t before = r.loop.polls().ctl_count();
 
     for (int i = 0; i < 3; i++) {
@@ -966,6 +983,23 @@ TEST_CASE("a conntab that dies closes what is left and calls nobody") {
     CHECK(ending_of(lingering.a.get()) == ending::fin);
 }
 
+TEST_CASE("a conntab that dies before the end of the turn leaves nothing to free to its loop") {
+    fake_clock clock;
+    event_loop loop;
+    REQUIRE(loop.open({.time_source = &clock}).ok());
+    auto conns = std::make_unique<conntab>(loop);
+    REQUIRE(conns->open({.connections_max = 2}).ok());
+    pair ends = tcp_pair();
+    auto conn = conns->adopt(unique_fd{ends.b.release()}, tcp);
+    REQUIRE(conn.ok());
+
+    conn.value()->close(close_intent::silent, end_cause::done);
+    conns.reset();
+    loop.turn(duration{0});
+
+    CHECK(ending_of(ends.a.get()) == ending::reset);
+}
+
 TEST_CASE("a full conntab refuses with ENFILE, closes the socket and counts it") {
     rig r({.connections_max = 2});
     pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair(), fourth = tcp_pair();
@@ -1041,7 +1075,7 @@ TEST_CASE("a number beyond the fdtab is refused with EMFILE") {
     event_loop loop;
     REQUIRE(loop.open({.fd_max = 64, .time_source = &clock}).ok());
     conntab conns(loop);
-    conns.open({.connections_max = 2});
+    REQUIRE(conns.open({.connections_max = 2}).ok());
     pair ends = tcp_pair();
 
     const auto refused = conns.adopt(unique_fd{moved_to(std::move(ends.b), 64).release()}, tcp);

@@ -1,6 +1,5 @@
 #include "core/idle.hpp"
 
-#include <sys/resource.h>
 #include <vector>
 
 #include "core/dialer.hpp"
@@ -91,6 +90,7 @@ TEST_CASE("a parked connection is handed out again, to whoever asks for its key"
 
     REQUIRE(taken == &conn);
     CHECK_FALSE(conn.is(conn_flag::idle));
+    CHECK_FALSE(conn.slot().is(fd_state::idle));
     CHECK(conn.owner() == &next);
     CHECK(&conn.cb() == &user::table);
     CHECK(r.pool.idle_count() == 0);
@@ -142,11 +142,13 @@ TEST_CASE("park and take cost no epoll_ctl, no drain, no recv and no allocation"
     CHECK(r.pool.taken_count() == 1000);
 }
 
-TEST_CASE("a park inside recv sends the rest of the event to the idle table") {
+TEST_CASE("a park inside recv sends the rest of the event to the idle table, which has nothing to do") {
+    drains = 0;
+    const ctrl family = counting_family();
     idle_rig r;
     pair ends = tcp_pair();
     user who;
-    connection& conn = r.serve(std::move(ends.b), who);
+    connection& conn = r.serve(std::move(ends.b), who, family);
     conn.want_recv();
     conn.want_send();
     who.on_recv = [&](connection& c) {
@@ -166,6 +168,7 @@ TEST_CASE("a park inside recv sends the rest of the event to the idle table") {
     CHECK(who.calls == "r"); // neither send nor wake
     CHECK(r.pool.idle_count() == 1);
     CHECK(r.sleeps());
+    CHECK(drains == 0);
 }
 
 TEST_CASE("a parked connection may be taken from inside another connection's callback, and used there") {
@@ -357,7 +360,8 @@ TEST_CASE("an idle connection that died is not handed out in the turn of its dea
     for (const bool client_first : {false, true}) {
         CAPTURE(client_first);
         idle_rig r;
-        connection& idle = r.parked();
+        listening_owner owner;
+        connection& idle = r.parked({.owner = &owner});
         pair client = tcp_pair();
         user front, stream;
         connection& conn = r.serve(std::move(client.b), front);
@@ -366,6 +370,7 @@ TEST_CASE("an idle connection that died is not handed out in the turn of its dea
         front.on_recv = [&](connection& c) {
             front.read_all(c);
             asked++;
+            CHECK(owner.told_count == 1); // idle connections run first
             CHECK(r.take(stream) == nullptr);
             return verdict::keep;
         };
@@ -622,6 +627,37 @@ TEST_CASE("a family without drain still hears of the end after bytes it had to l
     r.turn();
 
     CHECK(r.ended(end_cause::idle_peer_closed) == 1);
+}
+
+TEST_CASE("a family without drain believes an end that it finds itself") {
+    for (const unsolicited policy : {unsolicited::kill, unsolicited::drain}) {
+        idle_rig r({.on_bytes = policy});
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who, drainless_tcp);
+        r.pool.park(conn, r.key, rest);
+        ends.a.close();
+        REQUIRE(end_arrived(conn));
+
+        conn.slot().state |= fd_state::recv_ready; // as if bytes had been reported, and the end not yet
+        CHECK(idle_pool::table().recv(conn) == verdict::gone);
+
+        CHECK(r.ended(end_cause::idle_peer_closed) == 1);
+    }
+}
+
+TEST_CASE("an end that brings a farewell along is an end, and teaches its age") {
+    idle_rig r({.age_max = seconds{100}});
+    connection& conn = r.parked();
+    r.pass(seconds{5});
+    send_all(r.peer().get(), "HTTP/1.1 408 Request Timeout\r\n\r\n");
+    r.peer().close();
+    REQUIRE(end_arrived(conn));
+
+    r.turn();
+
+    CHECK(r.ended(end_cause::idle_peer_closed) == 1);
+    CHECK(r.pool.safe_age(r.key) == seconds{4});
 }
 
 // --- what the kernel has not told yet
@@ -1156,29 +1192,11 @@ TEST_CASE("a pool that dies flushes and helps no more in a shortage") {
     CHECK(owner.cause == end_cause::idle_flushed);
     CHECK(r.conns.live_count() == 0);
     CHECK_FALSE(r.conns.relieve());
+    for (int i = 0; i < 10; i++)
+        const idle_pool another(r.conns, {}); // its place is free again
 }
 
 // --- shortage
-
-// Every descriptor that may be made is made, so the next one fails with EMFILE.
-class short_of_descriptors {
-  public:
-    short_of_descriptors() {
-        getrlimit(RLIMIT_NOFILE, &before_);
-        rlimit limit = before_;
-        limit.rlim_cur = 128;
-        setrlimit(RLIMIT_NOFILE, &limit);
-        for (int fd = dup(0); fd >= 0; fd = dup(0))
-            taken_.emplace_back(fd);
-    }
-    short_of_descriptors(const short_of_descriptors&) = delete;
-    short_of_descriptors& operator=(const short_of_descriptors&) = delete;
-    ~short_of_descriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
-
-  private:
-    rlimit before_;
-    std::vector<descriptor> taken_;
-};
 
 TEST_CASE("a dial that meets EMFILE kills the oldest idle connection and succeeds") {
     idle_rig r;

@@ -25,7 +25,8 @@ connection& serve(rig& r, support::descriptor socket, const data_cb& table, void
 
 TEST_CASE("discard throws away what comes and closes at the peer's end") {
     rig r;
-    auto [peer, ours] = support::tcp_pair();
+    support::pair ends = support::tcp_pair();
+    support::descriptor &peer = ends.a, &ours = ends.b;
     serve(r, std::move(ours), discard_cb, nullptr);
 
     support::send_all(peer.get(), std::string(50'000, 'x'));
@@ -39,7 +40,8 @@ TEST_CASE("discard throws away what comes and closes at the peer's end") {
 
 TEST_CASE("discard hears of a reset") {
     rig r;
-    auto [peer, ours] = support::tcp_pair();
+    support::pair ends = support::tcp_pair();
+    support::descriptor &peer = ends.a, &ours = ends.b;
     serve(r, std::move(ours), discard_cb, nullptr);
 
     support::reset(peer);
@@ -51,7 +53,8 @@ TEST_CASE("discard hears of a reset") {
 TEST_CASE("echo sends back every byte in order, however slowly they are taken, and ends with the peer") {
     rig r;
     buffer pending;
-    auto [peer, ours] = support::tcp_pair();
+    support::pair ends = support::tcp_pair();
+    support::descriptor &peer = ends.a, &ours = ends.b;
     support::shrink_buffers(peer.get());
     support::shrink_buffers(ours.get());
     serve(r, std::move(ours), echo_cb, &pending);
@@ -88,7 +91,8 @@ TEST_CASE("echo sends back every byte in order, however slowly they are taken, a
 TEST_CASE("echo gives its block back when the peer resets") {
     rig r;
     buffer pending;
-    auto [peer, ours] = support::tcp_pair();
+    support::pair ends = support::tcp_pair();
+    support::descriptor &peer = ends.a, &ours = ends.b;
     support::shrink_buffers(peer.get());
     support::shrink_buffers(ours.get());
     serve(r, std::move(ours), echo_cb, &pending);

@@ -42,7 +42,7 @@ WRONG = {
         (["--unsolicited", "keep"], ["--unsolicited", '"keep"', "kill, drain"]),
         (["--retry", "always"], ["--retry", '"always"', "auto"]),
         (["--threads", "0"], ["--threads"]),
-        (["--max-connections", "1"], ["--max-connections"]),
+        (["--max-connections", "-1"], ["--max-connections"]),
         (["--admin", "nowhere"], ["--admin", "127.0.0.1:8080"]),
     ],
     "weir-relay": [],
@@ -52,7 +52,7 @@ WRONG_ADDRESSES = ["8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", ":
 
 
 def refused(program, arguments, words):
-    done = run(TOOLS / program, *arguments)
+    done = run(TOOLS / program, *arguments, within=5)
     what = f"{program} {' '.join(arguments)}: {done.stderr}"
     equal(done.returncode, 2, what)
     equal(done.stdout, "", what)

@@ -7,7 +7,7 @@ import time
 
 import rig
 from rig import Origin, until
-from wire import Client, Closed, equal, get, request
+from wire import Client, equal, get, request
 
 GET = get()
 
@@ -56,7 +56,8 @@ def test_raw():
     """--raw answers just that"""
     with Origin("--raw", r"HTTP/1.1 99 a\0b\r\nX: \\r\r\n\r\nrest") as origin, Client(origin.address) as client:
         client.send(GET)
-        equal(client.exactly(34), b"HTTP/1.1 99 a\0b\r\nX: \\r\r\n\r\nrest"[:34])
+        wanted = b"HTTP/1.1 99 a\0b\r\nX: \\r\r\n\r\nrest"
+        equal(client.exactly(len(wanted)), wanted)
 
 
 def test_abort():
@@ -81,7 +82,7 @@ def test_delay():
     with Origin("--delay", "100ms") as origin, Client(origin.address) as client:
         began = time.monotonic()
         client.ask(GET)
-        assert 0.1 <= time.monotonic() - began < 0.5
+        assert time.monotonic() - began >= 0.1
 
 
 def test_close_after():
@@ -95,6 +96,7 @@ def test_close_after():
             client.send(GET * 3)
             for _ in range(3):
                 client.response()
+            assert client.closed()
             client.send(GET)  # it has closed: this is reset
             until(lambda: not alive(client), "the reset")
         report = until(lambda: origin.report(), "the report")
@@ -112,19 +114,20 @@ def alive(client):
 
 def test_close_idle():
     """--close-idle closes what is idle and measures how long the peer takes to close, too"""
-    with Origin("--close-idle", "30ms") as origin:
-        clients = [Client(origin.address) for _ in range(20)]
-        for client in clients:
-            client.ask(GET)
+    with Origin("--close-idle", "300ms") as origin:
+        clients = []
+        for _ in range(20):
+            clients.append(Client(origin.address))
+            clients[-1].ask(GET)
+        with Client(origin.address) as busy:  # a busy one is left alone
+            for _ in range(40):
+                busy.ask(GET)
+                time.sleep(0.01)
         for client in clients:
             assert client.closed()
             client.close()
-        with Client(origin.address) as busy:  # a busy one is left alone
-            for _ in range(20):
-                busy.ask(GET)
-                time.sleep(0.005)
         report = origin.report()
-        equal(report["requests"], 40)
+        equal(report["requests"], 60)
         assert report["idle_closes"] == 20 and report["closes_seen"] == 20, report
         assert 0 < report["fin_to_close_us"]["p50"] <= report["fin_to_close_us"]["max"], report
 
@@ -134,22 +137,29 @@ def test_sigusr1():
     with Origin() as origin, Client(origin.address) as idle, Client(origin.address) as fresh:
         idle.ask(GET)
         with Client(origin.address) as busy:
-            busy.send(GET[:10])
-            until(lambda: origin.descriptors() >= 8, "all three are accepted")
-            busy.send(GET[10:20])
+            busy.ask(GET + GET[:10])  # one segment: the second half of it is known when the answer comes
             origin.signal(signal.SIGUSR1)
             assert idle.closed() and fresh.closed()
-            busy.send(GET[20:])
+            busy.send(GET[10:])
             equal(busy.response().status, 200)
 
 
 def test_strays():
-    """--stray-bytes sends what nobody asked for, once"""
+    """--stray-bytes sends a 408 that nobody asked for, and closes"""
     with Origin("--stray-bytes", "10ms") as origin, Client(origin.address) as client:
         client.ask(GET)
         equal(client.response().status, 408)
-        equal(client.ask(GET).status, 200)
+        assert client.closed()
+        client.close()
         equal(origin.report()["strays"], 1)
+
+
+def test_request_unread():
+    """a request that was received but not answered when its connection was closed is counted"""
+    with Origin("--close-after", "1") as origin, Client(origin.address) as client:
+        client.ask(GET + GET)
+        assert client.closed()
+        equal(origin.report()["crossed_before"], 1)
 
 
 def test_bad_clients():
@@ -168,6 +178,20 @@ def test_bad_clients():
             equal(len(client.ask(GET).body), 20 << 20)
         slow.close()
         equal(origin.report()["refused"], 1)
+
+
+def test_stop():
+    """SIGTERM ends it at once, whatever its connections are doing"""
+    with Origin("--body", "20m", "--early") as origin:
+        lingering, reading, asking, idle = (Client(origin.address) for _ in range(4))
+        lingering.send(request("POST", body=b"x" * 100)[:-1])
+        equal(lingering.response().status, 200)
+        reading.send(GET)
+        reading.line_block()
+        asking.send(GET[:10])
+        until(lambda: origin.descriptors() >= 10, "all four are accepted")
+        origin.report()
+        assert idle.closed()
 
 
 rig.main(globals())

@@ -88,11 +88,12 @@ class Program:
                 raise AssertionError(f"{self.argv[0]} ended with {self.process.poll()}: {self.stderr()}")
 
     def _read(self):
-        for line in self.process.stderr:
-            self.lines.append(line)
-            found = re.search(r"listening on (\S+)", line)
-            if found:
-                self.addresses.append(found.group(1))
+        with contextlib.suppress(ValueError):  # closed by kill()
+            for line in self.process.stderr:
+                self.lines.append(line)
+                found = re.search(r"listening on (\S+)", line)
+                if found:
+                    self.addresses.append(found.group(1))
 
     @property
     def pid(self):
@@ -152,6 +153,9 @@ class Program:
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def is_stopped(self):
+        return pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
@@ -184,31 +188,23 @@ class Gateway(Program):
     """weir-gateway with an admin page. `wrapper`: a command that runs it."""
 
     def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
-        need("weir-gateway")
         places = [u if isinstance(u, str) else u.address for u in upstreams]
         argv = [*wrapper, TOOLS / "weir-gateway", "--admin", "127.0.0.1:0", *options, at, *places]
         super().__init__(argv, **more)
-        until(lambda: len(self.addresses) >= 2, "two listeners are announced")
-
-    @property
-    def _both(self):
-        named = {("admin" in line): re.search(r"listening on (\S+)", line).group(1)
-                 for line in self.lines if "listening on" in line}
-        return named
-
-    @property
-    def address(self):
-        return self._both.get(False) or self.addresses[0]
-
-    @property
-    def admin(self):
-        return self._both.get(True) or self.addresses[1]
+        self.admin = re.search(r"admin on (\S+)", self.stderr()).group(1)
 
     def counters(self):
         with Client(self.admin) as client:
             answer = client.ask(get("/counters", connection="close"))
         equal(answer.status, 200, "GET /counters")
         return json.loads(answer.body)
+
+    def check_ledger(self):
+        """Every connection that was opened is open or has one cause of its end."""
+        seen = self.counters()
+        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
+        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
+        return seen
 
 
 NGINX = """
@@ -290,7 +286,8 @@ def main(names):
         except BaseException as error:  # an interrupt fails the test, too
             failed += 1
             print(f"FAILED   {title} [{name}]: {type(error).__name__}: {error}")
-            traceback.print_exc(limit=-4, file=sys.stdout)
+            for frame in traceback.extract_tb(error.__traceback__)[1:]:
+                print(f"           {pathlib.Path(frame.filename).name}:{frame.lineno}: {frame.line}")
             if isinstance(error, KeyboardInterrupt):
                 break
         sys.stdout.flush()

@@ -202,6 +202,7 @@ class Upstream:
         self.requests = []      # of every connection, in the order they were complete
         self.raw = []           # per connection: all bytes
         self.sockets = []
+        self.closes = 0         # answers that ended with CLOSE or RESET, and have done so
         self.ended = []         # per connection: how the peer ended it: None, "fin", "reset"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -261,12 +262,11 @@ class Upstream:
             self.requests.append(found)
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         for part in answer if isinstance(answer, (tuple, list)) else (answer,):
-            if part is Upstream.CLOSE:
+            if part in (Upstream.CLOSE, Upstream.RESET):
+                if part is Upstream.RESET:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 connection.close()
-                return False
-            if part is Upstream.RESET:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                connection.close()
+                self.closes += 1
                 return False
             data = part(connection, found) if callable(part) else part
             if data:

@@ -10,8 +10,10 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <doctest/doctest.h>
@@ -79,7 +81,7 @@ inline const ctrl plain_family{.name = "plain",
 struct rig {
     explicit rig(const conntab_options& options = {.connections_max = 32}) {
         REQUIRE(loop.open({.time_source = &clock}).ok());
-        conns.open(options);
+        REQUIRE(conns.open(options).ok());
     }
 
     // A connection of a socket of the test's, served by `who`.
@@ -159,11 +161,37 @@ inline std::ostream& operator<<(std::ostream& to, ending e) {
 [[nodiscard]] inline bool arrived(const connection& conn) { return wait_for(conn.fd(), POLLIN); }
 [[nodiscard]] inline bool end_arrived(const connection& conn) { return wait_for(conn.fd(), POLLRDHUP); }
 
+// The least room to send that the kernel allows, so that sends are short; receiving stays as fast as it is.
+inline void shrink_room(const descriptor& socket) {
+    const int least = 1;
+    REQUIRE(setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &least, sizeof least) == 0);
+}
+
 // A descriptor on a number of the test's choice, which must be free. `socket` is closed.
 inline descriptor moved_to(descriptor socket, int number) {
     descriptor there(fcntl(socket.get(), F_DUPFD_CLOEXEC, number));
     REQUIRE(there.get() == number);
     return there;
 }
+
+// Every descriptor that may be made is made, so the next one fails with EMFILE.
+class short_of_descriptors {
+  public:
+    short_of_descriptors() {
+        getrlimit(RLIMIT_NOFILE, &before_);
+        rlimit limit = before_;
+        limit.rlim_cur = 128;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        for (int fd = dup(0); fd >= 0; fd = dup(0))
+            taken_.emplace_back(fd);
+    }
+    short_of_descriptors(const short_of_descriptors&) = delete;
+    short_of_descriptors& operator=(const short_of_descriptors&) = delete;
+    ~short_of_descriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+  private:
+    rlimit before_;
+    std::vector<descriptor> taken_;
+};
 
 } // namespace support

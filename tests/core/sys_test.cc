@@ -1,0 +1,240 @@
+#include "core/sys.hpp"
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include <doctest/doctest.h>
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/wait.h>
+
+#include "support/counting.hpp"
+#include "support/net.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace std::chrono_literals;
+using support::descriptor;
+using support::send_all;
+using support::stream_pair;
+
+TEST_CASE("time goes on") {
+    const time_point first = sys::now();
+    time_point second = first;
+    for (int i = 0; i < 1'000'000 && second == first; i++)
+        second = sys::now();
+
+    CHECK(second > first);
+    CHECK(sys::real_clock.now(sys::real_clock) >= second);
+    CHECK_FALSE(sys::real_clock.is_fake);
+}
+
+TEST_CASE("an error is its negative errno") {
+    char byte;
+
+    CHECK(sys::epoll_add(-1, -1, 0, 0) == -EBADF);
+    CHECK(sys::recv(-1, &byte, 1) == -EBADF);
+    CHECK(sys::send(-1, &byte, 1, false) == -EBADF);
+    CHECK(sys::close(-1) == -EBADF);
+    CHECK(sys::socket(AF_UNSPEC, SOCK_STREAM) == -EAFNOSUPPORT);
+    CHECK(sys::accept(-1, nullptr, nullptr) == -EBADF);
+    CHECK(sys::bytes_acked(-1) == -EBADF);
+    CHECK(sys::set_nonblocking(-1) == -EBADF);
+    CHECK(sys::eventfd_ring(-1) == -EBADF);
+}
+
+TEST_CASE("a plain eventfd is empty, rings and resets") {
+    const descriptor fd(sys::eventfd_open());
+
+    CHECK(sys::eventfd_reset(fd.get()) == -EAGAIN);
+    CHECK(sys::eventfd_ring(fd.get()) == 8);
+    CHECK(sys::eventfd_ring(fd.get()) == 8);
+    CHECK(sys::eventfd_reset(fd.get()) == 8);
+    CHECK(sys::eventfd_reset(fd.get()) == -EAGAIN);
+}
+
+TEST_CASE("peek leaves the byte where it is") {
+    const auto ends = stream_pair();
+    char byte = 0;
+
+    const auto nothing = sys::peek(ends.a.get());
+    send_all(ends.b.get(), "x");
+    const auto one = sys::peek(ends.a.get());
+    const auto again = sys::peek(ends.a.get());
+    CHECK(sys::recv(ends.a.get(), &byte, 1) == 1);
+    support::shut_write(ends.b.get());
+
+    CHECK(nothing == -EAGAIN);
+    CHECK(one == 1);
+    CHECK(again == 1);
+    CHECK(byte == 'x');
+    CHECK(sys::peek(ends.a.get()) == 0);
+}
+
+TEST_CASE("parts are sent in their order") {
+    const auto ends = stream_pair();
+    char head[] = "head ", body[] = "body";
+    const iovec parts[] = {{.iov_base = head, .iov_len = 5}, {.iov_base = body, .iov_len = 4}};
+
+    CHECK(sys::send_parts(ends.a.get(), parts, 2, false) == 9);
+    CHECK(support::recv_exactly(ends.b.get(), 9) == "head body");
+}
+
+TEST_CASE("shutdown sends the end and goes on receiving") {
+    const auto ends = stream_pair();
+
+    CHECK(sys::shutdown_send(ends.a.get()) == 0);
+    send_all(ends.b.get(), "still heard");
+
+    CHECK(support::ended(ends.b.get()));
+    CHECK(support::recv_exactly(ends.a.get(), 11) == "still heard");
+    CHECK(sys::send(ends.a.get(), "x", 1, false) == -EPIPE);
+}
+
+TEST_CASE("an abortive close is a reset") {
+    auto ends = support::tcp_pair();
+
+    CHECK(sys::set_abortive(ends.a.get()) == 0);
+    ends.a.close();
+
+    REQUIRE(support::wait_for(ends.b.get(), POLLERR));
+    CHECK(sys::socket_error(ends.b.get()) == ECONNRESET);
+}
+
+TEST_CASE("the error of a socket is told once, and that of what is none is an errno, too") {
+    auto ends = support::tcp_pair();
+    reset(ends.b);
+    REQUIRE(support::wait_for(ends.a.get(), POLLERR));
+
+    CHECK(sys::socket_error(ends.a.get()) == ECONNRESET);
+    CHECK(sys::socket_error(ends.a.get()) == 0);
+    CHECK(sys::socket_error(-1) == EBADF);
+}
+
+TEST_CASE("memory is zeroed, and wiped in a forked child if that was asked for") {
+    auto* plain = static_cast<int*>(sys::map(4096));
+    auto* wiped = static_cast<int*>(sys::map_wiped_on_fork(4096));
+    REQUIRE(plain);
+    REQUIRE(wiped);
+    const bool zeroed = *plain == 0 && *wiped == 0;
+    *plain = *wiped = 7;
+
+    const pid_t child = fork();
+    if (child == 0) _exit(*plain == 7 && *wiped == 0 ? 0 : 1);
+    int status = -1;
+    waitpid(child, &status, 0);
+
+    CHECK(zeroed);
+    CHECK(status == 0);
+    CHECK(*wiped == 7);
+    sys::unmap(plain, 4096);
+    sys::unmap(wiped, 4096);
+}
+
+TEST_CASE("the descriptor limit is the soft one") {
+    rlimit limit;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    rlimit lower = limit;
+    lower.rlim_cur = 100;
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &lower) == 0);
+
+    const int low = sys::descriptor_limit();
+    const int raised = sys::raise_descriptor_limit();
+    setrlimit(RLIMIT_NOFILE, &limit);
+
+    CHECK(low == 100);
+    CHECK(raised == static_cast<int>(limit.rlim_max));
+}
+
+TEST_CASE("only a socket is unlinked as one") {
+    char path[64];
+    std::snprintf(path, sizeof path, "/tmp/weir-sys-test-%d", static_cast<int>(getpid()));
+    {
+        const descriptor file(sys::open_append(path));
+        CHECK(sys::write(file.get(), "line\n", 5) == 5);
+    }
+
+    const int refused = sys::unlink_socket(path);
+    unlink(path);
+
+    CHECK(refused == -ENOTSOCK);
+    CHECK(sys::unlink_socket(path) == -ENOENT);
+}
+
+TEST_CASE("a number is resolved without asking anybody, and cut to the room there is") {
+    sockaddr_in v4{};
+    socklen_t bytes = sizeof v4;
+    int resolved, unknown;
+    {
+        const support::forgiven the_resolvers; // it keeps its configuration
+        resolved = sys::resolve("127.0.0.1", "8080", reinterpret_cast<sockaddr*>(&v4), &bytes);
+        socklen_t other_bytes = sizeof v4;
+        sockaddr_in other{};
+        unknown = sys::resolve("127.0.0.1", "no-such-service", reinterpret_cast<sockaddr*>(&other), &other_bytes);
+    }
+
+    CHECK(resolved == 0);
+    CHECK(bytes == sizeof v4);
+    CHECK(v4.sin_family == AF_INET);
+    CHECK(ntohs(v4.sin_port) == 8080);
+    CHECK(ntohl(v4.sin_addr.s_addr) == 0x7F000001);
+    CHECK(unknown == -ENOENT);
+}
+
+// --- EINTR ends in sys
+
+TEST_CASE("a wait that a signal interrupts is an empty batch, a blocking recv goes on") {
+    struct sigaction was, noisy {};
+    noisy.sa_handler = [](int) {}; // without SA_RESTART
+    REQUIRE(sigaction(SIGUSR1, &noisy, &was) == 0);
+    const descriptor epoll(sys::epoll_open());
+    const auto ends = stream_pair(support::blocking::yes);
+    const pthread_t self = pthread_self();
+    std::atomic<bool> waited{false};
+    epoll_event event;
+    char byte = 0;
+
+    std::thread poker([&, peer = ends.b.get()] {
+        for (int after = 0; after < 100; after += waited.load()) {
+            pthread_kill(self, SIGUSR1);
+            std::this_thread::yield();
+        }
+        sys::send(peer, "x", 1, false);
+    });
+    const int events = sys::epoll_wait(epoll.get(), &event, 1, 10'000);
+    waited = true;
+    const auto received = sys::recv(ends.a.get(), &byte, 1);
+    poker.join();
+    sigaction(SIGUSR1, &was, nullptr);
+
+    CHECK(events == 0);
+    CHECK(received == 1);
+    CHECK(byte == 'x');
+}
+
+TEST_CASE("a watched signal is blocked, read once, and does not act on the process") {
+    sigset_t was, one;
+    pthread_sigmask(SIG_SETMASK, nullptr, &was);
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+
+    const descriptor fd(sys::signal_open(one));
+    const int before = sys::signal_read(fd.get());
+    kill(getpid(), SIGUSR1);
+    const int signal = sys::signal_read(fd.get());
+
+    CHECK(before == -EAGAIN);
+    CHECK(signal == SIGUSR1);
+    CHECK(sys::signal_read(fd.get()) == -EAGAIN);
+    pthread_sigmask(SIG_SETMASK, &was, nullptr);
+}
+
+} // namespace

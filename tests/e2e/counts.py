@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""What a request costs: system calls, allocations and memory, counted exactly."""
+
+import os
+import pathlib
+import re
+import resource
+import struct
+import tempfile
+
+import rig
+from rig import Gateway, Origin, Skipped, need, run, until
+from wire import Client, equal, get
+
+CONNECTIONS = 50
+BYTES = ("recvfrom", "sendto", "recvmsg", "sendmsg", "read", "write", "readv", "writev", "recv", "send")
+
+
+class Crowd:
+    """Clients that ask in turn, each on its own connection."""
+
+    def __init__(self, gateway, count):
+        self.clients = [Client(gateway.address) for _ in range(count)]
+
+    def ask(self, times):
+        for _ in range(times):
+            for client in self.clients:
+                client.send(get())
+            for client in self.clients:
+                equal(client.response().status, 200)
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+
+
+class Tracer:
+    """strace on a running program; `calls` when it is over: (name, line) of every system call."""
+
+    def __init__(self, program):
+        need("strace")
+        self.log = tempfile.NamedTemporaryFile("r")
+        self.strace = rig.Program(["strace", "-f", "-o", self.log.name, "-p", program.pid], ready=False)
+        until(lambda: "attached" in self.strace.stderr() or self.strace.process.poll() is not None, "strace is attached")
+        if self.strace.process.poll() is not None:
+            raise Skipped(f"strace may not attach: {self.strace.stderr().strip()}")
+
+    def stop(self):
+        self.strace.signal(2)
+        self.strace.process.wait(10)
+        found = []
+        for line in self.log.read().splitlines():
+            match = re.match(r"\d+\s+(?:<\.\.\. )?(\w+)(?:\(| resumed)", line)
+            if match and not line.endswith("<unfinished ...>"):
+                found.append((match.group(1), line))
+        return found
+
+
+def count(calls, *names):
+    return sum(name in names for name, _ in calls)
+
+
+def show(calls):
+    seen = {}
+    for name, _ in calls:
+        seen[name] = seen.get(name, 0) + 1
+    return str(seen)
+
+
+def test_steady_state():
+    """50 connections, small bodies: 0 epoll_ctl, 0 EAGAIN, 4 calls that move bytes and no other call per request"""
+    with Origin("--body", "100") as origin, Gateway(origin) as gateway:
+        crowd = Crowd(gateway, CONNECTIONS)
+        crowd.ask(20)  # until every connection has been made
+        tracer = Tracer(gateway)
+        rounds = 20
+        crowd.ask(rounds)
+        calls = tracer.stop()
+        requests = rounds * CONNECTIONS
+        equal(count(calls, "epoll_ctl"), 0, show(calls))
+        equal([line for _, line in calls if "EAGAIN" in line][:3], [], "EAGAIN")
+        moved = count(calls, *BYTES)
+        assert moved <= 4 * requests, f"{moved} for {requests} requests: {show(calls)}"
+        waits = count(calls, "epoll_wait", "epoll_pwait", "epoll_pwait2")
+        equal(len(calls) - moved - waits, count(calls, "restart_syscall"), f"other calls: {show(calls)}")
+        assert waits <= 2 * requests + 10, show(calls)
+        crowd.close()
+
+
+def test_one_registration():
+    """one EPOLL_CTL_ADD per accepted and one per dialed connection, nothing else: no MOD, no DEL"""
+    with Origin("--body", "100", "--close-after", "2") as origin, Gateway(origin) as gateway:
+        with Client(gateway.address) as client:
+            client.ask(get())
+        until(lambda: gateway.counters()["clients"] == 1, "it is quiet")
+        tracer = Tracer(gateway)
+        for _ in range(50):
+            with Client(gateway.address) as client:
+                client.ask(get())
+        calls = tracer.stop()
+        ctl = [line for name, line in calls if name == "epoll_ctl"]
+        accepted = sum(bool(re.search(r"accept4?\(.*\) = \d+|accept4? resumed.*\) = \d+", line)) for _, line in calls)
+        dialed = count(calls, "connect")
+        assert accepted >= 50 and dialed >= 24, show(calls)
+        equal(sum("EPOLL_CTL_ADD" in line for line in ctl), len(ctl), "of epoll_ctl: EPOLL_CTL_ADD")
+        equal(len(ctl), accepted + dialed, f"epoll_ctl calls; {accepted} accepted, {dialed} dialed")
+
+
+def counted():
+    """A way to start the gateway so that its allocations are counted: (environment, read)."""
+    library = os.environ.get("WEIR_COUNT_ALLOCATIONS")
+    if not library or not pathlib.Path(library).exists():
+        raise Skipped("the allocation counter was not built")
+    file = tempfile.NamedTemporaryFile("rb")
+
+    def read():
+        file.seek(0)
+        return struct.unpack("Q", file.read(8))[0]
+    return {"LD_PRELOAD": library, "COUNT_ALLOCATIONS": file.name}, read, file
+
+
+def test_no_allocations():
+    """0 allocations per request, per idle close and per accepted connection"""
+    environment, allocations, _file = counted()
+    with Origin("--body", "100", "--close-after", "10") as origin, Gateway(origin, env=environment) as gateway:
+        before_any = allocations()
+        assert before_any > 5, "the counter counts"
+        crowd = Crowd(gateway, CONNECTIONS)
+        crowd.ask(5)
+        crowd.close()
+        until(lambda: gateway.counters()["clients"] == 1, "they have gone")
+        before = allocations()
+        crowd = Crowd(gateway, CONNECTIONS)
+        crowd.ask(40)  # each server connection is closed and dialed anew four times
+        crowd.close()
+        until(lambda: gateway.counters()["clients"] == 1, "they have gone")
+        equal(allocations() - before, 0, "allocations")
+
+
+def test_idle_memory():
+    """an idle client connection costs at most 256 bytes of memory"""
+    count_idle = 4000
+    with Origin("--body", "10") as origin, Gateway(origin, options=["--max-connections", "8000"]) as gateway:
+        need_descriptors = count_idle * 2 + 200
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < need_descriptors:
+            raise Skipped(f"a descriptor limit of {hard}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+        def crowd(size):
+            clients = []
+            for _ in range(size):
+                client = Client(gateway.address)
+                equal(client.ask(get()).status, 200)
+                clients.append(client)
+            return clients
+
+        first = crowd(500)  # what is touched once and for all
+        before = gateway.rss()
+        more = crowd(count_idle)
+        equal(gateway.counters()["clients"], count_idle + 501)
+        each = (gateway.rss() - before) / count_idle
+        print(f"           {each:.0f} bytes for each idle client")
+        assert each <= 256, f"{each:.0f} bytes for each idle client"
+        for client in first + more:
+            client.close()
+
+
+def test_idle_costs_nothing():
+    """idle connections cost no CPU time, whatever happened to them (the idle manager of 2013 could spin here)"""
+    with Origin("--body", "10") as origin:
+        for policy in ("kill", "drain"):
+            with Gateway(origin, options=["--unsolicited", policy]) as gateway:
+                crowd = Crowd(gateway, CONNECTIONS)
+                crowd.ask(3)
+                for client in crowd.clients[:10]:
+                    client.socket.shutdown(1)
+                for client in crowd.clients[10:20]:
+                    client.reset()
+                until(lambda: gateway.counters()["clients"] == CONNECTIONS - 20 + 1, "they have gone")
+                turns = gateway.counters()["turns"]
+                tracer = Tracer(gateway)
+                run("sleep", "0.5")  # the time that is measured
+                calls = tracer.stop()
+                assert len(calls) <= 4, f"{policy}: {show(calls)}"
+                assert gateway.counters()["turns"] - turns < 20
+                crowd.close()
+
+
+rig.main(globals())

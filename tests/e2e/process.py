@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""The process: signals, descriptors that run out, pipes that nobody reads."""
+
+import os
+import pathlib
+import re
+import resource
+import signal
+import tempfile
+import threading
+import time
+
+import rig
+from rig import Gateway, Origin, need, run, until
+from wire import Client, equal, get, request
+
+EACH = (signal.SIGTERM, signal.SIGINT)
+
+
+def refused(address):
+    return not rig.connects(address)
+
+
+def test_drain():
+    """SIGTERM and SIGINT: nothing new, idle ones closed, what runs is finished, exit 0"""
+    for number in EACH:
+        with Origin("--delay", "200ms", "--body", "1m") as origin, Gateway(origin) as gateway:
+            idle, busy, half = (Client(gateway.address) for _ in range(3))
+            idle.ask(get())
+            busy.send(get())
+            half.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello")
+            until(lambda: gateway.counters()["active"] == 3, "two requests run, and the admin's")
+            gateway.signal(number)
+            until(lambda: refused(gateway.address), "it listens no more")
+            assert idle.closed()
+            idle.close()
+            half.send(b"world")
+            for client in (busy, half):
+                answer = client.response()
+                equal((answer.status, len(answer.body)), (200, 1 << 20))
+                assert client.closed()
+                client.close()
+            equal(gateway.wait(), 0, gateway.stderr())
+            equal(origin.report()["requests"], 3)
+
+
+def test_drain_timeout():
+    """--drain-timeout cuts off what does not end, and still exits 0"""
+    with Origin("--delay", "1h") as origin, Gateway(origin, options=["--drain-timeout", "100ms"]) as gateway:
+        with Client(gateway.address) as client:
+            client.send(get())
+            until(lambda: gateway.counters()["active"] == 2, "it runs")
+            began = time.monotonic()
+            equal(gateway.end(), 0, gateway.stderr())
+            assert time.monotonic() - began >= 0.1
+            assert client.closed()
+
+
+def test_second_signal():
+    """a second SIGTERM or SIGINT ends it at once"""
+    for first in EACH:
+        for second in EACH:
+            with Origin("--delay", "1h") as origin, Gateway(origin) as gateway, Client(gateway.address) as client:
+                client.send(get())
+                until(lambda: gateway.counters()["active"] == 2, "it runs")
+                gateway.signal(first)
+                until(lambda: refused(gateway.address), "it drains")
+                gateway.signal(second)
+                equal(gateway.wait(1), 1)
+
+
+def test_sigpipe():
+    """clients that vanish, and a log that nobody reads, end nothing"""
+    with Origin("--body", "5m") as origin:
+        # stdout is a pipe whose reader goes away at once.
+        command = f"{rig.TOOLS}/weir-gateway --admin 127.0.0.1:0 --access-log - 127.0.0.1:0 {origin.address} | true"
+        with rig.Program(["bash", "-c", command]) as shell:
+            for _ in range(20):
+                client = Client(shell.address)
+                client.send(get())
+                client.line_block()
+                client.reset()
+            with Client(shell.address) as client:
+                equal(len(client.ask(get()).body), 5 << 20)
+            children = run("ps", "--ppid", shell.pid, "-o", "pid=,comm=").stdout.split()
+            os.kill(int(children[children.index("weir-gateway") - 1]), signal.SIGTERM)
+            shell.wait()
+
+
+def test_access_log():
+    """--access-log writes a line per request, and every one of them by the end"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        log = pathlib.Path(place) / "log"
+        with Gateway(origin, options=["--access-log", log]) as gateway, Client(gateway.address) as client:
+            for i in range(500):
+                client.ask(get(f"/path-{i}"))
+            client.close()
+            equal(gateway.end(), 0)
+        lines = [line for line in log.read_text().splitlines() if "path-" in line]
+        equal([f"/path-{i}" in lines[i] for i in range(500)], [True] * 500)
+
+
+def limited(upstream, descriptors, *options):
+    return Gateway(upstream, options=options, wrapper=["prlimit", f"--nofile={descriptors}:{descriptors}"])
+
+
+def test_too_few():
+    """a descriptor limit too low to work with ends with 1 and says what would do"""
+    need("prlimit")
+    done = run("prlimit", "--nofile=40:40", rig.TOOLS / "weir-gateway", "127.0.0.1:0", "127.0.0.1:9", within=5)
+    equal(done.returncode, 1, done.stderr)
+    assert "40" in done.stderr and "limit" in done.stderr, done.stderr
+
+
+def test_at_the_limit():
+    """more clients than descriptors: accepting pauses without spinning, the others are served, then all are"""
+    need("prlimit")
+    with Origin("--body", "100") as origin, limited(origin, 80) as gateway:
+        served = [Client(gateway.address) for _ in range(10)]
+        for client in served:
+            client.ask(get())
+        waiting = [Client(gateway.address) for _ in range(60)]  # the kernel connects them; nobody accepts all of them
+        def is_settled():
+            before = gateway.descriptors()
+            served[0].ask(get())
+            time.sleep(0.05)
+            return gateway.descriptors() == before
+        until(is_settled, "it accepts no more")
+        cpu, began = gateway.cpu(), time.monotonic()
+        failed = trace_accepts(gateway, 1.0)
+        for _ in range(20):
+            for client in served:
+                equal(client.ask(get()).status, 200, "an established client, at the limit")
+        spent = gateway.cpu() - cpu
+        assert spent < 0.5 * (time.monotonic() - began), f"{spent:.2f} s of CPU time: it spins"
+        if failed is not None:
+            assert failed <= 20, f"{failed} failed accepts in a second"
+        for client in served:
+            client.close()
+        answered = 0
+        while waiting:  # each that goes makes room for another
+            client = waiting.pop(0)
+            equal(client.ask(get(connection="close")).status, 200)
+            client.close()
+            answered += 1
+        equal(answered, 60)
+        with Client(gateway.address) as client:
+            equal(client.ask(get()).status, 200)
+        gateway.check_ledger()
+
+
+def trace_accepts(program, seconds):
+    """How many accept() calls fail in that time; None without strace."""
+    if not rig.find("strace"):
+        return None
+    with tempfile.NamedTemporaryFile("r") as log:
+        run("timeout", seconds, "strace", "-f", "-q", "-e", "trace=accept,accept4", "-o", log.name, "-p", program.pid)
+        return len(re.findall(r"accept4?\(.*= -1", log.read()))
+
+
+def test_outside_limit():
+    """the limit falls while it runs (prlimit -p): what runs ends well, accepting pauses, and then goes on"""
+    need("prlimit")
+    with Origin("--body", "100", "--delay", "300ms") as origin, Gateway(origin) as gateway:
+        served = [Client(gateway.address) for _ in range(5)]
+        for client in served:
+            client.send(get())
+        until(lambda: gateway.counters()["active"] == 6, "all five run, and the admin's")
+        high = max(int(n) for n in os.listdir(f"/proc/{gateway.pid}/fd")) + 1
+        old = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (high, old[1]))
+        waiting = [Client(gateway.address) for _ in range(20)]
+        for client in served:
+            equal(client.response().status, 200, "a request that ran")
+        cpu, began = gateway.cpu(), time.monotonic()
+        failed = trace_accepts(gateway, 1.0)
+        if failed is not None:
+            assert 1 <= failed <= 20, f"{failed} failed accepts in a second"
+        assert gateway.cpu() - cpu < 0.2 * (time.monotonic() - began), "it spins"
+        for client in served:
+            client.send(get())
+        for client in served:  # a client keeps its connection; whether a server's can be had is another matter
+            assert client.response().status in (200, 503)
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, old)
+        for client in served + waiting:
+            client.send(get())
+        for client in served + waiting:
+            equal(client.response().status, 200, "when there is room again")
+        seen = gateway.check_ledger()
+        assert seen["accept_failed"] >= 1 and seen["accept_paused"] >= 1, seen
+
+
+def test_max_connections():
+    """--max-connections is kept exactly; the next client waits for its turn"""
+    with Origin("--body", "10") as origin, Gateway(origin, options=["--max-connections", "20"]) as gateway:
+        clients = [Client(gateway.address) for _ in range(20)]
+        for client in clients:
+            equal(client.ask(get()).status, 200)
+        with Client(gateway.address) as late:
+            late.send(get())
+            for client in clients:
+                equal(client.ask(get()).status, 200)
+            assert late.is_quiet()
+            clients.pop().close()
+            equal(late.response().status, 200)
+
+
+def test_churn():
+    """5,000 short connections leave no descriptor behind"""
+    with Origin("--body", "10") as origin, Gateway(origin) as gateway:
+        with Client(gateway.address) as client:
+            client.ask(get())
+        before = until(lambda: gateway.counters()["clients"] == 1 and gateway.descriptors(), "it is quiet")
+
+        def churn(count):
+            for i in range(count):
+                with Client(gateway.address) as client:
+                    if i % 10 == 0:
+                        client.send(get())
+                        client.reset()
+                    elif i % 10 != 1:
+                        equal(client.ask(request("POST", body=b"x") if i % 2 else get()).status, 200)
+
+        threads = [threading.Thread(target=churn, args=(1250,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        until(lambda: gateway.counters()["clients"] == 1, "all have gone")
+        seen = gateway.check_ledger()
+        until(lambda: gateway.descriptors() <= before + seen["idle"], "every descriptor is closed")
+
+
+rig.main(globals())
