@@ -2,6 +2,7 @@
 
 #include "core/connection.hpp"
 
+#include <algorithm>
 #include <new>
 
 namespace weir::inline WEIR_KERNEL {
@@ -147,6 +148,8 @@ void connection::begin_linger(end_cause cause) noexcept {
     flags_ |= conn_flag::lingering;
     cb_ = &linger_cb;
     owner_ = nullptr;
+    hook_.unlink();
+    home_->lingering_.push_back(*this);
     if (!is(conn_flag::send_ended)) shutdown_send();
     arm(loop().now() + home_->options_.linger,
         [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
@@ -186,11 +189,11 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
 }
 
 conntab::~conntab() {
+    while (connection* conn = lingering_.front())
+        conn->finish(close_intent::after_fin, end_cause::none);
     while (connection* conn = live_.front()) {
-        const bool has_cause = conn->is(conn_flag::lingering);
         conn->flags_ &= ~conn_flag::idle;
-        conn->finish(has_cause ? close_intent::after_fin : close_intent::silent,
-                     has_cause ? end_cause::none : end_cause::shutdown);
+        conn->finish(close_intent::silent, end_cause::shutdown);
     }
     while (connection* conn = dead_.pop_front())
         pool_->free(*conn);
@@ -201,10 +204,14 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     EXPECT(!pool_);
     EXPECT(options.connections_max > 0);
     options_ = options;
-    if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
+    const bool is_default = options_.blocks_max == 0;
+    if (is_default) options_.blocks_max = std::min(2 * options.connections_max, blocks_default_max);
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_ = std::make_unique<fixed_pool<connection>>(std::size_t{2} * options.connections_max);
     blocks_ = std::make_unique<block_pool>(options_.blocks_max);
+    // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
+    for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
+        blocks_ = std::make_unique<block_pool>(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
     const bool has_all = pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_;
     return has_all ? result<void>{} : failure{ENOMEM};
@@ -278,6 +285,10 @@ void conntab::no_shortage(void* owner) noexcept {
 }
 
 bool conntab::relieve() noexcept {
+    if (connection* conn = lingering_.front()) {
+        conn->finish(close_intent::after_fin, end_cause::none);
+        return true;
+    }
     for (auto& entry : reliefs_)
         if (entry.callback && entry.callback(entry.owner)) return true;
     return false;

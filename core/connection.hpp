@@ -134,6 +134,8 @@ class alignas(64) connection {
     end_cause failure() const noexcept;
     // The peer is known to have ended its side or the socket to be dead, received or not.
     bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
+    // Its socket is dead: an error was met or reported.
+    bool is_broken() const noexcept { return is(conn_flag::failed) || slot_->is(fd_state::err); }
     fd_slot& slot() const noexcept { return *slot_; }
     int fd() const noexcept { return slot_->fd; }
     conntab& home() const noexcept { return *home_; }
@@ -191,7 +193,7 @@ static_assert(sizeof(connection) <= 128, "two cache lines");
 
 struct conntab_options {
     std::uint32_t connections_max = 1024;
-    std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection
+    std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
     duration linger = seconds{2};               // a graceful close waits no longer,
     std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more
 };
@@ -226,8 +228,8 @@ class conntab {
     char* scratch() noexcept { return scratch_.get(); }
     block_pool& blocks() noexcept { return *blocks_; }
 
-    // Descriptors or connections are short: asks whoever registered (an idle_pool) to close one that nobody uses.
-    // True: one was closed.
+    // Descriptors or connections are short: closes the one that has lingered for the longest, or else asks whoever
+    // registered (an idle_pool) to close one that nobody uses. True: one was closed.
     using relief = bool (*)(void* owner) noexcept;
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
@@ -240,13 +242,14 @@ class conntab {
     std::uint32_t connections_max() const noexcept { return options_.connections_max; }
     bool full() const noexcept { return live_count_ >= options_.connections_max || pool_->full(); }
 
-    // For ledgers and shutdown: the live connections, in the order they were opened.
+    // For ledgers and shutdown: those that have a user, in the order they were opened. Lingering ones have none.
     connection* first() noexcept { return live_.front(); }
     connection* after(connection& conn) noexcept { return live_.after(conn); }
 
   private:
     friend class connection;
     static constexpr std::size_t relief_max = 4;
+    static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
 
     void bury(connection& conn) noexcept;
     static void free_dead(retired& r) noexcept;
@@ -256,7 +259,7 @@ class conntab {
     std::unique_ptr<fixed_pool<connection>> pool_;
     std::unique_ptr<block_pool> blocks_;
     std::unique_ptr<char[]> scratch_;
-    list<&connection::hook_> live_, dead_;
+    list<&connection::hook_> live_, lingering_, dead_;
     retired retired_;
     std::uint32_t live_count_ = 0;
     std::array<std::uint64_t, 3> opened_{};

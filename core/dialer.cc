@@ -6,10 +6,6 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-bool is_shortage(int error) noexcept {
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
-}
-
 void connect_timed_out(timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); }
 
 } // namespace

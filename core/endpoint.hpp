@@ -44,8 +44,8 @@ class endpoint {
 
   private:
     union {
-        sockaddr_un
-            local; // first because it is the longest: {} zeroes the first, and a path ends with one of its zeroes
+        // First because it is the longest: {} zeroes the first member, and a path ends with one of its zeroes.
+        sockaddr_un local;
         sockaddr any;
         sockaddr_in v4;
         sockaddr_in6 v6;

@@ -71,6 +71,8 @@ void fdtab::report(std::uint64_t data, std::uint32_t events) noexcept {
     fd_state seen{};
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) seen |= fd_state::recv_ready;
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) seen |= fd_state::send_ready;
+    // A recv stops short at the mark of urgent data, tcp(7), with more behind it.
+    if (events & EPOLLPRI) seen |= fd_state::recv_ready | fd_state::unsure;
     if (events & EPOLLRDHUP) seen |= fd_state::rdhup;
     if (events & EPOLLHUP) seen |= fd_state::hup;
     if (events & EPOLLERR) seen |= fd_state::err;

@@ -51,7 +51,7 @@ enum class fd_state : std::uint32_t {
     connecting = 1 << 10,  // a HUP without ERR means nothing yet and is not latched
     awaits_send = 1 << 11, // epoll was asked for EPOLLOUT
     shared = 1 << 12,      // the description is known to another descriptor or process: DEL before close
-    unsure = 1 << 13,      // HUP or RDHUP was seen while connecting: only EAGAIN proves that there is nothing to recv
+    unsure = 1 << 13,      // a short read proves nothing, only EAGAIN does: an end seen while connecting, urgent data
 };
 template <>
 inline constexpr bool enable_flags<fd_state> = true;

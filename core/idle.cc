@@ -35,7 +35,7 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
 verdict idle_pool::idle_wake(connection& conn) noexcept {
     if (!conn.ended()) return verdict::keep;
     entry& e = conn.owner_as<entry>();
-    const bool failed = conn.is(conn_flag::failed) || conn.slot().is(fd_state::err);
+    const bool failed = conn.is_broken();
     if (!failed) {
         const duration age = conn.loop().now() - e.parked_at;
         if (age < e.in.closed_at_age) e.in.closed_at_age = age;
@@ -83,7 +83,7 @@ verdict idle_pool::park(connection& conn, key k, at_rest state, const park_optio
     EXPECT(conn.is(conn_flag::connected));
     EXPECT(!conn.is(conn_flag::send_ended | conn_flag::lingering));
     if (conn.ended()) {
-        const bool failed = conn.is(conn_flag::failed) || conn.slot().is(fd_state::err);
+        const bool failed = conn.is_broken();
         return conn.close(close_intent::silent, failed ? end_cause::idle_peer_failed : end_cause::idle_peer_closed);
     }
     if (is_worn(conn)) return conn.close(close_intent::silent, end_cause::idle_worn);
@@ -139,7 +139,14 @@ void idle_pool::dismiss(entry& e) noexcept {
     entries_.free(e);
 }
 
+// It lived longer than another did: what was learned from that one no longer holds.
+void idle_pool::note_survival(entry& e) noexcept {
+    const duration age = conns_.loop().now() - e.parked_at;
+    if (age > e.in.closed_at_age) e.in.closed_at_age = age;
+}
+
 verdict idle_pool::kill(entry& e, end_cause cause) noexcept {
+    if (cause != end_cause::idle_peer_closed && cause != end_cause::idle_peer_failed) note_survival(e);
     connection& conn = e.conn;
     idle_owner* owner = e.owner;
     dismiss(e);
@@ -150,9 +157,7 @@ verdict idle_pool::kill(entry& e, end_cause cause) noexcept {
 
 connection& idle_pool::hand_out(entry& e, const data_cb& table, void* owner) noexcept {
     connection& conn = e.conn;
-    const duration age = conns_.loop().now() - e.parked_at;
-    // It lived longer than another did: what was learned from that one no longer holds.
-    if (age > e.in.closed_at_age) e.in.closed_at_age = age;
+    note_survival(e);
     dismiss(e);
     conn.attach(table, owner);
     taken_count_++;
@@ -222,8 +227,8 @@ bool idle_pool::kill_oldest(end_cause cause) noexcept {
 }
 
 void idle_pool::flush() noexcept {
-    while (kill_oldest(end_cause::idle_flushed))
-        ;
+    for (std::uint32_t left = idle_count_; left > 0; left--) // an owner that is told may park another
+        kill_oldest(end_cause::idle_flushed);
 }
 
 void idle_pool::flush(key k) noexcept {

@@ -152,6 +152,7 @@ class idle_pool {
     void make_room(bucket& in) noexcept;
     void admit(connection& conn, bucket& in, const park_options& how) noexcept;
     void dismiss(entry& e) noexcept;
+    void note_survival(entry& e) noexcept;
     connection& hand_out(entry& e, const data_cb& table, void* owner) noexcept;
     verdict kill(entry& e, end_cause cause) noexcept;
 

@@ -8,10 +8,17 @@ result<void> listener::open(const ctrl& family, const endpoint& at, const listen
                             void* owner) noexcept {
     auto fd = family.listen(at, options.socket);
     if (!fd) return failure{fd.error()};
-    return adopt(std::move(fd).value(), family, options, callback, owner);
+    return start(std::move(fd).value(), family, options, callback, owner);
 }
 
 result<void> listener::adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
+                             void* owner) noexcept {
+    auto r = start(std::move(fd), family, options, callback, owner);
+    if (r) slot_->state |= fd_state::shared; // whoever handed it over may still hold it
+    return r;
+}
+
+result<void> listener::start(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                              void* owner) noexcept {
     EXPECT(!slot_);
     EXPECT(callback != nullptr);
@@ -38,6 +45,15 @@ void listener::close() noexcept {
     pause_timer_.cancel();
     if (slot_) conns_.loop().close(*slot_);
     slot_ = nullptr;
+}
+
+void listener::accept_rest(std::uint32_t connections_max) noexcept {
+    if (!slot_) return;
+    const std::uint32_t generation = slot_->generation;
+    for (fd_slot& slot = *slot_; connections_max > 0 && slot.generation == generation; connections_max--) {
+        const outcome o = accept_one();
+        if (o == outcome::drained || o == outcome::short_of_room) return;
+    }
 }
 
 void listener::pause() noexcept {
@@ -83,9 +99,9 @@ listener::outcome listener::accept_one() noexcept {
     if (fd == -EAGAIN) return outcome::drained;
     if (fd < 0) {
         failed_count_++;
-        EXPECT(fd != -EBADF && fd != -EINVAL && fd != -ENOTSOCK && fd != -EFAULT);
-        const bool is_shortage = fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS;
-        return is_shortage ? outcome::short_of_room : outcome::passed;
+        EXPECT(fd != -EBADF && fd != -ENOTSOCK && fd != -EFAULT);
+        // EINVAL: another holder of the descriptor has shut it down, and may make it listen again.
+        return is_shortage(-fd) || fd == -EINVAL ? outcome::short_of_room : outcome::passed;
     }
     accepted_count_++;
     auto conn = conns_.adopt(unique_fd{fd}, *family_, *options_.transport, {.origin = conn_origin::accepted});

@@ -45,6 +45,9 @@ class listener {
     bool is_open() const noexcept { return slot_ != nullptr; }
     endpoint local() const noexcept { return local_; }
 
+    // Before close(): takes what the kernel has accepted already, at most so many.
+    void accept_rest(std::uint32_t connections_max) noexcept;
+
     // For users with limits of their own: nothing is accepted between the two. They do not nest.
     void pause() noexcept;
     void resume() noexcept;
@@ -56,6 +59,8 @@ class listener {
   private:
     enum class outcome : std::uint8_t { accepted, passed, drained, short_of_room };
 
+    result<void> start(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
+                       void* owner) noexcept;
     static void ready(fd_slot& slot) noexcept;
     static void pause_over(timer& t, time_point now) noexcept;
     outcome accept_one() noexcept;

@@ -84,7 +84,7 @@ int event_loop::timeout_ms(duration sleep_max) noexcept {
     if (fds_.has_runnable() || !mailbox_.empty() || deferred_count_ > 0 || clock_->is_fake) return 0;
     const time_point first = timers_.next();
     duration sleep = std::min(sleep_max, sleep_limit);
-    if (first != never) sleep = std::min(sleep, first - now_);
+    if (first != never) sleep = std::min(sleep, first - clock_->now(*clock_)); // the turn took its time, too
     if (sleep <= duration{}) return 0;
     return static_cast<int>((sleep + milliseconds{1} - duration{1}) / milliseconds{1}); // up: never early
 }

@@ -7,7 +7,7 @@
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
-constexpr std::uint32_t recv_events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+constexpr std::uint32_t recv_events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 } // namespace
 
 result<void> poller::open(fdtab& table, std::uint32_t events_max) noexcept {

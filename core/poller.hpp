@@ -4,7 +4,7 @@
 // Edge-triggered, one EPOLL_CTL_ADD in a descriptor's life. No handler runs in here: a batch is collected whole,
 // then the loop runs what became runnable, so a handler may close anything.
 //
-//     ADD  accepted or adopted: IN RDHUP ET       connecting: IN OUT RDHUP ET
+//     ADD  accepted or adopted: IN PRI RDHUP ET   connecting: IN PRI OUT RDHUP ET
 //     MOD  once, when an accepted socket's send first meets EAGAIN: OUT joins. epoll looks again at that moment,
 //          so room that came between the EAGAIN and the MOD is reported, epoll_ctl(2).
 //     DEL  only for descriptors marked shared, right before close(): epoll forgets the description, not the number,

@@ -15,7 +15,9 @@ const data_cb relay_pool::pair_cb{.name = "relay", .recv = on_recv, .send = on_s
 relay_pool::relay_pool(conntab& conns, const relay_options& options) noexcept
     : conns_(conns), options_(options), pairs_(options.pairs_max) {}
 
-relay_pool::~relay_pool() {
+relay_pool::~relay_pool() { abort_all(); }
+
+void relay_pool::abort_all() noexcept {
     while (pair* p = live_.front())
         end(*p, close_intent::abort, end_cause::shutdown, end_cause::shutdown);
 }
@@ -51,7 +53,7 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     pair* p = make_pair(client);
     if (!p) return client.close(close_intent::abort, end_cause::no_room);
     client.attach(pair_cb, p);
-    client.stop_recv();
+    if (client.is(conn_flag::connected)) client.stop_recv(); // otherwise its handshake goes on
     auto server = weir::dial(conns_, family, to, {.timeout = options_.connect_timeout}, pair_cb, p);
     if (!server) return end(*p, close_intent::abort, end_cause::connect_failed, end_cause::connect_failed);
     p->ends[1] = server.value();
@@ -63,8 +65,12 @@ void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
     conns_.loop().arm(p.deadline, p.last_byte + options_.idle_timeout);
     for (std::size_t i = 0; i < 2; i++) {
-        if (p.pending[i].empty()) p.ends[1 - i]->want_recv();
-        else p.ends[i]->want_send();
+        if (p.pending[i].empty()) {
+            p.ends[1 - i]->want_recv();
+        } else {
+            p.ends[i]->want_send();
+            p.ends[1 - i]->stop_recv(); // what is pending goes first
+        }
     }
 }
 
@@ -124,8 +130,8 @@ verdict relay_pool::carry_fin(pair& p, std::size_t to) noexcept {
 
 verdict relay_pool::on_wake(connection& conn) noexcept {
     pair& p = conn.owner_as<pair>();
-    if (conn.is(conn_flag::failed) || conn.slot().is(fd_state::err)) return p.home.abort(p, conn);
-    const bool is_established = p.ends[1] && p.ends[1]->is(conn_flag::connected);
+    if (conn.is_broken()) return p.home.abort(p, conn);
+    const bool is_established = p.ends[1] && p.ends[0]->is(conn_flag::connected) && p.ends[1]->is(conn_flag::connected);
     if (is_established && !p.deadline.armed()) p.home.set_up(p);
     return verdict::keep;
 }
@@ -157,6 +163,7 @@ verdict relay_pool::end(pair& p, close_intent intent, end_cause cause, end_cause
     pairs_.free(p);
     ends[0]->close(intent, cause);
     if (ends[1]) ends[1]->close(intent, other_cause);
+    if (options_.ended) options_.ended(options_.owner);
     return verdict::gone;
 }
 

@@ -20,8 +20,10 @@ namespace weir::inline WEIR_KERNEL {
 struct relay_options {
     std::uint32_t pairs_max = 512;
     duration connect_timeout = seconds{5};
-    duration fin_timeout = seconds{30};   // without a byte once an end was carried across
-    duration idle_timeout = seconds{300}; // without a byte either way
+    duration fin_timeout = seconds{30};            // without a byte once an end was carried across
+    duration idle_timeout = seconds{300};          // without a byte either way
+    void (*ended)(void* owner) noexcept = nullptr; // a pair is no more; null: nobody wants to know
+    void* owner = nullptr;
 };
 
 class relay_pool {
@@ -42,6 +44,7 @@ class relay_pool {
     // closed at once.
     verdict dial(connection& client, const ctrl& family, const endpoint& to) noexcept;
 
+    void abort_all() noexcept;
     std::size_t pair_count() const noexcept { return pairs_.used(); }
     std::uint64_t bytes_count() const noexcept { return bytes_; } // carried so far, both ways
 

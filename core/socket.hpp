@@ -10,6 +10,11 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+// Errors that say what this process or machine is short of, and that may pass.
+constexpr bool is_shortage(int error) noexcept {
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
 struct listen_options {
     int backlog_count = 4096; // the kernel caps it at net.core.somaxconn, listen(2)
     bool reuse_port = false;  // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)

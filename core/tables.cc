@@ -8,7 +8,7 @@ namespace {
 
 constexpr int reads_per_turn = 4;
 
-bool is_dead(const connection& conn) noexcept { return conn.is(conn_flag::failed) || conn.slot().is(fd_state::err); }
+bool is_dead(const connection& conn) noexcept { return conn.is_broken(); }
 
 verdict discard_recv(connection& conn) noexcept {
     for (int reads = 0; reads < reads_per_turn; reads++) {

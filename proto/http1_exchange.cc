@@ -72,7 +72,9 @@ verdict http1_exchange::refuse(int status, const char* why) noexcept {
     char text[160];
     const int n = std::snprintf(text, sizeof text, "%d %s: %s\n", status, reason_of(status).data(), why);
     EXPECT(n > 0 && n < static_cast<int>(sizeof text));
-    return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
+    return answer({.status = status,
+                   .body = {text, static_cast<std::size_t>(n)},
+                   .allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"});
 }
 
 verdict http1_exchange::fail(int status, const char* why) noexcept {

@@ -171,6 +171,7 @@ class http1_exchange {
     verdict truncated(const char* why, end_cause of_living = end_cause::protocol) noexcept;
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
     bool may_repeat_at_all() const noexcept { return reused_ && keeping_ && !repeated_; }
+    bool is_unseen() const noexcept;
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
 
@@ -205,6 +206,7 @@ class http1_exchange {
     bool close_said_ = false;                     // our response had Connection: close
     bool keep_alive_said_ = false;
     bool wants_upgrade_ = false;
+    bool binds_user_ = false;        // request or response authenticate the server's connection
     bool has_backlog_ = false;       // from_client_ holds bytes of this request that were not looked at
     bool connecting_ = false;        // server_ was dialed and has not answered
     bool request_chunked_ = false;   // how the body goes to the server
@@ -251,7 +253,7 @@ struct http1_exchanges {
 
     // The client's connection is nobody's for now: it waits for its next request.
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet) noexcept = nullptr;
-    // One client connection is no more (or no longer HTTP).
+    // One client connection is no more; that of a tunnel is counted by the relay_pool's `ended`.
     void (*client_gone)(void* gateway) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause.
     void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;

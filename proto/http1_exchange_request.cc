@@ -81,6 +81,7 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
     client_keep_alive_ = head_.keep_alive();
     client_asked_keep_alive_ = head_.keep_alive_requested();
     wants_upgrade_ = head_.has_upgrade();
+    binds_user_ = head_.binds_user();
     const http1_body_kind kind = head_.body_kind();
     if (method_ == http1_method::connect) return refuse(501, "this is no forward proxy");
     if (method_ == http1_method::trace) return refuse(405, "TRACE is not forwarded");
@@ -250,7 +251,7 @@ verdict http1_exchange::acquire() noexcept {
             return verdict::keep;
         }
         const int error = dialed.error();
-        if (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS) {
+        if (is_shortage(error) || error == EADDRNOTAVAIL) { // ours, not the server's
             room_.counters.shed++;
             return fail(503, std::strerror(error));
         }
@@ -289,7 +290,7 @@ void http1_exchange::assign(connection& server, bool is_reused) noexcept {
 }
 
 verdict http1_exchange::flush_to_server() noexcept {
-    if (!server_is_ready()) return verdict::keep;
+    if (!server_is_ready() || server_->is(conn_flag::failed)) return verdict::keep;
     while (unsent() > 0) {
         const io_result r = server_->send(to_server_.bytes().substr(sent_bytes_));
         sent_bytes_ += static_cast<std::uint32_t>(r.bytes);

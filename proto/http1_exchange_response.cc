@@ -64,9 +64,10 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return verdict::keep;
     case http1_head::progress::done: break;
     }
-    // A server's parting word on an idle connection, which the request has crossed: it did not get one, and says that it
-    // may be sent again on another connection. RFC 9110 section 15.5.9.
-    if (head_.status() == 408 && may_repeat_at_all()) {
+    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another one,
+    // RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
+    if (head_.status() == 408 && interim_count_ == 0 && may_repeat_at_all() &&
+        (is_idempotent(method_) || is_unseen())) {
         used = bytes;
         return repeat_request();
     }
@@ -130,6 +131,7 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
                                                 : http1_persistence::unsaid;
     write_next_head(out, framing, persistence);
 
+    server_facts_.user_bound = binds_user_ || head_.binds_user();
     server_facts_.framing = kind;
     server_facts_.version = head_.version();
     server_facts_.close_asked = head_.close_requested();
@@ -216,9 +218,7 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     room_.counters.tunnels++;
     upstream_->active_count--;
     server_ = nullptr;
-    http1_exchanges& room = room_;
-    room.pool.free(*this);
-    room.client_gone(room.gateway);
+    room_.pool.free(*this);
     return verdict::gone;
 }
 
@@ -238,7 +238,7 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
         x.flush_to_server();
         return is.answer();
     }
-    if (!server.is(conn_flag::failed) && !server.slot().is(fd_state::err)) return verdict::keep;
+    if (!server.is_broken()) return verdict::keep;
     if (x.awaiting_proof_) {
         x.server_ended(io::failed);
     } else if (x.to_client_.empty()) {
@@ -250,7 +250,7 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
 }
 
 verdict http1_exchange::server_ended(io how) noexcept {
-    const bool is_broken = how == io::failed || server_->is(conn_flag::failed) || server_->slot().is(fd_state::err);
+    const bool is_broken = how == io::failed || server_->is_broken();
     if (response_ == response_state::body) {
         if (is_broken || response_body_.finish() == http1_body::finish_result::truncated)
             return truncated(is_broken ? "the response was cut off by an error" : "the response was cut off");
@@ -275,6 +275,7 @@ verdict http1_exchange::server_ended(io how) noexcept {
 // abort where nothing else would tell.
 verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept {
     room_.counters.truncated++;
+    if (room_.access) log_access();
     report(status_, why);
     drop_server(close_intent::silent, server_->ended() ? server_->failure() : of_living);
     const bool shows = client_framing_ != http1_body_kind::until_close;
@@ -292,13 +293,18 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!may_repeat_at_all()) return repeatable::no;
     if (is_idempotent(method_) || sent_bytes_ == 0) return repeatable::yes;
-    if (acked_before_ < 0 || sys::bytes_acked(server_->fd()) != acked_before_) return repeatable::no;
+    if (!is_unseen()) return repeatable::no;
     const int error = server_->error() ? server_->error() : sys::socket_error(server_->fd());
     if (error == EPIPE) {
         room_.counters.repeated_by_proof++;
         return repeatable::yes;
     }
     return error == 0 && how == io::closed ? repeatable::not_known_yet : repeatable::no;
+}
+
+// The server's kernel has not acknowledged a byte of this request.
+bool http1_exchange::is_unseen() const noexcept {
+    return acked_before_ >= 0 && sys::bytes_acked(server_->fd()) == acked_before_;
 }
 
 verdict http1_exchange::repeat_request() noexcept {
@@ -337,8 +343,7 @@ verdict http1_exchange::client_send(connection& client) noexcept {
 
 verdict http1_exchange::client_wake(connection& client) noexcept {
     const still_there is{client};
-    if (client.is(conn_flag::failed) || client.slot().is(fd_state::err))
-        client.owner_as<http1_exchange>().abandon(end_cause::peer_failed);
+    if (client.is_broken()) client.owner_as<http1_exchange>().abandon(end_cause::peer_failed);
     return is.answer();
 }
 

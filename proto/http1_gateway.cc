@@ -8,20 +8,22 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 constexpr duration drain_grain = milliseconds{10};
-}
+constexpr std::uint32_t accept_rest_max = 4096;
+} // namespace
 
 const data_cb http1_gateway::waiting_cb{
     .name = "http1-waiting", .recv = waiting_recv, .send = keep_on, .wake = waiting_wake};
 
 http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept
     : conns_(conns), options_(options), idle_(conns, options.idle),
-      tunnels_(std::in_place, conns,
-               relay_options{.pairs_max = options.tunnels_max,
-                             .fin_timeout = options.fin_timeout,
-                             .idle_timeout = options.tunnel_idle_timeout}),
+      tunnels_(conns, {.pairs_max = options.tunnels_max,
+                       .fin_timeout = options.fin_timeout,
+                       .idle_timeout = options.tunnel_idle_timeout,
+                       .ended = client_gone,
+                       .owner = this}),
       upstreams_(options.how), exchanges_{.conns = conns,
                                           .idle = idle_,
-                                          .tunnels = *tunnels_,
+                                          .tunnels = tunnels_,
                                           .upstreams = upstreams_,
                                           .options = options.http,
                                           .client_waits = client_waits,
@@ -41,11 +43,13 @@ http1_gateway::~http1_gateway() {
 
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    if (exchanges_.pool.capacity() == 0) return failure{ENOMEM};
     return door_.port.open(*at.family, at.at, options, accepted, &door_);
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    if (exchanges_.pool.capacity() == 0) return failure{ENOMEM};
     return door_.port.adopt(std::move(inherited), family, options, accepted, &door_);
 }
 
@@ -84,8 +88,12 @@ void http1_gateway::accepted(void* at, connection& client, const endpoint&) noex
     self.clients_total_++;
     if (self.clients_count_ >= self.options_.clients_max) self.door_.port.pause();
     client.attach(waiting_cb, &d);
-    client.arm(self.conns_.loop().now() + self.options_.http.header_timeout, waiting_fired);
-    client.want_recv();
+    self.await_request(client);
+}
+
+void http1_gateway::await_request(connection& client) noexcept {
+    client.arm(conns_.loop().now() + options_.http.header_timeout, waiting_fired);
+    if (client.is(conn_flag::connected)) client.want_recv();
 }
 
 void http1_gateway::client_waits(void* self, connection& client, const http1_applet* applet) noexcept {
@@ -109,7 +117,11 @@ verdict http1_gateway::waiting_recv(connection& client) noexcept {
 }
 
 verdict http1_gateway::waiting_wake(connection& client) noexcept {
-    if (!client.is(conn_flag::failed) && !client.slot().is(fd_state::err)) return verdict::keep; // recv finds a FIN
+    if (!client.is_broken()) {
+        // A FIN is recv's to find. Nothing is wanted yet when its transport's handshake is just through.
+        if (!client.slot().is(fd_state::recv_active)) client.owner_as<door>().home.await_request(client);
+        return verdict::keep;
+    }
     client_gone(&client.owner_as<door>().home);
     return client.close(close_intent::silent, end_cause::peer_failed);
 }
@@ -132,17 +144,18 @@ void http1_gateway::drain(duration limit, drained done, void* owner) noexcept {
     exchanges_.draining = true;
     drained_ = done;
     drained_owner_ = owner;
-    door_.port.close();
-    admin_door_.port.close();
     idle_.flush();
     close_waiting();
+    door_.port.accept_rest(accept_rest_max); // they would be reset; now they have until `limit` to ask
+    door_.port.close();
+    admin_door_.port.close();
     drain_until_ = conns_.loop().now() + limit;
     conns_.loop().arm_in(drain_timer_, drain_grain);
 }
 
 void http1_gateway::drain_tick(timer& t, time_point now) noexcept {
     http1_gateway& self = container_of<&http1_gateway::drain_timer_>(t);
-    const bool is_quiet = self.clients_count_ == 0 && self.tunnels_->pair_count() == 0 && self.conns_.live_count() == 0;
+    const bool is_quiet = self.clients_count_ == 0 && self.conns_.live_count() == 0;
     if (!is_quiet && now < self.drain_until_) {
         self.conns_.loop().arm_in(t, drain_grain);
         return;
@@ -172,7 +185,7 @@ void http1_gateway::abort_all() noexcept {
         if (is_ours) conn->owner_as<http1_exchange>().abort(end_cause::shutdown);
         conn = is_ours ? conns_.first() : conns_.after(*conn);
     }
-    tunnels_.reset(); // no exchange is left that could make another
+    tunnels_.abort_all(); // no exchange is left that could make another
 }
 
 // --- the admin page
@@ -180,7 +193,7 @@ void http1_gateway::abort_all() noexcept {
 http1_answer http1_gateway::answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept {
     http1_gateway& g = *static_cast<http1_gateway*>(self);
     const bool is_get = request.method() == http1_method::get || request.method() == http1_method::head;
-    if (!is_get) return {.status = 405, .body = "GET it.\n"};
+    if (!is_get) return {.status = 405, .body = "GET it.\n", .allow = "GET, HEAD"};
     if (request.path() != "/counters") return {.status = 404, .body = "There is /counters.\n"};
     const std::size_t n = g.write_counters(room);
     return {.status = 200, .content_type = "application/json", .body = {room.data(), n}};

@@ -11,7 +11,6 @@
 // Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: when made.
 
 #include <cstdint>
-#include <optional>
 #include <span>
 
 #include "core/listener.hpp"
@@ -23,7 +22,7 @@ struct http1_gateway_options {
     http1_options http{};
     idle_options idle{};
     balance how = balance::round_robin;
-    std::uint32_t clients_max = 1024; // at the limit nothing is accepted until one goes
+    std::uint32_t clients_max = 1024; // tunnels count as clients; at the limit nothing is accepted until one goes
     std::uint32_t tunnels_max = 256;
     duration tunnel_idle_timeout = seconds{300};
     duration fin_timeout = seconds{30};
@@ -31,7 +30,7 @@ struct http1_gateway_options {
 
 class http1_gateway {
   public:
-    // `conns` has room for two connections per client.
+    // `conns` has room for two connections per client, and is used by nobody else.
     http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept;
     http1_gateway(const http1_gateway&) = delete;
     http1_gateway& operator=(const http1_gateway&) = delete;
@@ -40,7 +39,7 @@ class http1_gateway {
     // Before the first request; at least one, at most http1_upstreams::capacity.
     void add_upstream(const address& where) noexcept { upstreams_.add(where, idle_); }
 
-    // Once each. Errors as listener::open().
+    // Once each. Errors as listener::open(); ENOMEM: no room for clients_max exchanges.
     result<void> listen(const address& at, const listener_options& options) noexcept;
     result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
     // GET /counters answers with JSON, everything else with 404.
@@ -49,7 +48,7 @@ class http1_gateway {
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
     void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503 or 504 with its cause
-    void on_access(line_sink sink, void* owner) noexcept;  // each request, when it is over
+    void on_access(line_sink sink, void* owner) noexcept;  // each request, when its answer is sent or cut off
 
     // Stops listening, closes what is idle, lets what runs finish, then calls `done` once; after `limit` whatever still
     // runs is closed.
@@ -85,13 +84,14 @@ class http1_gateway {
     static void access(void* self, std::string_view line) noexcept;
     static http1_answer answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept;
     static void drain_tick(timer& t, time_point now) noexcept;
+    void await_request(connection& client) noexcept;
     void close_waiting() noexcept;
     void abort_all() noexcept;
 
     conntab& conns_;
     http1_gateway_options options_;
     idle_pool idle_;
-    std::optional<relay_pool> tunnels_; // none any more once all was aborted
+    relay_pool tunnels_;
     http1_upstreams upstreams_;
     http1_exchanges exchanges_;
     http1_applet admin_;

@@ -27,6 +27,7 @@ http1_name name_id(const char* at, std::size_t size) noexcept {
     case 10: return same(at, "connection") ? connection : when("keep-alive", keep_alive);
     case 11: return when("retry-after", retry_after);
     case 12: return when("max-forwards", max_forwards);
+    case 13: return when("authorization", authorization);
     case 14: return when("content-length", content_length);
     case 15: return same(at, "x-forwarded-for") ? x_forwarded_for : when("idempotency-key", idempotency_key);
     case 16:
@@ -335,6 +336,17 @@ void http1_head::mark_nominated() noexcept {
             }
         } while (options.data() != nullptr);
     }
+}
+
+bool http1_head::binds_user() const noexcept {
+    if (!has(http1_name::authorization) && !has(http1_name::www_authenticate)) return false;
+    for (std::size_t i = 0; i < field_count(); ++i) {
+        const http1_field f = field(i);
+        if (f.id != http1_name::authorization && f.id != http1_name::www_authenticate) continue;
+        const std::string_view scheme = f.value.substr(0, std::min(f.value.find(' '), f.value.size()));
+        if (equal(scheme, "ntlm") || equal(scheme, "negotiate")) return true;
+    }
+    return false;
 }
 
 bool is_token_byte(char byte) noexcept { return is(is_token, byte); }

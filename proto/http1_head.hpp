@@ -61,6 +61,7 @@ enum class http1_name : std::uint8_t {
     max_forwards,
     retry_after,
     idempotency_key,
+    authorization,
     www_authenticate
 };
 
@@ -237,6 +238,9 @@ class http1_head {
         return !close_requested() && (state_.version == http1_version::v1_1 || keep_alive_requested());
     }
     bool close_requested() const noexcept { return has(fact::close); }
+    // An Authorization or WWW-Authenticate of a scheme that authenticates the connection instead of the request (NTLM,
+    // Negotiate): it belongs to one user from then on.
+    bool binds_user() const noexcept;
     bool keep_alive_requested() const noexcept { return has(fact::keep_alive); }
     // Seconds in "Keep-Alive: timeout=N"; 0 = not given. At most 10^9.
     std::uint32_t keep_alive_timeout_s() const noexcept { return state_.keep_alive_timeout_s; }

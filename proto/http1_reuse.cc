@@ -1,3 +1,5 @@
+// http1_reuse: the two verdicts, each reason in its order.
+
 #include "proto/http1_reuse.hpp"
 
 #include <iterator>
@@ -14,6 +16,7 @@ http1_server_verdict server_verdict(const http1_server_facts& facts) noexcept {
     if (!facts.response_complete) return response_incomplete;
     if (facts.framing == http1_body_kind::until_close) return until_close;
     if (facts.surplus) return surplus;
+    if (facts.user_bound) return user_bound;
     if (facts.close_asked) return close_asked;
     if (facts.close_sent) return close_sent;
     if (facts.version == http1_version::v1_0 && !facts.keep_alive_asked) return version_1_0;
@@ -47,7 +50,7 @@ const char* to_string(http1_server_verdict verdict) noexcept {
     // clang-format off
     static constexpr const char* names[] = {
         "park", "switched", "failed", "peer_shut", "request_unwritten", "early_response", "response_incomplete",
-        "until_close", "surplus", "close_asked", "close_sent", "version_1_0", "draining", "uses_spent", "age_spent",
+        "until_close", "surplus", "user_bound", "close_asked", "close_sent", "version_1_0", "draining", "uses_spent", "age_spent",
     };
     // clang-format on
     static_assert(std::size(names) == static_cast<std::size_t>(http1_server_verdict::age_spent) + 1);

@@ -1,12 +1,11 @@
 #pragma once
 // http1_reuse: when an exchange is over, which of its two connections live on.
 //
-// Two pure functions from facts to one verdict each. The exchange collects the facts; nothing else in weir
-// decides this. A "no" names its first reason in the order of the enum, which is: what cannot be otherwise
-// (the connection is no longer HTTP, or dead), then what would poison the next exchange, then what the peers
-// asked for, then our own policy. So a counter per verdict tells the operator the cause that mattered, and a
-// policy never hides a fault. The facts default to those of a connection that must not live on: what the
-// caller forgets to say, closes.
+// Two pure functions from facts to one verdict each; the exchange collects the facts. A "no" names its first reason in the
+// order of the enum, which is: what cannot be otherwise (the connection is no longer HTTP, or dead), then what would
+// poison the next exchange, then what the peers asked for, then our own policy; so a policy never hides a fault. The facts
+// default to those of a connection that must not live on: what the caller forgets to say, closes. Age and uses are also
+// looked at by the idle pool, for every protocol.
 
 #include <cstdint>
 
@@ -23,7 +22,8 @@ struct http1_server_facts {
     bool request_written = false;   // head and body, to the last byte, accepted by its socket (R1)
     bool early_response = false;    // the final response's head came before request_written (R10, RFC 9112 section 9.5)
     bool response_complete = false; // read to the end that its own framing gives (R1)
-    bool surplus = false; // a byte after that end was read, or is waiting to be (R2, R8, RFC 9112 section 9.2)
+    bool surplus = false;    // a byte after that end was read, or is waiting to be (R2, R8, RFC 9112 section 9.2)
+    bool user_bound = false; // authenticated as one user, who is not the next client (R16): http1_head::binds_user()
     http1_body_kind framing = http1_body_kind::until_close; // of the response; none for HEAD, 204, 304
     http1_version version = http1_version::v1_0;            // of the response
     bool close_asked = false;                               // the response's Connection has close
@@ -44,6 +44,7 @@ enum class http1_server_verdict : std::uint8_t {
     response_incomplete,
     until_close,
     surplus,
+    user_bound,
     close_asked,
     close_sent,
     version_1_0,

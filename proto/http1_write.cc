@@ -85,7 +85,7 @@ std::size_t write_answer(char* to, std::size_t room, const http1_answer& answer,
     http1_writer out{to, room};
     out.put("HTTP/1.1 ").put_number(static_cast<std::uint64_t>(answer.status)).put(" ");
     out.put(reason_of(answer.status)).put("\r\n");
-    if (answer.status == 405) out.put("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"); // RFC 9110 15.5.6
+    if (answer.status == 405) out.put_field("Allow", answer.allow);
     if (answer.status == 503) out.put("Retry-After: 1\r\n");
     out.put_field("Content-Type", answer.content_type);
     out.put("Content-Length: ").put_number(answer.body.size()).put("\r\n");

@@ -64,6 +64,7 @@ struct http1_answer {
     int status = 200;
     std::string_view content_type = "text/plain";
     std::string_view body{};
+    std::string_view allow{}; // of a 405: RFC 9110 section 15.5.6
 };
 std::size_t write_answer(char* to, std::size_t room, const http1_answer& answer, bool is_head,
                          http1_persistence persistence) noexcept;

@@ -68,7 +68,7 @@ void parse(settings& set, int argc, char** argv) {
 
 // Two descriptors per client; 32 for everything else.
 void fit_to_descriptors(settings& set, std::uint32_t descriptors) {
-    constexpr std::uint32_t reserve = 32, clients_min = 16;
+    constexpr std::uint32_t reserve = 32, clients_min = 16, clients_default_max = 65'536;
     const std::uint32_t room = descriptors > reserve ? (descriptors - reserve) / 2 : 0;
     if (room < clients_min)
         tools::fail("%u descriptors are too few: raise the limit (ulimit -n) to at least 64", descriptors);
@@ -76,7 +76,7 @@ void fit_to_descriptors(settings& set, std::uint32_t descriptors) {
     if (clients_max > room)
         tools::fail("--max-connections %u needs %u descriptors, the limit is %u", clients_max,
                     2 * clients_max + reserve, descriptors);
-    if (clients_max == 0) clients_max = room;
+    if (clients_max == 0) clients_max = std::min(room, clients_default_max);
     set.gateway.idle.idle_max = std::min(set.gateway.idle.idle_max, room);
 }
 
@@ -161,6 +161,7 @@ int main(int argc, char** argv) {
     auto listening =
         at.fd >= 0 ? gateway.listen(unique_fd{at.fd}, tools::family_of(at), {}) : gateway.listen(at.at, {});
     if (!listening) tools::fail("cannot listen at %s: %s", at.text, std::strerror(listening.error()));
+    if (set.admin.fd >= 0) tools::options::wrong("--admin", "an address; an inherited descriptor is not taken here");
     if (set.admin.at.family) {
         if (auto r = gateway.listen_admin(set.admin.at); !r)
             tools::fail("cannot listen at %s: %s", set.admin.text, std::strerror(r.error()));

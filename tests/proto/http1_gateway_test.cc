@@ -9,6 +9,7 @@
 
 #include <linux/filter.h>
 
+#include "support/dies.hpp"
 #include "support/gateway_rig.hpp"
 
 namespace {
@@ -412,11 +413,17 @@ TEST_CASE("a 408 that crossed the request on its way is not its answer: the requ
         peer t = rig.server();
         rig.expect(t, request);
         CHECK(rig.counters().repeated == 1);
-        t.say(parting); // of a fresh connection it is the answer
-        rig.expect(rig.c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
-        CHECK(!rig.has_dialed());
+        t.say(ok("2"));
+        rig.expect(rig.c, ok("2"));
         CHECK(rig.at_rest());
     }
+    gateway_rig rig; // of a fresh connection it is the answer
+    peer c = rig.client();
+    c.say(get());
+    peer s = rig.server();
+    s.say(parting);
+    rig.expect(c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
+    CHECK(!rig.has_dialed());
 }
 
 TEST_CASE("a GET that the server read without answering is repeated once") {
@@ -708,20 +715,33 @@ TEST_CASE("round robin and least spread what is new") {
 TEST_CASE("a request that is over counts no more for least, however it ended") {
     gateway_rig rig{{.how = balance::least}, {.origins = {origin_state::listening, origin_state::listening}}};
     peer c = rig.client();
-    for (const char* how : {"closed", "bad", "parked"}) {
-        INFO(how);
-        for (const std::size_t at : {0u, 1u}) {
-            c.say(get());
-            peer s = rig.server(at);
-            rig.expect(s, get());
-            if (how == "closed"sv) s.say(ok("", "Connection: close\r\n"));
-            if (how == "bad"sv) s.say("nonsense\r\n\r\n");
-            if (how == "parked"sv) s.say(ok());
-            rig.expect_message(c);
-            s.close();
-            rig.settle();
-        }
+    const auto ask = [&](std::size_t origin, std::string_view response) {
+        c.say(get());
+        peer s = rig.server(origin);
+        rig.expect(s, get());
+        s.say(response);
+        rig.expect_message(c);
+        s.close();
+        rig.settle();
+    };
+    for (const std::string& response : {ok("", "Connection: close\r\n"), "nonsense\r\n\r\n"s, ok()}) {
+        INFO(response);
+        ask(0, response);
+        ask(1, ok());
     }
+    ask(0, ok()); // none is thought to be busy
+}
+
+TEST_CASE("a request is kept for repeating only until its response begins") {
+    acquainted rig;
+    rig.c.say(get("/2"));
+    rig.expect(rig.s, get("/2"));
+    CHECK(rig.conns.blocks().used() == 1);
+    rig.s.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1");
+    rig.settle();
+    CHECK(rig.conns.blocks().used() == 0);
+    rig.s.say("2");
+    rig.expect(rig.c, ok("12"));
 }
 
 TEST_CASE("a cause is told once, of the server that it was") {
@@ -759,6 +779,12 @@ TEST_CASE("at its limit of clients the gateway accepts nobody until one goes") {
     s.say(ok("c"));
     rig.expect(c, ok("c"));
     CHECK(rig.gateway->clients_count() == 2);
+}
+
+TEST_CASE("a gateway that allows larger heads than it can hold is a mistake") {
+    gateway_rig rig;
+    const auto limit = static_cast<std::uint32_t>(http1_exchange::head_bytes_max + 1);
+    CHECK(dies([&] { http1_gateway g(rig.conns, {.http = {.head = {.head_bytes_max = limit}}}); }, "head_bytes_max"));
 }
 
 TEST_CASE("without an exchange for it a request is a 503") {
@@ -930,6 +956,20 @@ TEST_CASE("a gateway may go with everything under way") {
         CHECK(p.ended());
     for (peer& p : servers)
         CHECK(p.ended());
+}
+
+TEST_CASE("a gateway may go while it drains") {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say(get());
+    peer s = rig.server();
+    drained_count done;
+    rig.gateway->drain(seconds{1}, drained_count::count, &done);
+    rig.turn();
+    rig.gateway.reset();
+    rig.pass(seconds{5});
+    CHECK(done.calls == 0);
+    rig.expect_end(c, ending::reset);
 }
 
 // --- what it tells

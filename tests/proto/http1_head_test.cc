@@ -367,6 +367,7 @@ TEST_CASE("every known field name is recognised in any case, and nothing that on
                                  "Max-Forwards",
                                  "Retry-After",
                                  "Idempotency-Key",
+                                 "Authorization",
                                  "WWW-Authenticate"};
     int expected = 0;
     for (std::string name : names) {

@@ -39,6 +39,7 @@ http1_server_facts server_facts(unsigned long number) {
             .early_response = d.flag(),
             .response_complete = d.flag(),
             .surplus = d.flag(),
+            .user_bound = d.flag(),
             .framing = static_cast<http1_body_kind>(d.take(4)),
             .version = static_cast<http1_version>(d.take(2)),
             .close_asked = d.flag(),
@@ -68,7 +69,7 @@ http1_client_facts client_facts(unsigned long number) {
             .uses_spent = d.flag()};
 }
 
-constexpr unsigned long server_count = (1UL << 13) * 4 * 2;
+constexpr unsigned long server_count = (1UL << 14) * 4 * 2;
 constexpr unsigned long client_count = (1UL << 13) * 4 * 2;
 
 http1_server_facts parkable() {
@@ -102,7 +103,7 @@ TEST_CASE("a server connection is parked exactly when every rule of the idle poo
         const http1_server_verdict verdict = server_verdict(f);
 
         const bool http = !f.switched && !f.failed && !f.peer_shut;
-        const bool over = f.request_written && f.response_complete && !f.early_response && !f.surplus;
+        const bool over = f.request_written && f.response_complete && !f.early_response && !f.surplus && !f.user_bound;
         const bool framed = f.framing != http1_body_kind::until_close;
         const bool agreed =
             !f.close_asked && !f.close_sent && (f.version == http1_version::v1_1 || f.keep_alive_asked);
@@ -110,7 +111,7 @@ TEST_CASE("a server connection is parked exactly when every rule of the idle poo
         const bool park = http && over && framed && agreed && policy;
         const unsigned reason = first_of(
             f.switched, f.failed, f.peer_shut, !f.request_written, f.early_response, !f.response_complete,
-            !framed, f.surplus, f.close_asked, f.close_sent,
+            !framed, f.surplus, f.user_bound, f.close_asked, f.close_sent,
             f.version == http1_version::v1_0 && !f.keep_alive_asked, f.draining, f.uses_spent, f.age_spent);
         if ((verdict == http1_server_verdict::park) != park) FAIL("facts number " << number);
         if (static_cast<unsigned>(verdict) != reason) FAIL("facts number " << number);
@@ -259,4 +260,33 @@ TEST_CASE("Keep-Alive gives the server's timeout, and nothing when it cannot be 
         const std::string bytes = std::string("HTTP/1.1 200 OK\r\nKeep-Alive: ") + c.value + "\r\n\r\n";
         CHECK(parsed(http1_kind::response, bytes).keep_alive_timeout_s() == c.seconds);
     }
+}
+
+TEST_CASE("a connection that authenticates one user is for nobody else") {
+    const struct {
+        http1_kind kind;
+        const char* field;
+        bool binds;
+    } cases[] = {{http1_kind::request, "Authorization: NTLM TlRMTVNTUAAB", true},
+                 {http1_kind::request, "authorization: negotiate YII", true},
+                 {http1_kind::request, "Authorization: Basic YTpi", false},
+                 {http1_kind::request, "Authorization: Bearer NTLM", false},
+                 {http1_kind::request, "X-Authorization: NTLM", false},
+                 {http1_kind::response, "WWW-Authenticate: NTLM", true},
+                 {http1_kind::response, "WWW-Authenticate: Basic realm=a\r\nWWW-Authenticate: Negotiate", true},
+                 {http1_kind::response, "WWW-Authenticate: Basic realm=NTLM", false}};
+    for (const auto& c : cases) {
+        CAPTURE(c.field);
+        const std::string start = c.kind == http1_kind::request ? "GET / HTTP/1.1\r\nHost: a\r\n" : "HTTP/1.1 401 x\r\n";
+        const std::string bytes = start + c.field + "\r\n\r\n";
+        CHECK(parsed(c.kind, bytes).binds_user() == c.binds);
+    }
+
+    http1_server_facts facts{.request_written = true,
+                             .response_complete = true,
+                             .framing = http1_body_kind::length,
+                             .version = http1_version::v1_1};
+    CHECK(server_verdict(facts) == http1_server_verdict::park);
+    facts.user_bound = true;
+    CHECK(server_verdict(facts) == http1_server_verdict::user_bound);
 }
