@@ -793,6 +793,23 @@ TEST_CASE("lingering ends at its deadline") {
     CHECK(who.calls.empty());
 }
 
+TEST_CASE("when connections are short the one that lingers for the longest gives its place up") {
+    rig r({.connections_max = 2});
+    pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair();
+    user who;
+    r.serve(std::move(first.b), who).close(close_intent::graceful, end_cause::done);
+    r.serve(std::move(second.b), who).close(close_intent::graceful, end_cause::protocol);
+    CHECK(r.conns.full());
+
+    CHECK(r.conns.relieve());
+
+    CHECK(r.ended(end_cause::done) == 1);
+    CHECK(r.ended(end_cause::protocol) == 0);
+    CHECK(r.conns.adopt(unique_fd{third.b.release()}, tcp).ok());
+    CHECK(r.conns.relieve());
+    CHECK_FALSE(r.conns.relieve());
+}
+
 TEST_CASE("lingering ends at a reset") {
     rig r;
     pair ends = tcp_pair();

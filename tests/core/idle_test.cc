@@ -1139,6 +1139,22 @@ TEST_CASE("a connection that outlived what was learned raises it") {
     CHECK(r.pool.safe_age(r.key) == seconds{8});
 }
 
+TEST_CASE("a connection that outlived what was learned raises it even if nobody ever took it") {
+    idle_rig r({.idle_max = 1, .age_max = seconds{100}});
+    connection& conn = r.parked();
+    r.pass(milliseconds{2});
+    r.peer().close();
+    REQUIRE(end_arrived(conn));
+    r.turn();
+    CHECK(r.pool.safe_age(r.key) < milliseconds{2});
+    r.parked();
+    r.pass(seconds{10});
+
+    r.pool.flush();
+
+    CHECK(r.pool.safe_age(r.key) == seconds{8});
+}
+
 TEST_CASE("a taker that needs a young connection gets none that is older") {
     idle_rig r({.age_max = seconds{100}});
     connection& old = r.parked();

@@ -376,6 +376,24 @@ TEST_CASE("a pause for want of room and one by the user do not end each other") 
     CHECK(f.conns.size() == 2);
 }
 
+TEST_CASE("a listener that another holder of its descriptor shuts down pauses, and goes on when it listens again") {
+    rig r;
+    front f(r);
+    auto inherited = support::listen_tcp();
+    descriptor other{::dup(inherited.fd.get())};
+    REQUIRE(f.door.adopt(unique_fd{inherited.fd.release()}, tcp, {.pause = milliseconds{100}}, front::accepted, &f).ok());
+
+    ::shutdown(other.get(), SHUT_RD);
+    CHECK(r.until([&] { return f.door.paused_count() == 1; }));
+    CHECK(r.sleeps());
+    REQUIRE(::listen(other.get(), 16) == 0);
+    f.clients.push_back(support::connect_tcp(local_endpoint(other.get()).value().port())); // a new one perhaps
+    for (int i = 0; i < 102; i++)
+        r.pass(milliseconds{1});
+
+    CHECK(f.conns.size() == 1);
+}
+
 TEST_CASE("a listener that is closed during a pause wakes up no more") {
     rig r({.connections_max = 1});
     front f(r);

@@ -631,4 +631,53 @@ TEST_CASE("a relay over a transport with hidden bytes carries them bit for bit")
     CHECK(down_same);
 }
 
+TEST_CASE("what was said early goes before what is received at the same time, and before the end") {
+    relay_rig r;
+    support::pair first = tcp_pair(), second = tcp_pair();
+    send_all(first.a.get(), " and late");
+    shut_write(first.a.get());
+    connection& a = r.serve(std::move(first.b), r.nobody);
+    connection& b = r.serve(std::move(second.b), r.nobody);
+    r.nobody.on_recv = [](connection&) { return verdict::keep; };
+    a.want_recv(); // as an exchange leaves it: ready, and wanted
+    CHECK(r.until([&] { return a.slot().is(fd_state::rdhup); }));
+
+    REQUIRE(r.pool.join(a, b, "early").ok());
+
+    CHECK(r.until([&] { return ready(second.a.get(), POLLRDHUP); }));
+    CHECK(recv_to_end(second.a.get()) == "early and late");
+}
+
+TEST_CASE("urgent data does not hold up what follows it") {
+    relay_rig r;
+    r.join();
+    send_all(r.client.get(), "abc");
+    REQUIRE(::send(r.client.get(), "!", 1, MSG_OOB) == 1);
+    send_all(r.client.get(), "def");
+
+    std::string got;
+    CHECK(r.until([&] {
+        pull(r.server, got);
+        return got.size() == 6;
+    }));
+
+    CHECK(got == "abcdef");
+    CHECK(r.sleeps());
+}
+
+TEST_CASE("the end of a pair is told once, with both connections closed") {
+    int told = 0;
+    relay_options options;
+    options.ended = [](void* at) noexcept { ++*static_cast<int*>(at); };
+    options.owner = &told;
+    relay_rig r(options);
+    r.join();
+    CHECK(told == 0);
+
+    reset(r.client);
+
+    CHECK(r.until([&] { return r.is_over(); }));
+    CHECK(told == 1);
+}
+
 } // namespace

@@ -400,6 +400,44 @@ TEST_CASE("a POST that the server's kernel acknowledged is never sent twice, tho
     CHECK(rig.counters().repeated == 0);
 }
 
+TEST_CASE("a 408 after the server had the POST is its answer: it is not sent twice") {
+    acquainted rig;
+    rig.c.say(post("/2", "body"));
+    rig.expect(rig.s, post("/2", "body"));
+    rig.s.say("HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
+    rig.expect(rig.c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
+    CHECK(!rig.has_dialed());
+    CHECK(rig.counters().repeated == 0);
+}
+
+TEST_CASE("a connection that authenticated one user is not handed to another") {
+    gateway_rig rig;
+    peer c = rig.client();
+    const std::string request = "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: NTLM abc\r\n\r\n";
+    c.say(request);
+    peer s = rig.server();
+    rig.expect(s, request);
+    s.say(ok("mine"));
+    rig.expect(c, ok("mine"));
+    rig.settle();
+    CHECK(rig.idle_count() == 0);
+    CHECK(s.ended());
+}
+
+TEST_CASE("a tunnel keeps its client's place until it ends") {
+    gateway_rig rig{{.clients_max = 1}};
+    peer c = rig.client();
+    c.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n");
+    peer s = rig.server();
+    s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n");
+    rig.settle();
+    CHECK(rig.counters().tunnels == 1);
+    CHECK(rig.gateway->clients_count() == 1);
+    c.reset();
+    rig.settle();
+    CHECK(rig.gateway->clients_count() == 0);
+}
+
 TEST_CASE("a 408 that crossed the request on its way is not its answer: the request is repeated") {
     const std::string parting = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlate";
     for (const std::string& request : {get("/2"), post("/2", "body")}) {
