@@ -4,6 +4,7 @@
 import os
 import pathlib
 import re
+import signal
 import resource
 import struct
 import tempfile
@@ -28,6 +29,17 @@ class Crowd:
                 client.send(get())
             for client in self.clients:
                 equal(client.response().status, 200)
+
+    def warm_up(self, origin, gateway):
+        """All at once, while the server is stopped: from then on there is a server connection for each."""
+        origin.signal(signal.SIGSTOP)
+        for client in self.clients:
+            client.send(get())
+        rig.until(lambda: gateway.counters()["dialed"] >= len(self.clients), "every server connection is made")
+        origin.signal(signal.SIGCONT)
+        for client in self.clients:
+            equal(client.response().status, 200)
+        self.ask(5)
 
     def close(self):
         for client in self.clients:
@@ -71,7 +83,7 @@ def test_steady_state():
     """50 connections, small bodies: 0 epoll_ctl, 0 EAGAIN, 4 calls that move bytes and no other call per request"""
     with Origin("--body", "100") as origin, Gateway(origin) as gateway:
         crowd = Crowd(gateway, CONNECTIONS)
-        crowd.ask(20)  # until every connection has been made
+        crowd.warm_up(origin, gateway)
         tracer = Tracer(gateway)
         rounds = 20
         crowd.ask(rounds)
@@ -126,7 +138,7 @@ def test_no_allocations():
         before_any = allocations()
         assert before_any > 5, "the counter counts"
         crowd = Crowd(gateway, CONNECTIONS)
-        crowd.ask(5)
+        crowd.warm_up(origin, gateway)
         crowd.close()
         until(lambda: gateway.counters()["clients"] == 1, "they have gone")
         before = allocations()
