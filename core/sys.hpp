@@ -92,4 +92,6 @@ int resolve(const char* host, const char* port, sockaddr* address, socklen_t* by
 
 } // namespace weir::inline WEIR_KERNEL::sys
 
+#ifndef WEIR_SIM // then the simulated kernel answers: sys_sim.cc
 #include "core/sys_native.hpp"
+#endif

@@ -1,0 +1,70 @@
+#pragma once
+// sim_crossing: one call on its way through the seam, and the ways in which it may be made to fail.
+//
+// For sys_sim*.cc: each function of sys.hpp makes a crossing, which lets the world go on a little, and answers with
+// done(), which writes the call down.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/sim_kernel.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+inline constexpr bool only_asks(call what) noexcept {
+    using enum call;
+    return what == socket_error || what == name || what == bytes_acked || what == set_option || what == peek;
+}
+
+// One call on its way through the seam.
+class crossing {
+  public:
+    crossing(call what, int fd, std::int64_t argument = 0) noexcept
+        : k(kernel::current()), what_(what), fd_(fd), argument_(argument) {
+        k.enter();
+    }
+
+    template <class Value>
+    Value done(Value result) noexcept {
+        k.log.add({k.time.now, what_, fd_, argument_, result, nullptr});
+        const bool carries = what_ == call::recv || what_ == call::discard || what_ == call::send;
+        if (carries ? result > 0 : result >= 0 && !only_asks(what_)) k.progress();
+        return result;
+    }
+    // The call names a descriptor that is not what it should be.
+    int broken(int error) noexcept {
+        const int answer = done(-error);
+        if (k.options().strict) k.violate("I2", "a call on a descriptor that is closed, or is something else");
+        return answer;
+    }
+
+    file* any() noexcept { return k.at(fd_); }
+    template <class File>
+    File* as(file::kind kind) noexcept {
+        file* f = k.at(fd_);
+        return f && f->what == kind ? static_cast<File*>(f) : nullptr;
+    }
+    stream* socket() noexcept { return as<stream>(file::kind::stream); }
+    int not_that() noexcept { return broken(any() ? ENOTSOCK : EBADF); }
+    bool strikes(fault kind) noexcept { return k.faults.strike(kind, k.chance); }
+
+    kernel& k;
+
+  private:
+    call what_;
+    int fd_;
+    std::int64_t argument_;
+};
+
+struct ways_to_fail {
+    fault kind;
+    int error;
+};
+template <std::size_t N>
+int draw_failure(crossing& c, const ways_to_fail (&ways)[N]) noexcept {
+    for (const ways_to_fail& way : ways)
+        if (c.strikes(way.kind)) return way.error;
+    return 0;
+}
+
+} // namespace weir::inline WEIR_KERNEL

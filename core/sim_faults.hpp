@@ -1,0 +1,86 @@
+#pragma once
+// sim_faults: what the simulated kernel does wrong on purpose, how often, and how often it did.
+//
+// Each kind has a ratio, which draw() sets for a run: 0 with probability 1/2 (so that combinations are explored in
+// which most kinds are silent), else something between rare and constant. strike() asks whether a kind happens now and
+// marks it when it does: a kind whose mark stays 0 over many seeds is not tested at all.
+// heal() ends all of them.
+
+#include <array>
+#include <cstdint>
+
+#include "core/sim_dice.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+enum class fault : std::uint8_t {
+    accept_emfile, // errors that accept(2) documents: shortage,
+    accept_enfile,
+    accept_enobufs,
+    accept_enomem,
+    accept_econnaborted, // or a matter of that one connection
+    accept_eproto,
+    accept_eperm,
+    socket_emfile,
+    socket_enfile,
+    socket_enobufs,
+    socket_enomem,
+    connect_eaddrnotavail,
+    connect_enetunreach,
+    connect_eagain, // a unix backlog that is full
+    connect_at_once,
+    connect_refused,
+    connect_timed_out,
+    connect_lost, // nothing ever answers
+    connect_reset, // established, and reset before anybody looks
+    epoll_add_enospc,
+    epoll_add_enomem,
+    epoll_change_enomem,
+    epoll_early,    // back before anything happened: a signal
+    epoll_late,     // the machine was busy elsewhere
+    epoll_few,      // a batch cut below what was asked for
+    epoll_spurious, // IN or OUT, though there is neither
+    eventfd_emfile,
+    eventfd_eagain, // the counter is saturated
+    send_short,
+    send_eagain, // memory pressure: though there is room
+    close_eintr,
+    close_eio,
+    wire_slow,   // a delivery takes its time
+    wire_pieces, // it comes in parts
+    wire_reset,  // both ends see a reset
+    clock_jump,  // 1 to 20 s are gone
+    count_
+};
+const char* to_string(fault kind) noexcept;
+
+class fault_plan {
+  public:
+    static constexpr std::size_t kinds = static_cast<std::size_t>(fault::count_);
+
+    // Ratios for a run.
+    void draw(dice& chance) noexcept;
+    // One kind, `ratio` times in 10,000.
+    void set(fault kind, std::uint32_t ratio) noexcept { ratios_[static_cast<std::size_t>(kind)] = ratio; }
+    std::uint32_t ratio(fault kind) const noexcept { return ratios_[static_cast<std::size_t>(kind)]; }
+    void heal() noexcept { ratios_ = {}; }
+    // Nothing strikes from now on, or what was drawn does again.
+    void pause() noexcept { paused_ = true; }
+    void resume() noexcept { paused_ = false; }
+
+    bool strike(fault kind, dice& chance) noexcept {
+        const auto at = static_cast<std::size_t>(kind);
+        if (paused_ || ratios_[at] == 0 || !chance.chance(ratios_[at])) return false;
+        marks_[at]++;
+        return true;
+    }
+
+    std::uint64_t marks(fault kind) const noexcept { return marks_[static_cast<std::size_t>(kind)]; }
+
+  private:
+    std::array<std::uint32_t, kinds> ratios_{};
+    std::array<std::uint64_t, kinds> marks_{};
+    bool paused_ = false;
+};
+
+} // namespace weir::inline WEIR_KERNEL

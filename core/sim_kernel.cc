@@ -1,0 +1,182 @@
+// sim_kernel: numbers, sleep and violations. The system calls are in sys_sim.cc.
+
+#include "core/sim_kernel.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+thread_local constinit kernel* the_current = nullptr;
+
+// Turns in a row that neither slept nor got an event nor moved anything.
+constexpr std::uint32_t idle_turns_max = 3;
+} // namespace
+
+kernel::kernel(const kernel_options& options) noexcept
+    : chance(options.seed), net(time, chance, faults, log, options.network), options_(options), before_(the_current),
+      fds_(static_cast<std::size_t>(options.descriptors_max)) {
+    EXPECT(options.descriptors_max > lowest_);
+    if (options.swarm) faults.draw(chance);
+    the_current = this;
+}
+
+kernel::~kernel() {
+    for (int fd = 0; fd < descriptors_max(); fd++)
+        if (fds_[static_cast<std::size_t>(fd)]) drop(fd);
+    the_current = before_;
+}
+
+kernel& kernel::current() noexcept {
+    EXPECT(the_current != nullptr);
+    return *the_current;
+}
+kernel* kernel::current_or_null() noexcept { return the_current; }
+
+// ---- descriptors
+
+file* kernel::at(int fd) const noexcept {
+    return fd >= 0 && fd < descriptors_max() ? fds_[static_cast<std::size_t>(fd)] : nullptr;
+}
+
+int kernel::install(file& f) noexcept {
+    while (lowest_ < descriptors_max() && fds_[static_cast<std::size_t>(lowest_)])
+        lowest_++;
+    if (lowest_ == descriptors_max()) return -EMFILE;
+    fds_[static_cast<std::size_t>(lowest_)] = &f;
+    f.refs++;
+    open_count_++;
+    return lowest_;
+}
+
+int kernel::dup(int fd) noexcept {
+    file* f = at(fd);
+    const int made = f ? install(*f) : -EBADF;
+    log.add({time.now, call::dup, fd, 0, made, nullptr});
+    return made;
+}
+
+int kernel::pair(int family, int (&ends)[2]) noexcept {
+    for (int& end : ends) {
+        end = install(net.make(family));
+        if (end < 0) return end;
+    }
+    net.join(static_cast<stream&>(*at(ends[0])), static_cast<stream&>(*at(ends[1])));
+    return 0;
+}
+
+int kernel::drop(int fd) noexcept {
+    file* f = at(fd);
+    if (!f) return -EBADF;
+    fds_[static_cast<std::size_t>(fd)] = nullptr;
+    lowest_ = std::min(lowest_, fd);
+    open_count_--;
+    if (--f->refs > 0) {
+        if (options_.strict && f->watched_as(fd)) violate("I3", "closed, but shared and still watched under this number");
+        return 0;
+    }
+    if (f->what == file::kind::stream) {
+        static_cast<stream*>(f)->close();
+        return 0;
+    }
+    f->forget_watches();
+    delete f;
+    return 0;
+}
+
+void kernel::raise(int signal) noexcept {
+    for (file* f : fds_) {
+        if (!f || f->what != file::kind::signals) continue;
+        auto& queue = static_cast<signal_file&>(*f);
+        if (!sigismember(&queue.accepted, signal)) continue;
+        queue.pending |= std::uint64_t{1} << (signal - 1);
+        queue.wake(EPOLLIN);
+    }
+}
+
+// ---- time
+
+// Between two calls the world goes on.
+void kernel::enter() noexcept {
+    if (options_.call_max > duration{}) time.now += chance.between(duration{1}, options_.call_max);
+    if (faults.strike(fault::wire_reset, chance)) net.break_one();
+    time.run_due();
+}
+
+int kernel::collect(epoll_set& set, epoll_event* events, int events_max) noexcept {
+    if (events_max > 1 && faults.strike(fault::epoll_few, chance))
+        events_max = static_cast<int>(chance.between(1, static_cast<std::uint32_t>(events_max)));
+    int n = set.harvest(events, events_max, chance);
+    if (n < events_max && faults.ratio(fault::epoll_spurious) > 0 && set.invent(events[n], chance) &&
+        faults.strike(fault::epoll_spurious, chance))
+        n++;
+    return n;
+}
+
+int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept {
+    const time_point until = timeout_ms < 0 ? never : time.now + milliseconds{timeout_ms};
+    if (faults.strike(fault::clock_jump, chance)) {
+        time.now += chance.between(duration{seconds{1}}, duration{seconds{20}});
+        time.run_due();
+    }
+    int n = collect(set, events, events_max);
+    bool cut_short = false;
+    while (n == 0 && time.now < until && !cut_short) {
+        if (set.ready.empty() && sleep_check_) sleep_check_(sleep_owner_);
+        time_point next = std::min(time.next(), until);
+        if (next == never) { // nothing will ever happen again
+            violate("I4", "asleep for ever");
+            return 0;
+        }
+        cut_short = faults.strike(fault::epoll_early, chance);
+        if (cut_short) next = time.now + (next - time.now) / (1 + chance.below(4));
+        else if (faults.strike(fault::epoll_late, chance)) next += chance.between(duration{}, duration{milliseconds{300}});
+        time.now = std::max(time.now, next);
+        time.run_due();
+        n = collect(set, events, events_max);
+    }
+    check_spin(timeout_ms, n);
+    return n;
+}
+
+void kernel::check_spin(int timeout_ms, int n) noexcept {
+    idle_turns_ = timeout_ms == 0 && n == 0 ? idle_turns_ + 1 : 0;
+    if (idle_turns_ > idle_turns_max && options_.strict) {
+        idle_turns_ = 0;
+        violate("I11", "the loop turns, and nothing changes");
+    }
+}
+
+// ---- checks
+
+void kernel::note(const char* text, std::int64_t a, std::int64_t b) noexcept {
+    log.add({time.now, call::note, 0, a, b, text});
+}
+
+void kernel::on_sleep(sleep_check check, void* owner) noexcept {
+    sleep_check_ = check;
+    sleep_owner_ = owner;
+}
+
+void kernel::on_violation(violation handler, void* owner) noexcept {
+    violation_ = handler;
+    violation_owner_ = owner;
+}
+
+void kernel::report(const char* invariant, const char* text, std::uint64_t entries_max) noexcept {
+    log.print(stderr, entries_max);
+    std::fprintf(stderr, "seed %llu: %s: %s\n", static_cast<unsigned long long>(options_.seed), invariant, text);
+}
+
+void kernel::violate(const char* invariant, const char* text) noexcept {
+    if (violation_) {
+        violation_(violation_owner_, *this, invariant, text);
+        return;
+    }
+    report(invariant, text, 60);
+    std::abort();
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,178 @@
+// sim_stream: what the calls answer, after net/ipv4/tcp.c and net/unix/af_unix.c.
+
+#include "core/sim_stream.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/sim_network.hpp"
+
+namespace weir::inline WEIR_KERNEL {
+
+std::uint32_t stream::poll() noexcept {
+    if (at == phase::listening) return accept_queue.empty() ? std::uint32_t{0} : EPOLLIN;
+    std::uint32_t seen = 0;
+    if ((recv_shut && send_shut) || at == phase::fresh || at == phase::over) seen |= EPOLLHUP;
+    if (recv_shut) seen |= EPOLLIN | EPOLLRDHUP;
+    if (at != phase::connecting) {
+        if (!in.empty()) seen |= EPOLLIN;
+        if (writable() || (is_tcp() && send_shut)) seen |= EPOLLOUT;
+        else no_space = true;
+    }
+    if (error) seen |= EPOLLERR;
+    return seen;
+}
+
+void stream::wake(std::uint32_t key) noexcept {
+    file::wake(key);
+    if (driver) net.stir(*driver);
+}
+
+std::size_t stream::out_room() const noexcept {
+    if (squeezed) return 0;
+    const std::size_t used = is_tcp() || !peer ? out.size() : peer->in_charged;
+    return used < out_max ? out_max - used : 0;
+}
+
+// Room is told only when there is a good part of it: sk_stream_is_writeable(), unix_writable().
+bool stream::writable() const noexcept {
+    if (squeezed) return false;
+    if (!is_tcp()) return !peer || peer->in_charged * 4 <= out_max;
+    return out_room() > 0 && out_room() >= out.size() / 2;
+}
+
+int stream::take_error() noexcept { return std::exchange(error, 0); }
+
+sys::count stream::send(const char* from, std::size_t bytes) noexcept {
+    if (is_tcp()) {
+        if (at == phase::connecting && !error) return -EAGAIN;
+        if (at != phase::established || error || send_shut) {
+            const int why = take_error();
+            return why ? -why : -EPIPE;
+        }
+    } else {
+        if (at != phase::established) return -ENOTCONN;
+        if (send_shut || !peer || peer->recv_shut) return -EPIPE;
+    }
+    const std::size_t n = std::min(bytes, out_room());
+    if (n < bytes) no_space = true;
+    if (n == 0 && bytes > 0) return -EAGAIN;
+    if (is_tcp()) {
+        out.push(from, n);
+        net.deliver_soon(*this);
+    } else {
+        peer->in.push(from, n);
+        peer->in_sends.push_back(n);
+        peer->in_charged += n;
+        peer->wake(EPOLLIN);
+    }
+    return static_cast<sys::count>(n);
+}
+
+sys::count stream::recv(char* to, std::size_t bytes, reading how) noexcept {
+    if (!is_tcp() && at != phase::established) return -EINVAL;
+    if (at == phase::listening) return -ENOTCONN;
+    if (in.empty()) {
+        if (fin_received) return 0;
+        if (error) return -take_error();
+        if (recv_shut) return 0;
+        return at == phase::fresh ? -ENOTCONN : -EAGAIN;
+    }
+    const std::size_t n = std::min(bytes, in.size());
+    if (how != reading::throw_away) std::memcpy(to, in.front(), n);
+    if (how == reading::peek) return static_cast<sys::count>(n);
+    in.pop(n);
+    if (!is_tcp()) uncharge();
+    else if (peer) net.deliver_soon(*peer);
+    return static_cast<sys::count>(n);
+}
+
+// Gives the sends back that were read to their end; each is room for the sender.
+void stream::uncharge() noexcept {
+    while (!in_sends.empty() && in_charged - in_sends.front() >= in.size()) {
+        in_charged -= in_sends.front();
+        in_sends.pop_front();
+        if (peer && peer->writable()) peer->wake(EPOLLOUT);
+    }
+}
+
+int stream::shutdown_send() noexcept {
+    if (at == phase::listening) return 0;
+    if (is_tcp() && (at == phase::fresh || at == phase::over)) {
+        send_shut = true;
+        wake(0);
+        return -ENOTCONN;
+    }
+    if (is_tcp() && at == phase::connecting) { // disconnects
+        net.part(*this);
+        at = phase::fresh;
+        error = ECONNRESET;
+        wake(0);
+        return 0;
+    }
+    send_shut = true;
+    wake(0);
+    if (!peer) return 0;
+    if (is_tcp()) {
+        net.deliver_soon(*this);
+    } else {
+        peer->recv_shut = true;
+        peer->wake(0);
+    }
+    return 0;
+}
+
+// The other side has said its last byte.
+void stream::receive_fin() noexcept {
+    fin_received = true;
+    recv_shut = true;
+    wake(0);
+}
+
+void stream::receive_reset() noexcept {
+    if (at == phase::over || at == phase::fresh) return;
+    fail(at == phase::connecting ? ECONNREFUSED : fin_received ? EPIPE : ECONNRESET);
+}
+
+// Both directions are over. What was received before stays readable.
+void stream::fail(int why) noexcept {
+    out.clear();
+    net.part(*this);
+    at = phase::over;
+    recv_shut = send_shut = true;
+    closed_first = false;
+    error = why;
+    wake(0);
+    wake(EPOLLERR);
+}
+
+void stream::close() noexcept {
+    forget_watches();
+    driver = nullptr;
+    if (at == phase::listening) {
+        net.stop_listening(*this);
+    } else if (!is_tcp()) {
+        if (peer) {
+            peer->recv_shut = peer->send_shut = true;
+            if (!in.empty()) peer->error = ECONNRESET;
+            stream& survivor = *peer;
+            net.part(*this);
+            survivor.wake(0);
+        }
+    } else if (at == phase::established && peer && (linger_zero || !in.empty())) {
+        closed_first = false;
+        net.reset_other_end(*this);
+    } else if (at == phase::established && peer) {
+        // Freed when its FIN has been answered. What is still on its way here is answered by a RST.
+        stream& far_end = *peer;
+        const std::uint32_t before = serial;
+        orphan = recv_shut = send_shut = true;
+        net.deliver_soon(*this);
+        if (serial == before && peer) net.deliver_soon(far_end);
+        return;
+    }
+    net.part(*this);
+    net.free(*this);
+}
+
+} // namespace weir::inline WEIR_KERNEL

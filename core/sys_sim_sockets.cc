@@ -1,0 +1,226 @@
+// sys_sim_sockets: the sockets of the simulated kernel, behind the seam.
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/sim_crossing.hpp"
+#include "core/sys.hpp"
+
+namespace weir::inline WEIR_KERNEL::sys {
+
+namespace {
+
+void copy_name(const endpoint& name, sockaddr* address, socklen_t* bytes) noexcept {
+    std::memcpy(address, name.data(), std::min(*bytes, name.size()));
+    *bytes = name.size();
+}
+
+endpoint named(const sockaddr* address, socklen_t bytes) noexcept {
+    sockaddr_storage storage{};
+    std::memcpy(&storage, address, bytes);
+    return endpoint::from_kernel(storage, bytes);
+}
+
+} // namespace
+
+int socket(int family, int type) noexcept {
+    crossing c{call::socket, -1, family};
+    if (type != SOCK_STREAM) return c.done(-EPROTONOSUPPORT);
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX) return c.done(-EAFNOSUPPORT);
+    static constexpr ways_to_fail ways[] = {{fault::socket_emfile, EMFILE}, {fault::socket_enfile, ENFILE},
+                                            {fault::socket_enobufs, ENOBUFS}, {fault::socket_enomem, ENOMEM}};
+    if (const int error = draw_failure(c, ways)) return c.done(-error);
+    stream& s = c.k.make_stream(family);
+    const int fd = c.k.install(s);
+    if (fd < 0) s.close();
+    return c.done(fd);
+}
+
+int bind(int fd, const sockaddr* address, socklen_t bytes) noexcept {
+    crossing c{call::bind, fd};
+    stream* s = c.socket();
+    return s ? c.done(c.k.net.bind(*s, named(address, bytes))) : c.not_that();
+}
+
+int listen(int fd, int backlog) noexcept {
+    crossing c{call::listen, fd, backlog};
+    stream* s = c.socket();
+    return s ? c.done(c.k.net.listen(*s, backlog)) : c.not_that();
+}
+
+int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept {
+    crossing c{call::accept, fd};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    if (s->at != stream::phase::listening) return c.done(-EINVAL);
+    static constexpr ways_to_fail shortages[] = {{fault::accept_emfile, EMFILE},
+                                                 {fault::accept_enfile, ENFILE},
+                                                 {fault::accept_enobufs, ENOBUFS},
+                                                 {fault::accept_enomem, ENOMEM}};
+    if (const int error = draw_failure(c, shortages)) return c.done(-error);
+    if (s->accept_queue.empty()) return c.done(-EAGAIN);
+    static constexpr ways_to_fail losses[] = {{fault::accept_econnaborted, ECONNABORTED},
+                                              {fault::accept_eproto, EPROTO},
+                                              {fault::accept_eperm, EPERM}};
+    const int lost = draw_failure(c, losses);
+    stream& made = *s->accept_queue.front();
+    const int number = lost ? -lost : c.k.install(made);
+    if (number == -EMFILE) return c.done(number); // it stays in the queue
+    s->accept_queue.erase(s->accept_queue.begin());
+    if (lost) {
+        made.linger_zero = true;
+        made.close();
+        c.k.progress(); // one is out of the way
+        return c.done(-lost);
+    }
+    made.connect_told = true;
+    if (peer) copy_name(made.other, peer, bytes);
+    return c.done(number);
+}
+
+int connect(int fd, const sockaddr* address, socklen_t bytes) noexcept {
+    crossing c{call::connect, fd};
+    stream* s = c.socket();
+    return s ? c.done(c.k.net.connect(*s, named(address, bytes))) : c.not_that();
+}
+
+int shutdown_send(int fd) noexcept {
+    crossing c{call::shutdown_send, fd};
+    stream* s = c.socket();
+    return s ? c.done(s->shutdown_send()) : c.not_that();
+}
+
+int close(int fd) noexcept {
+    crossing c{call::close, fd};
+    if (!c.any()) return c.broken(EBADF);
+    c.k.drop(fd); // whatever is answered, the descriptor is gone
+    static constexpr ways_to_fail ways[] = {{fault::close_eintr, EINTR}, {fault::close_eio, EIO}};
+    return c.done(-draw_failure(c, ways));
+}
+
+count recv(int fd, void* to, std::size_t bytes) noexcept {
+    crossing c{call::recv, fd, static_cast<std::int64_t>(bytes)};
+    stream* s = c.socket();
+    return s ? c.done(s->recv(static_cast<char*>(to), bytes, stream::reading::take)) : c.not_that();
+}
+
+count peek(int fd) noexcept {
+    crossing c{call::peek, fd};
+    char byte;
+    stream* s = c.socket();
+    return s ? c.done(s->recv(&byte, 1, stream::reading::peek)) : c.not_that();
+}
+
+count discard(int fd, std::size_t bytes) noexcept {
+    crossing c{call::discard, fd, static_cast<std::int64_t>(bytes)};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    if (!s->is_tcp() && !s->in.empty()) return c.done(count{-EFAULT}); // MSG_TRUNC throws nothing away, unix(7)
+    return c.done(s->recv(nullptr, bytes, stream::reading::throw_away));
+}
+
+count send(int fd, const void* from, std::size_t bytes, bool more) noexcept {
+    const iovec part{.iov_base = const_cast<void*>(from), .iov_len = bytes};
+    return send_parts(fd, &part, 1, more);
+}
+
+count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool) noexcept {
+    std::size_t asked = 0;
+    for (std::size_t i = 0; i < parts_count; i++)
+        asked += parts[i].iov_len;
+    crossing c{call::send, fd, static_cast<std::int64_t>(asked)};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    const bool can = s->at == stream::phase::established && !s->error && !s->send_shut && s->peer;
+    std::size_t most = asked;
+    if (can && asked > 0 && s->out_room() > 0 && c.strikes(fault::send_eagain)) most = 0;
+    else if (can && asked > 1 && s->out_room() > 1 && c.strikes(fault::send_short))
+        most = c.k.chance.between(1, static_cast<std::uint32_t>(std::min(asked, s->out_room())) - 1);
+    count sent = 0;
+    for (std::size_t i = 0; i < parts_count && static_cast<std::size_t>(sent) < most; i++) {
+        const std::size_t bytes = std::min(parts[i].iov_len, most - static_cast<std::size_t>(sent));
+        const count n = s->send(static_cast<const char*>(parts[i].iov_base), bytes);
+        if (n < 0) return c.done(sent > 0 ? sent : n);
+        sent += n;
+        if (static_cast<std::size_t>(n) < bytes) return c.done(sent);
+    }
+    if (most == asked) return c.done(sent);
+    if (s->at == stream::phase::established) c.k.net.squeeze(*s);
+    return c.done(sent > 0 ? sent : -EAGAIN);
+}
+
+int set_option(int fd, int level, int name, int value) noexcept {
+    crossing c{call::set_option, fd, name};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    if (level == SOL_SOCKET && name == SO_REUSEPORT) s->reuse_port = value != 0;
+    return c.done(level == IPPROTO_TCP && !s->is_tcp() ? -EOPNOTSUPP : 0);
+}
+
+int set_abortive(int fd) noexcept {
+    crossing c{call::set_option, fd, SO_LINGER};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    s->linger_zero = true;
+    return c.done(0);
+}
+
+int set_nonblocking(int fd) noexcept {
+    crossing c{call::set_option, fd};
+    return c.any() ? c.done(0) : c.not_that();
+}
+
+bool is_listening(int fd) noexcept {
+    crossing c{call::name, fd};
+    stream* s = c.socket();
+    return s ? c.done(int{s->at == stream::phase::listening}) != 0 : c.not_that() > 0;
+}
+
+int socket_error(int fd) noexcept {
+    crossing c{call::socket_error, fd};
+    stream* s = c.socket();
+    return s ? c.done(s->take_error()) : -c.not_that();
+}
+
+int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
+    crossing c{call::name, fd};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    copy_name(s->local, address, bytes);
+    return c.done(0);
+}
+
+int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
+    crossing c{call::name, fd};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    const bool known = s->at == stream::phase::established; // a unix socket keeps its peer's name
+    if (known) copy_name(s->other, address, bytes);
+    return c.done(known ? 0 : -ENOTCONN);
+}
+
+std::int64_t bytes_acked(int fd) noexcept {
+    crossing c{call::bytes_acked, fd};
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    return c.done(s->is_tcp() ? s->acked : std::int64_t{-EOPNOTSUPP});
+}
+
+// Numbers, and "localhost": there is no one to ask for more.
+int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
+    crossing c{call::resolve, -1};
+    std::uint32_t value = 0;
+    const char* at = std::strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
+    for (int part = 0; part < 4; part++) {
+        char* end;
+        const unsigned long number = std::strtoul(at, &end, 10);
+        if (end == at || number > 255 || *end != (part < 3 ? '.' : '\0')) return c.done(-ENOENT);
+        value = value << 8 | static_cast<std::uint32_t>(number);
+        at = end + 1;
+    }
+    copy_name(endpoint::ipv4(value, static_cast<std::uint16_t>(std::strtoul(port, nullptr, 10))), address, bytes);
+    return c.done(0);
+}
+
+} // namespace weir::inline WEIR_KERNEL::sys

@@ -1,0 +1,55 @@
+#pragma once
+// machine: what a conformance script may ask of a kernel, be it the real one or the simulated one.
+//
+// Every call answers as its system call does, a value or -errno. Addresses are names: a listener is opened under a
+// number and found by it; a number under which nobody listens any more refuses. Numbers of descriptors are a machine's own.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace conform {
+
+enum class family : std::uint8_t { tcp, local };
+
+struct report {
+    std::uint64_t data;
+    std::uint32_t events;
+    friend bool operator==(const report&, const report&) = default;
+};
+
+class machine {
+  public:
+    machine() = default;
+    machine(const machine&) = delete;
+    machine& operator=(const machine&) = delete;
+    virtual ~machine() = default; // closes what is open
+
+    virtual int socket(family f) = 0;
+    virtual int pair(int (&ends)[2]) = 0; // unix
+    virtual int listen(family f, int name, int backlog) = 0; // a new descriptor
+    virtual int connect(int fd, family f, int name) = 0;
+    virtual int accept(int fd) = 0;
+    virtual int dup(int fd) = 0;
+    virtual int close(int fd) = 0;
+    virtual int abort(int fd) = 0; // linger 0, then close
+    virtual int shutdown_send(int fd) = 0;
+    virtual long send(int fd, const char* from, std::size_t bytes) = 0;
+    virtual long recv(int fd, char* to, std::size_t bytes) = 0;
+    virtual long peek(int fd) = 0;
+    virtual long discard(int fd, std::size_t bytes) = 0;
+    virtual int socket_error(int fd) = 0;
+    virtual int peer_name(int fd) = 0; // 0 or -errno
+    virtual std::uint32_t poll(int fd) = 0;
+    virtual int add(int fd, std::uint32_t events, std::uint64_t data) = 0;
+    virtual int change(int fd, std::uint32_t events, std::uint64_t data) = 0;
+    virtual int remove(int fd) = 0;
+    virtual int wait(report* reports, int reports_max) = 0; // does not sleep; in no certain order
+    virtual void settle() = 0; // what is under way arrives
+};
+
+// settle() waits so long for what the kernel does by itself.
+std::unique_ptr<machine> make_real(int pause_ms);
+std::unique_ptr<machine> make_simulated(std::uint64_t seed);
+
+} // namespace conform

@@ -1,0 +1,362 @@
+// peers: the state machines of servers and clients.
+
+#include "sim/peers.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace simtest {
+
+namespace {
+
+constexpr std::uint16_t client_port = 20'000;
+
+mark mark_of(bool is_server, manner how) noexcept {
+    const auto base = static_cast<unsigned>(is_server ? mark::server_well_behaved : mark::client_well_behaved);
+    return static_cast<mark>(base + static_cast<unsigned>(how));
+}
+
+void append(std::string& to, const frame& f) { to.append(reinterpret_cast<const char*>(&f), sizeof f); }
+
+frame front(const std::string& from) {
+    frame f;
+    std::memcpy(&f, from.data(), sizeof f);
+    return f;
+}
+
+// How much of `out` it says at once.
+std::size_t mouthful(manner how, const std::string& out, dice& chance) {
+    if (how != manner::trickling || out.empty()) return out.size();
+    return std::min<std::size_t>(out.size(), chance.between(1, 8));
+}
+
+} // namespace
+
+const remote_cb town::server_cb{.name = "server", .run = [](remote& r) noexcept {
+    // The network gives a new remote its service's owner: the town.
+    town& home = *static_cast<town*>(r.owner);
+    auto s = std::make_unique<server>();
+    s->home = &home;
+    s->end = &r;
+    s->how = home.draw(true);
+    r.owner = s.get();
+    static constexpr remote_cb known{.name = "server", .run = [](remote& me) noexcept { static_cast<server*>(me.owner)->run(me); }};
+    r.become(known);
+    home.servers_.push_back(std::move(s));
+    static_cast<server*>(r.owner)->run(r);
+}};
+
+const remote_cb town::client_cb{.name = "client", .run = [](remote& r) noexcept { static_cast<client*>(r.owner)->run(r); }};
+
+manner town::draw(bool is_server) noexcept {
+    const auto kinds = static_cast<std::uint32_t>(is_server ? manner::count_ : manner::stray);
+    const bool good = calm_ || k_.chance.below(3) == 0;
+    auto how = good ? manner::well_behaved : static_cast<manner>(k_.chance.below(kinds));
+    if (between_ == between::passes_on && (how == manner::garbage || how == manner::stray)) how = manner::slow;
+    saw(mark_of(is_server, how));
+    return how;
+}
+
+// Through small buffers only small payloads: more would cost time and show nothing new.
+std::uint32_t town::draw_bytes() noexcept {
+    const std::uint32_t room = k_.options().network.buffer_bytes_max;
+    return k_.chance.below(std::min(payload_max, room * 20) + 1);
+}
+
+void town::open_shop(const endpoint& where) {
+    shops_.push_back(where);
+    k_.net.serve({.where = where, .table = &server_cb, .owner = this});
+}
+
+void town::calm_down() noexcept {
+    calm_ = true;
+    for (const endpoint& where : shops_)
+        k_.net.find_service(where)->refuses = false;
+    for (auto& s : servers_)
+        if (s->end && s->how != manner::well_behaved) s->end->wake_in(milliseconds{1});
+    for (auto& c : clients_) { // who has not come yet stays away; who is slow hurries; who stalls is the library's to end
+        if (c->how == manner::slow || c->how == manner::trickling) c->how = manner::well_behaved;
+        if (c->end) c->end->wake_in(milliseconds{1});
+        if (!c->end || !c->end->connecting()) continue;
+        c->over = true;
+        c->end->reset();
+        c->end = nullptr;
+    }
+}
+
+void town::send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed) {
+    for (std::uint32_t i = 0; i < count; i++) {
+        visits_.push_back(std::make_unique<visit>(visit{this, where, must_succeed}));
+        const duration wait = k_.chance.between(duration{}, span);
+        k_.time.plan(k_.time.now + wait, come, visits_.back().get(), 0);
+    }
+}
+
+void town::come(void* at, std::uint32_t) noexcept {
+    visit& v = *static_cast<visit*>(at);
+    town& home = *v.home;
+    dice& chance = home.k_.chance;
+    auto c = std::make_unique<client>();
+    c->home = &home;
+    c->must_succeed = v.must_succeed;
+    static constexpr manner healthy[] = {manner::well_behaved, manner::well_behaved, manner::half_closing, manner::pipelining,
+                                         manner::trickling};
+    c->how = v.must_succeed ? healthy[chance.below(std::size(healthy))] : home.draw(false);
+    c->asks = chance.between(1, 5);
+    c->first_id = home.ids_;
+    home.ids_ += c->asks;
+    const auto port = static_cast<std::uint16_t>(client_port + home.clients_.size());
+    c->end = &home.k_.net.dial(endpoint::ipv4(0x0a000002, port), v.where, client_cb, c.get());
+    home.clients_.push_back(std::move(c));
+    // Now and then a shop shuts, or opens again.
+    if (home.calm_ || home.shops_.empty() || chance.below(6) != 0) return;
+    service& shop = *home.k_.net.find_service(home.shops_[chance.below(static_cast<std::uint32_t>(home.shops_.size()))]);
+    shop.refuses = !shop.refuses;
+    if (shop.refuses) saw(mark::server_refusing);
+}
+
+bool town::all_must_succeed_over() const noexcept {
+    return std::all_of(clients_.begin(), clients_.end(), [](const auto& c) { return !c->must_succeed || c->over; });
+}
+
+// ---- servers
+
+void server::run(remote& r) noexcept {
+    if (misbehave(r)) return;
+    if (!read(r)) return;
+    if (home->tongue_ == town::tongue::http1) answer_http();
+    else answer_all();
+    if (!write(r)) return;
+    if (heard_all && out.empty()) {
+        end = nullptr;
+        r.close();
+        return;
+    }
+    const bool idle = out.empty() && in.empty() && answered > 0;
+    if (!idle) return;
+    dice& chance = r.chance();
+    if (how == manner::half_closing && !finished) {
+        finished = true;
+        r.shutdown_send();
+    }
+    if (how == manner::pipelining && chance.below(3) == 0) { // closes while idle, sooner or later
+        end = nullptr;
+        r.close();
+        return;
+    }
+    if (how == manner::stray && chance.below(3) == 0 && !finished) {
+        finished = true;
+        if (r.send("HTTP/1.1 408") > 0) strayed = r.now();
+    }
+    if (how == manner::pipelining || (how == manner::stray && !finished)) {
+        const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{400}});
+        r.wake_in(wait);
+    }
+}
+
+// Does what it is known for. True: it is gone, or does nothing more now.
+bool server::misbehave(remote& r) noexcept {
+    dice& chance = r.chance();
+    if (r.failed()) {
+        end = nullptr;
+        r.close();
+        return true;
+    }
+    if (home->calm_ && how != manner::well_behaved) { // the troublemakers leave
+        end = nullptr;
+        r.reset();
+        return true;
+    }
+    switch (how) {
+    case manner::aborting:
+        if (chance.below(4) != 0) return false;
+        end = nullptr;
+        r.reset();
+        return true;
+    case manner::stalling: return answered > 0 || chance.below(4) == 0;
+    case manner::never_reading: return true;
+    case manner::garbage:
+        if (chance.below(3) == 0 && out.empty()) out.append("\xde\xad\xbe\xef garbage");
+        return false;
+    case manner::slow:
+        if (r.now() >= not_before) {
+            const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{300}});
+            not_before = r.now() + wait;
+            r.wake_in(wait);
+            return chance.coin();
+        }
+        return true;
+    case manner::well_behaved:
+    case manner::half_closing:
+    case manner::pipelining:
+    case manner::trickling:
+    case manner::stray:
+    case manner::count_: return false;
+    }
+    return false;
+}
+
+// False: it is gone.
+bool server::read(remote& r) noexcept {
+    char bytes[512];
+    for (;;) {
+        const sys::count n = r.recv(bytes);
+        if (n == -EAGAIN) return true;
+        if (n > 0) {
+            in.append(bytes, static_cast<std::size_t>(n));
+            continue;
+        }
+        if (n == 0) { // the end of the requests; not of the answers
+            heard_all = true;
+            return true;
+        }
+        end = nullptr;
+        r.close();
+        return false;
+    }
+}
+
+void server::answer_all() noexcept {
+    while (in.size() >= sizeof(frame)) {
+        frame f = front(in);
+        in.erase(0, sizeof f);
+        if (f.magic != frame::request_magic || f.bytes > payload_max) {
+            home->k_.violate("I6", "a server got bytes that are no request");
+            return;
+        }
+        // Long after that the connection was idle, it may have been given to nobody. A jump of the clock makes no long.
+        const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
+        if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
+            home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
+        f.magic = frame::answer_magic;
+        append(out, f);
+        for (std::uint32_t i = 0; i < f.bytes; i++)
+            out += payload_byte(f.id, i);
+        answered++;
+    }
+    if (how == manner::stray && !finished && answered > 0 && in.empty() && home->k_.chance.below(4) == 0) {
+        strayed = end->now(); // in one breath with the answer
+        out.append("HTTP/1.1 408");
+    }
+}
+
+// False: it is gone.
+bool server::write(remote& r) noexcept {
+    while (!out.empty()) {
+        const std::size_t some = mouthful(how, out, r.chance());
+        const sys::count n = r.send(std::string_view{out}.substr(0, some));
+        if (n == -EAGAIN) return true;
+        if (n < 0) {
+            end = nullptr;
+            r.close();
+            return false;
+        }
+        out.erase(0, static_cast<std::size_t>(n));
+        if (how == manner::trickling && !out.empty()) {
+            r.wake_in(duration{milliseconds{1}});
+            return true;
+        }
+    }
+    return true;
+}
+
+// ---- clients
+
+void client::leave(remote& r) noexcept {
+    over = true;
+    end = nullptr;
+    r.close();
+}
+
+void client::run(remote& r) noexcept {
+    if (r.connecting()) return;
+    dice& chance = r.chance();
+    if (how == manner::slow && r.now() < not_before) return;
+    if (how == manner::slow) {
+        const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{200}});
+        not_before = r.now() + wait;
+        r.wake_in(wait);
+    }
+    if (how == manner::aborting && chance.below(5) == 0) {
+        over = true;
+        end = nullptr;
+        r.reset();
+        return;
+    }
+    ask(r);
+    while (!out.empty()) {
+        const std::size_t some = mouthful(how, out, chance);
+        const sys::count n = r.send(std::string_view{out}.substr(0, some));
+        if (n < 0 && n != -EAGAIN) break; // what it hears, recv tells
+        if (n > 0) out.erase(0, static_cast<std::size_t>(n));
+        if (n <= 0 || how == manner::trickling) break;
+    }
+    if (how == manner::trickling && !out.empty()) r.wake_in(duration{milliseconds{2}});
+    if (how == manner::half_closing && asked == asks && out.empty() && !r.socket().send_shut) r.shutdown_send();
+    if (how == manner::never_reading) return;
+    if (read(r) && answered == asks) leave(r);
+}
+
+void client::ask(remote& r) noexcept {
+    const bool all_at_once = how == manner::pipelining || how == manner::half_closing || how == manner::never_reading;
+    while (asked < asks && (all_at_once || asked == answered)) {
+        if (how == manner::stalling && asked > 0) return;
+        const std::uint32_t bytes = home->draw_bytes();
+        const bool nonsense = how == manner::garbage && r.chance().coin();
+        if (home->tongue_ == town::tongue::http1) ask_http(bytes, nonsense);
+        else append(out, {.id = first_id + asked, .bytes = bytes, .magic = nonsense ? 0xbad : frame::request_magic});
+        asked++;
+    }
+}
+
+// False: it is gone.
+bool client::read(remote& r) noexcept {
+    char bytes[1024];
+    for (;;) {
+        const sys::count n = r.recv(bytes);
+        if (n == -EAGAIN) return true;
+        if (n <= 0) {
+            if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
+            leave(r);
+            return false;
+        }
+        in.append(bytes, static_cast<std::size_t>(n));
+        if (home->tongue_ == town::tongue::http1 ? !digest_http(r) : !digest(r)) return false;
+    }
+}
+
+// Checks the answers that are complete. False: it is gone.
+bool client::digest(remote& r) noexcept {
+    while (in.size() >= sizeof(frame)) {
+        const frame f = front(in);
+        kernel& k = home->k_;
+        if (f.magic != frame::answer_magic) k.violate("I6", "a client got bytes that are no answer");
+        if (f.id != first_id + answered) k.violate("I15", "a client got the answer to another request");
+        const bool is_error = f.bytes == failed_bytes;
+        if (is_error && must_succeed) k.violate("I10", "a healthy client was told that it cannot be answered");
+        const std::uint32_t bytes = is_error ? 0 : f.bytes;
+        if (in.size() < sizeof f + bytes) return true;
+        for (std::uint32_t i = 0; i < bytes; i++)
+            if (in[sizeof f + i] != payload_byte(f.id, i)) {
+                k.violate("I6", "a client got a byte that is not its own");
+                break;
+            }
+        saw(is_error ? mark::answer_error : mark::answer_whole);
+        in.erase(0, sizeof f + bytes);
+        if (!answered_one(r)) return false;
+    }
+    return true;
+}
+
+// False: that was the last, and it is gone.
+bool client::answered_one(remote& r) noexcept {
+    answered++;
+    if (answered == asks && how != manner::half_closing) {
+        leave(r);
+        return false;
+    }
+    if (how != manner::stalling) r.wake_in(duration{1000});
+    return true;
+}
+
+} // namespace simtest

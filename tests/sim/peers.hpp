@@ -1,0 +1,139 @@
+#pragma once
+// peers: those at the other ends: servers that answer and clients that ask, well-behaved and otherwise.
+//
+// They speak the simplest protocol in which mistakes show: a request is 16 bytes, an answer 16 bytes and a payload of
+// which every byte follows from the request's number. So a byte that is lost, doubled, or given to another client is
+// seen by whoever reads it.
+// In HTTP/1.1 the number and the size stand in the path, and a POST carries the same bytes as its answer.
+// Owner: a town owns its servers and clients; it outlives the kernel's last turn. Thread: the harness's.
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "sim/world.hpp"
+
+namespace simtest {
+
+struct frame {
+    static constexpr std::uint32_t request_magic = 0x51c0ffee, answer_magic = 0xa05e1f42;
+    std::uint64_t id;
+    std::uint32_t bytes; // of the answer's payload
+    std::uint32_t magic;
+};
+static_assert(sizeof(frame) == 16);
+inline constexpr std::uint32_t payload_max = 2000;
+inline constexpr std::uint32_t failed_bytes = ~std::uint32_t{0}; // an answer that says: could not be had
+
+inline char payload_byte(std::uint64_t id, std::uint32_t at) noexcept {
+    return static_cast<char>(id * 31 + at * 7 + (at >> 8));
+}
+
+enum class manner : std::uint8_t {
+    well_behaved,
+    slow,         // thinks, and takes its time between reads
+    aborting,     // RST in the middle
+    stalling,     // stops in the middle, for good
+    half_closing, // a client: FIN after its last request; a server: FIN after an answer
+    pipelining,   // a client: everything at once. A server: closes while idle
+    never_reading,
+    trickling, // a byte or a few at a time
+    garbage,   // bytes that mean nothing
+    stray,     // a server: bytes that nobody asked for, while idle
+    count_
+};
+
+class town;
+
+struct server {
+    town* home;
+    remote* end;
+    manner how;
+    std::string in, out;       // requests not yet answered, answers not yet sent
+    std::uint32_t answered = 0;
+    time_point not_before{};   // nothing is sent earlier
+    bool finished = false;     // nothing more will come from it
+    bool heard_all = false;    // the other side's end
+    time_point strayed{};      // when it said what nobody had asked for
+    void run(remote& r) noexcept;
+
+  private:
+    bool misbehave(remote& r) noexcept;
+    bool read(remote& r) noexcept;
+    bool write(remote& r) noexcept;
+    void answer_all() noexcept;
+    void answer_http() noexcept;
+    void speak_http(std::uint64_t id, std::uint32_t bytes) noexcept;
+};
+
+struct client {
+    town* home;
+    remote* end; // null: it is gone
+    manner how;
+    bool must_succeed;         // healthy, among healthy ones
+    std::uint64_t first_id;
+    std::uint32_t asks;        // requests in all
+    std::uint32_t asked = 0, answered = 0, failed = 0;
+    std::string in, out;
+    time_point not_before{};
+    bool over = false;         // satisfied, or out of reach
+    void run(remote& r) noexcept;
+
+  private:
+    void ask(remote& r) noexcept;
+    bool read(remote& r) noexcept;
+    bool digest(remote& r) noexcept;
+    void ask_http(std::uint32_t bytes, bool nonsense) noexcept;
+    bool digest_http(remote& r) noexcept;
+    bool answered_one(remote& r) noexcept;
+    void leave(remote& r) noexcept;
+};
+
+class town {
+  public:
+    // What stands between passes bytes on as they are: then nobody says nonsense, since it would reach the other side.
+    enum class between : std::uint8_t { judges, passes_on };
+    enum class tongue : std::uint8_t { frames, http1 };
+    town(kernel& k, between b, tongue t = tongue::frames) noexcept : k_(k), between_(b), tongue_(t) {}
+    town(const town&) = delete;
+    town& operator=(const town&) = delete;
+
+    // Servers answer at `where` from now on.
+    void open_shop(const endpoint& where);
+    // `count` clients come to `where` within `span`.
+    void send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed);
+    // From now on everybody new behaves.
+    void calm_down() noexcept;
+
+    bool all_must_succeed_over() const noexcept;
+    kernel& sim() noexcept { return k_; }
+
+    static const remote_cb server_cb, client_cb;
+
+  private:
+    struct visit {
+        town* home;
+        endpoint where;
+        bool must_succeed;
+    };
+    static void come(void* at, std::uint32_t) noexcept;
+    friend struct server;
+    friend struct client;
+    manner draw(bool is_server) noexcept;
+    std::uint32_t draw_bytes() noexcept;
+
+    kernel& k_;
+    between between_;
+    tongue tongue_;
+    std::set<std::uint64_t> posted_; // the numbers of the requests that must not be repeated and that a server has seen
+    bool calm_ = false;
+    std::uint64_t ids_ = 1;
+    std::vector<endpoint> shops_;
+    std::vector<std::unique_ptr<server>> servers_;
+    std::vector<std::unique_ptr<client>> clients_;
+    std::vector<std::unique_ptr<visit>> visits_;
+};
+
+} // namespace simtest

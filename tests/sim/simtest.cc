@@ -1,0 +1,208 @@
+// simtest: runs harnesses over ranges of seeds. A seed is a whole run: circumstances, faults, peers, time.
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sim/world.hpp"
+
+namespace simtest {
+
+namespace {
+
+constexpr const harness* harnesses[] = {&idle_harness, &relay_harness, &http1_harness};
+
+constexpr const char* usage =
+    "usage: weir-simtest [options]\n"
+    "\n"
+    "Runs weir on a simulated kernel, one run per seed.\n"
+    "\n"
+    "  --harness NAME   idle, relay, http1 (default: all)\n"
+    "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
+    "  --jobs N         processes (default: 1)\n"
+    "  --trace          print every call\n"
+    "  --hash           print the hash of each run's trace\n"
+    "  --marks          fail if a fault or a kind of peer was never seen\n"
+    "  --help           this text\n"
+    "\n"
+    "exit status: 0 all seeds passed, 1 one failed, 2 usage\n"
+    "\n"
+    "  weir-simtest --seeds 1..50000 --jobs 2\n"
+    "  weir-simtest --harness idle --seeds 4711 --trace\n";
+
+struct request {
+    const char* only = nullptr;
+    std::uint64_t first = 1, last = 1000;
+    int jobs = 1;
+    bool trace = false, hash = false, marks = false;
+};
+
+constexpr int jobs_max = 64;
+totals* shared = nullptr; // one per job
+int job = 0;
+request wanted;
+const harness* running = nullptr;
+std::uint64_t running_seed = 0;
+
+void replay_line() {
+    std::fprintf(stderr, "replay: weir-simtest --harness %s --seeds %llu --trace\n", running->name,
+                 static_cast<unsigned long long>(running_seed));
+}
+
+void crashed(int signal) {
+    if (kernel* k = kernel::current_or_null()) k->report("signal", strsignal(signal), 60);
+    replay_line();
+    _exit(1);
+}
+
+void violated(void*, kernel& k, const char* invariant, const char* text) noexcept {
+    k.report(invariant, text, 60);
+    replay_line();
+    _exit(1);
+}
+
+void run_some() {
+    for (const harness* h : harnesses) {
+        if (wanted.only && std::strcmp(wanted.only, h->name) != 0) continue;
+        running = h;
+        for (running_seed = wanted.first + static_cast<std::uint64_t>(job); running_seed <= wanted.last;
+             running_seed += static_cast<std::uint64_t>(wanted.jobs)) {
+            const std::uint64_t hash = h->run(running_seed);
+            if (wanted.hash)
+                std::printf("%s %llu %016llx\n", h->name, static_cast<unsigned long long>(running_seed),
+                            static_cast<unsigned long long>(hash));
+        }
+    }
+}
+
+totals add_up() {
+    totals all{};
+    for (int i = 0; i < wanted.jobs; i++) {
+        for (std::size_t at = 0; at < all.faults.size(); at++) all.faults[at] += shared[i].faults[at];
+        for (std::size_t at = 0; at < all.marks.size(); at++) all.marks[at] += shared[i].marks[at];
+        for (std::size_t at = 0; at < all.causes.size(); at++) all.causes[at] += shared[i].causes[at];
+        all.seeds += shared[i].seeds;
+        all.calls += shared[i].calls;
+    }
+    return all;
+}
+
+int print_row(const char* name, std::uint64_t count) {
+    std::printf("  %-24s %12llu\n", name, static_cast<unsigned long long>(count));
+    return count == 0 ? 1 : 0;
+}
+
+// How often everything that should happen did. Answers how many never did.
+int print_marks(const totals& all) {
+    int never_seen = 0;
+    std::printf("faults\n");
+    for (std::size_t at = 0; at < all.faults.size(); at++)
+        never_seen += print_row(to_string(static_cast<fault>(at)), all.faults[at]);
+    std::printf("peers and answers\n");
+    for (std::size_t at = 0; at < all.marks.size(); at++)
+        never_seen += print_row(to_string(static_cast<mark>(at)), all.marks[at]);
+    std::printf("causes of an end\n");
+    for (std::size_t at = 1; at < all.causes.size(); at++)
+        print_row(to_string(static_cast<end_cause>(at)), all.causes[at]);
+    return never_seen;
+}
+
+int run_jobs() {
+    shared = static_cast<totals*>(
+        mmap(nullptr, sizeof(totals) * jobs_max, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    for (int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE})
+        std::signal(signal, crashed);
+    const auto began = std::chrono::steady_clock::now();
+    int failed = 0;
+    if (wanted.jobs == 1) {
+        run_some(); // in this process, for debuggers; a failure ends it
+    } else {
+        std::fflush(stdout);
+        for (job = 0; job < wanted.jobs; job++) {
+            if (fork() != 0) continue;
+            run_some();
+            std::fflush(stdout);
+            _exit(0);
+        }
+        int status;
+        while (wait(&status) > 0)
+            failed += status != 0;
+    }
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+    const totals all = add_up();
+    const int never_seen = wanted.hash ? 0 : print_marks(all);
+    std::fprintf(stderr, "%llu runs, %llu calls, %.0f runs/s\n", static_cast<unsigned long long>(all.seeds),
+                 static_cast<unsigned long long>(all.calls), static_cast<double>(all.seeds) / took.count());
+    if (wanted.marks && never_seen > 0) std::fprintf(stderr, "%d kinds were never seen\n", never_seen);
+    return failed > 0 || (wanted.marks && never_seen > 0) ? 1 : 0;
+}
+
+[[noreturn]] void refuse(const char* what, const char* right) {
+    std::fprintf(stderr, "weir-simtest: %s: %s; try --help\n", what, right);
+    std::exit(2);
+}
+
+bool parse_seeds(const char* text) {
+    char* end;
+    wanted.first = wanted.last = std::strtoull(text, &end, 10);
+    if (end == text) return false;
+    if (std::strncmp(end, "..", 2) == 0) wanted.last = std::strtoull(end + 2, &end, 10);
+    return *end == '\0' && wanted.first <= wanted.last;
+}
+
+bool known(std::string_view name) {
+    for (const harness* h : harnesses)
+        if (name == h->name) return true;
+    return false;
+}
+
+void parse(int argc, char** argv) {
+    for (int i = 1; i < argc; i++) {
+        const std::string_view option = argv[i];
+        const char* value = i + 1 < argc ? argv[i + 1] : "";
+        if (option == "--help") {
+            std::fputs(usage, stdout);
+            std::exit(0);
+        }
+        if (option == "--trace") wanted.trace = true;
+        else if (option == "--hash") wanted.hash = true;
+        else if (option == "--marks") wanted.marks = true;
+        else if (option == "--harness") {
+            if (!known(value)) refuse("--harness", "idle, relay or http1");
+            wanted.only = argv[++i];
+        } else if (option == "--seeds") {
+            if (!parse_seeds(value)) refuse("--seeds", "a number, or A..B");
+            i++;
+        } else if (option == "--jobs") {
+            wanted.jobs = std::atoi(value);
+            if (wanted.jobs < 1 || wanted.jobs > jobs_max) refuse("--jobs", "1 to 64");
+            i++;
+        } else {
+            refuse(argv[i], "no such option");
+        }
+    }
+}
+
+} // namespace
+
+totals& sums() noexcept { return shared[job]; }
+
+// Called by each world: what is wrong ends the program with the seed that shows it.
+void watch(kernel& k) noexcept {
+    k.on_violation(violated, nullptr);
+    if (wanted.trace) k.log.echo(stdout);
+}
+
+} // namespace simtest
+
+int main(int argc, char** argv) {
+    simtest::parse(argc, argv);
+    return simtest::run_jobs();
+}

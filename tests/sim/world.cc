@@ -1,0 +1,133 @@
+// world: the draw of a run's circumstances, and what must hold at its end.
+
+#include "sim/world.hpp"
+
+namespace simtest {
+
+const char* to_string(mark what) noexcept {
+    static constexpr const char* names[] = {
+        "client well-behaved", "client slow",         "client aborting",     "client stalling",     "client half-closing",
+        "client pipelining",   "client never reading", "client trickling",   "client garbage",      "server well-behaved",
+        "server slow",         "server aborting",     "server stalling",     "server half-closing", "server closing idle",
+        "server never reading", "server trickling",   "server garbage",      "server stray bytes",  "server refusing",
+        "answer whole",        "answer error",        "reused",              "repeated",            "start failed",
+        "letter rang",
+    };
+    static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
+    return names[static_cast<std::size_t>(what)];
+}
+
+kernel_options world::draw(std::uint64_t seed) {
+    dice d{seed * 2 + 1};
+    kernel_options o{.seed = seed};
+    const bool few_descriptors = d.below(4) == 0;
+    o.descriptors_max = few_descriptors ? static_cast<int>(d.between(14, 40)) : 256;
+    const std::uint32_t least = d.magnitude(1, 4096);
+    const std::uint32_t more = d.magnitude(1, 32);
+    o.network.buffer_bytes_min = least;
+    o.network.buffer_bytes_max = least * more;
+    o.network.delay_max = d.coin() ? duration{} : d.between(duration{10'000}, duration{milliseconds{20}});
+    o.network.reaction_max = d.between(duration{2000}, duration{milliseconds{3}});
+    const bool few_ports = d.below(8) == 0;
+    if (few_ports) o.network.port_last = static_cast<std::uint16_t>(o.network.port_first + d.between(8, 40));
+    if (few_ports) o.network.time_wait = seconds{2};
+    o.call_max = d.coin() ? duration{500} : d.between(duration{1000}, duration{20'000});
+    return o;
+}
+
+world::world(std::uint64_t seed) : k(draw(seed)) {
+    watch(k);
+    connections_max = k.chance.below(4) == 0 ? k.chance.between(8, 16) : 64;
+    if (k.chance.below(8) != 0) k.faults.pause(); // else it starts among faults
+    open_loop();
+    k.faults.pause();
+    check.emplace(*loop);
+    conns = std::make_unique<conntab>(*loop);
+    if (!conns->open({.connections_max = connections_max})) k.violate("I10", "no conntab, though nothing is wrong");
+}
+
+void world::open_loop() {
+    const loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
+    for (;;) {
+        loop = std::make_unique<event_loop>();
+        if (loop->open(how)) return;
+        saw(mark::start_failed);
+        loop.reset();
+        if (k.open_count() != 0) k.violate("I1", "a loop that could not be opened left descriptors behind");
+        if (k.chance.below(3) == 0) k.faults.pause();
+    }
+}
+
+void world::turn_until(time_point end) {
+    while (k.time.now < end)
+        turn(end - k.time.now);
+}
+
+void world::turn(duration sleep_max) {
+    loop->turn(sleep_max);
+    check_told();
+}
+
+// A failed connection that is still there, and that nothing is going to tell of.
+void world::check_told() {
+    if (!closes_what_failed) return;
+    for (connection* conn = conns->first(); conn; conn = conns->after(*conn)) {
+        const bool known = conn->slot().is(fd_state::err) || conn->is(conn_flag::failed);
+        if (known && !conn->slot().is(fd_state::news | fd_state::queued))
+            k.violate("I4", "a connection has failed, and who is served by it was not told");
+    }
+}
+
+void world::post_letters(std::uint32_t count, duration span) {
+    for (std::uint32_t i = 0; i < count; i++) {
+        letters_.push_back(std::make_unique<note_to_loop>());
+        letters_.back()->home = this;
+        letters_.back()->l.run = [](letter& l) noexcept {
+            note_to_loop& n = container_of<&note_to_loop::l>(l);
+            n.home->letters_ran_++;
+        };
+        const duration wait = k.chance.between(duration{}, span);
+        k.time.plan(k.time.now + wait, [](void* at, std::uint32_t) noexcept {
+            note_to_loop& n = *static_cast<note_to_loop*>(at);
+            n.home->loop->post(n.l);
+        }, letters_.back().get(), 0);
+    }
+}
+
+void world::check_sums() {
+    using enum conn_origin;
+    const std::uint64_t opened = conns->opened_count(accepted) + conns->opened_count(dialed) + conns->opened_count(adopted);
+    std::uint64_t ended = 0;
+    for (unsigned cause = 0; cause < static_cast<unsigned>(end_cause::count_); cause++)
+        ended += conns->ended_count(static_cast<end_cause>(cause));
+    if (opened != ended + conns->live_count()) k.violate("I18", "the causes do not add up to accepts and dials");
+    if (conns->ended_count(end_cause::none) != 0) k.violate("I18", "a connection ended without a cause");
+    std::uint32_t walked = 0;
+    for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
+        walked++;
+    if (walked != conns->live_count()) k.violate("I18", "the live ones are not as many as counted");
+}
+
+void world::close_conns() {
+    check_sums();
+    for (std::size_t cause = 0; cause < sums().causes.size(); cause++)
+        sums().causes[cause] += conns->ended_count(static_cast<end_cause>(cause));
+    conns.reset();
+}
+
+void world::tear_down() {
+    if (!all_letters_ran()) k.violate("I4", "a letter was posted and never ran");
+    if (loop->letters().ring_count() > 0) saw(mark::letter_rang);
+    check.reset();
+    loop.reset();
+    if (k.open_count() != 0) k.violate("I1", "a descriptor is left open");
+}
+
+world::~world() {
+    for (std::size_t kind = 0; kind < fault_plan::kinds; kind++)
+        sums().faults[kind] += k.faults.marks(static_cast<fault>(kind));
+    sums().seeds++;
+    sums().calls += k.log.count();
+}
+
+} // namespace simtest

@@ -1,0 +1,118 @@
+#pragma once
+// world: what every harness starts from: a simulated kernel, a loop and a conntab on it, and the phases of a run.
+//
+//     warm-up ──> faults ──> heal ──> everything healthy must finish by the liveness deadline ──> teardown
+//
+// A harness is a function of a seed. It is quiet when all is well; whatever is wrong goes to kernel::violate().
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include <weir/sim.hpp>
+
+namespace simtest {
+
+using namespace weir;
+
+// Things that must have been seen at least once over many seeds, beside the faults.
+enum class mark : std::uint8_t {
+    client_well_behaved,
+    client_slow,
+    client_aborting,
+    client_stalling,
+    client_half_closing,
+    client_pipelining,
+    client_never_reading,
+    client_trickling,
+    client_garbage,
+    server_well_behaved,
+    server_slow,
+    server_aborting,
+    server_stalling,
+    server_half_closing,
+    server_closing_idle,
+    server_never_reading,
+    server_trickling,
+    server_garbage,
+    server_stray_bytes,
+    server_refusing,
+    answer_whole,
+    answer_error,
+    reused,
+    repeated,
+    start_failed,
+    letter_rang,
+    count_
+};
+const char* to_string(mark what) noexcept;
+
+struct totals {
+    std::array<std::uint64_t, fault_plan::kinds> faults;
+    std::array<std::uint64_t, static_cast<std::size_t>(mark::count_)> marks;
+    std::array<std::uint64_t, static_cast<std::size_t>(end_cause::count_)> causes;
+    std::uint64_t seeds, calls;
+};
+totals& sums() noexcept; // of this process
+inline void saw(mark what) noexcept { sums().marks[static_cast<std::size_t>(what)]++; }
+
+struct harness {
+    const char* name;
+    std::uint64_t (*run)(std::uint64_t seed); // answers the trace's hash
+};
+// simtest.cc: what a violation comes to.
+void watch(kernel& k) noexcept;
+
+extern const harness idle_harness, relay_harness, http1_harness;
+
+class world {
+  public:
+    explicit world(std::uint64_t seed);
+    world(const world&) = delete;
+    world& operator=(const world&) = delete;
+    ~world();
+
+    kernel k;
+    std::unique_ptr<event_loop> loop;
+    std::optional<loop_check> check;
+    std::unique_ptr<conntab> conns;
+    std::uint32_t connections_max = 0;
+    // Whoever is served closes a connection as soon as it is told that it failed; otherwise it may read on first.
+    bool closes_what_failed = true;
+
+    void turn(duration sleep_max);
+    void turn_until(time_point end);
+    // Takes turns until `holds()`; violates `invariant` if that is not so by then.
+    template <class Condition>
+    void require_by(time_point end, const char* invariant, const char* text, Condition holds) {
+        while (k.time.now < end && !holds())
+            turn(std::min<duration>(end - k.time.now, milliseconds{50}));
+        if (!holds()) k.violate(invariant, text);
+    }
+
+    // Another thread, as steps between the calls of this one: posts letters, each of which must run once.
+    void post_letters(std::uint32_t count, duration span);
+    bool all_letters_ran() const noexcept { return letters_ran_ == letters_.size(); }
+
+    // I18: every connection is alive or has one cause.
+    void check_sums();
+    // Before conns goes: what its connections ended from.
+    void close_conns();
+    // The loop goes, and nothing may be left open: I1.
+    void tear_down();
+
+  private:
+    struct note_to_loop {
+        world* home;
+        letter l;
+    };
+    std::vector<std::unique_ptr<note_to_loop>> letters_;
+    std::size_t letters_ran_ = 0;
+    void check_told();
+    void open_loop();
+    static kernel_options draw(std::uint64_t seed);
+};
+
+
+} // namespace simtest
