@@ -31,7 +31,8 @@ void loop_check::check(int fd, file& f) noexcept {
     if (has_out != slot.is(fd_state::awaits_send)) kernel_.violate("I12", "EPOLLOUT is not what the slot records");
     if (w->data != loop_.fds().data_of(slot)) kernel_.violate("I12", "epoll's data names another generation");
     if (slot.runnable()) kernel_.violate("I4", "asleep with a runnable slot");
-    const bool is_stream = f.what == file::kind::stream; // an eventfd is never read: each edge is news, and it is enough
+    const bool is_stream =
+        f.what == file::kind::stream; // an eventfd is never read: each edge is news, and it is enough
     if (is_stream && !w->pending()) check_ready(slot, f.poll());
 }
 
@@ -51,10 +52,12 @@ void loop_check::check_ready(const fd_slot& slot, std::uint32_t seen) noexcept {
     }
     const bool waits_to_recv = slot.is(fd_state::recv_active) && !slot.is(fd_state::recv_ready);
     const bool waits_to_send = slot.is(fd_state::send_active) && !slot.is(fd_state::send_ready);
-    if (waits_to_recv && (seen & (EPOLLIN | EPOLLRDHUP)) != 0) kernel_.violate("I4", "asleep, and something could be received");
+    if (waits_to_recv && (seen & (EPOLLIN | EPOLLRDHUP)) != 0)
+        kernel_.violate("I4", "asleep, and something could be received");
     if (waits_to_send && (seen & EPOLLOUT) != 0) kernel_.violate("I4", "asleep, and something could be sent");
     if ((seen & EPOLLERR) != 0 && !slot.is(fd_state::err)) kernel_.violate("I4", "asleep, and an error was not told");
-    const bool knows_end = slot.is(fd_state::rdhup | fd_state::hup | fd_state::err | fd_state::unsure | fd_state::recv_ready);
+    const bool knows_end =
+        slot.is(fd_state::rdhup | fd_state::hup | fd_state::err | fd_state::unsure | fd_state::recv_ready);
     if ((seen & (EPOLLRDHUP | EPOLLHUP)) != 0 && !knows_end) kernel_.violate("I4", "asleep, and an end was not told");
 }
 

@@ -23,9 +23,7 @@ class dice {
     }
 
     // 0 .. n-1; n > 0.
-    std::uint32_t below(std::uint32_t n) noexcept {
-        return static_cast<std::uint32_t>((next() >> 32) * n >> 32);
-    }
+    std::uint32_t below(std::uint32_t n) noexcept { return static_cast<std::uint32_t>((next() >> 32) * n >> 32); }
     // first .. last, both included.
     std::uint32_t between(std::uint32_t first, std::uint32_t last) noexcept { return first + below(last - first + 1); }
     duration between(duration first, duration last) noexcept {

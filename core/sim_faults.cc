@@ -6,14 +6,15 @@ namespace weir::inline WEIR_KERNEL {
 
 const char* to_string(fault kind) noexcept {
     static constexpr const char* names[] = {
-        "accept_emfile",     "accept_enfile",         "accept_enobufs",      "accept_enomem",    "accept_econnaborted",
-        "accept_eproto",     "accept_eperm",          "socket_emfile",       "socket_enfile",    "socket_enobufs",
-        "socket_enomem",     "connect_eaddrnotavail", "connect_enetunreach", "connect_eagain",   "connect_at_once",
-        "connect_refused",   "connect_timed_out",     "connect_lost",        "connect_reset",    "epoll_add_enospc",
-        "epoll_add_enomem",  "epoll_change_enomem",   "epoll_early",         "epoll_late",       "epoll_few",
-        "epoll_spurious",    "eventfd_emfile",        "eventfd_eagain",      "send_short",       "send_eagain",
-        "close_eintr",       "close_eio",             "wire_slow",           "wire_pieces",      "wire_reset",
-        "clock_jump",
+        "accept_emfile",       "accept_enfile",       "accept_enobufs",  "accept_enomem",
+        "accept_econnaborted", "accept_eproto",       "accept_eperm",    "socket_emfile",
+        "socket_enfile",       "socket_enobufs",      "socket_enomem",   "connect_eaddrnotavail",
+        "connect_enetunreach", "connect_eagain",      "connect_at_once", "connect_refused",
+        "connect_timed_out",   "connect_lost",        "connect_reset",   "epoll_add_enospc",
+        "epoll_add_enomem",    "epoll_change_enomem", "epoll_early",     "epoll_late",
+        "epoll_few",           "epoll_spurious",      "eventfd_emfile",  "eventfd_eagain",
+        "send_short",          "send_eagain",         "close_eintr",     "close_eio",
+        "wire_slow",           "wire_pieces",         "wire_reset",      "clock_jump",
     };
     static_assert(sizeof names / sizeof *names == fault_plan::kinds, "every kind has a name");
     EXPECT(kind < fault::count_);

@@ -31,7 +31,7 @@ enum class fault : std::uint8_t {
     connect_at_once,
     connect_refused,
     connect_timed_out,
-    connect_lost, // nothing ever answers
+    connect_lost,  // nothing ever answers
     connect_reset, // established, and reset before anybody looks
     epoll_add_enospc,
     epoll_add_enomem,

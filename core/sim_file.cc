@@ -112,8 +112,6 @@ bool epoll_set::invent(epoll_event& event, dice& chance) noexcept {
     return true;
 }
 
-std::uint32_t counter_file::poll() noexcept {
-    return (value > 0 ? EPOLLIN : 0u) | (value < value_max ? EPOLLOUT : 0u);
-}
+std::uint32_t counter_file::poll() noexcept { return (value > 0 ? EPOLLIN : 0u) | (value < value_max ? EPOLLOUT : 0u); }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -74,7 +74,8 @@ int kernel::drop(int fd) noexcept {
     lowest_ = std::min(lowest_, fd);
     open_count_--;
     if (--f->refs > 0) {
-        if (options_.strict && f->watched_as(fd)) violate("I3", "closed, but shared and still watched under this number");
+        if (options_.strict && f->watched_as(fd))
+            violate("I3", "closed, but shared and still watched under this number");
         return 0;
     }
     if (f->what == file::kind::stream) {
@@ -132,7 +133,8 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
         }
         cut_short = faults.strike(fault::epoll_early, chance);
         if (cut_short) next = time.now + (next - time.now) / (1 + chance.below(4));
-        else if (faults.strike(fault::epoll_late, chance)) next += chance.between(duration{}, duration{milliseconds{300}});
+        else if (faults.strike(fault::epoll_late, chance))
+            next += chance.between(duration{}, duration{milliseconds{300}});
         time.now = std::max(time.now, next);
         time.run_due();
         n = collect(set, events, events_max);

@@ -24,10 +24,10 @@ namespace weir::inline WEIR_KERNEL {
 
 struct kernel_options {
     std::uint64_t seed = 1;
-    int descriptors_max = 256;         // RLIMIT_NOFILE
+    int descriptors_max = 256;          // RLIMIT_NOFILE
     duration call_max = duration{2000}; // what a call costs at most; 0: time stands still between sleeps
-    bool swarm = true;                 // draw the ratios of the faults; otherwise there are none
-    bool strict = true;                // check I2, I3 and I11
+    bool swarm = true;                  // draw the ratios of the faults; otherwise there are none
+    bool strict = true;                 // check I2, I3 and I11
     network_options network{};
 };
 
@@ -60,7 +60,7 @@ class kernel {
     int install(file& f) noexcept;   // the lowest free number; -EMFILE
     int dup(int fd) noexcept;
     int pair(int family, int (&ends)[2]) noexcept; // socketpair(2), and for AF_INET its like
-    int drop(int fd) noexcept;       // close(2) without faults
+    int drop(int fd) noexcept;                     // close(2) without faults
     stream& make_stream(int family) noexcept { return net.make(family); }
 
     // --- checks

@@ -175,7 +175,8 @@ bool network::break_one() noexcept {
     stream* s = live_.front();
     for (std::uint32_t skip = chance.below(static_cast<std::uint32_t>(streams_live_)); skip > 0 && s; skip--)
         s = live_.after(*s);
-    if (!s || s->at != stream::phase::established || !s->peer || !s->is_tcp() || s->orphan || s->peer->orphan) return false;
+    if (!s || s->at != stream::phase::established || !s->peer || !s->is_tcp() || s->orphan || s->peer->orphan)
+        return false;
     stream& other = *s->peer;
     part(*s);
     s->receive_reset();

@@ -26,15 +26,15 @@ struct service {
     endpoint where{};
     const remote_cb* table = nullptr; // of each connection's remote
     void* owner = nullptr;
-    bool refuses = false;             // RST to every connect, as if nobody were there
+    bool refuses = false; // RST to every connect, as if nobody were there
 };
 
 struct network_options {
-    std::uint16_t port_first = 32768, port_last = 60999; // ip_local_port_range
+    std::uint16_t port_first = 32768, port_last = 60999;             // ip_local_port_range
     std::uint32_t buffer_bytes_min = 1024, buffer_bytes_max = 65536; // each socket draws its own, each way
-    duration delay_max{};                                // of a slow wire, one way
+    duration delay_max{};                                            // of a slow wire, one way
     duration time_wait = seconds{60};
-    duration reaction_max = milliseconds{2};             // until a remote looks at what happened at its end
+    duration reaction_max = milliseconds{2}; // until a remote looks at what happened at its end
 };
 
 class network {
@@ -57,7 +57,7 @@ class network {
     void reset_other_end(stream& from) noexcept; // sends a RST; `from` has no peer afterwards
     void part(stream& s) noexcept;               // no bytes go either way any more
     void stop_listening(stream& s) noexcept;
-    void stir(remote& r) noexcept;               // something changed at its end
+    void stir(remote& r) noexcept; // something changed at its end
 
     // --- remotes
     void serve(const service& s) noexcept { services_.push_back(s); }

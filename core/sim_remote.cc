@@ -44,8 +44,9 @@ void remote::leave() noexcept {
 }
 
 void remote::wake_in(duration from_now) noexcept {
-    net_.time.plan(net_.time.now + from_now,
-                   [](void* at, std::uint32_t serial) noexcept { static_cast<remote*>(at)->run(serial); }, this, serial_);
+    net_.time.plan(
+        net_.time.now + from_now,
+        [](void* at, std::uint32_t serial) noexcept { static_cast<remote*>(at)->run(serial); }, this, serial_);
 }
 
 time_point remote::now() const noexcept { return net_.time.now; }

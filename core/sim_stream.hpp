@@ -106,7 +106,7 @@ struct stream final : file {
     std::int64_t acked = 0;
     duration delay{}; // one way
     endpoint local{}, other{};
-    std::uint64_t port_claim = 0;     // what ties up its local port; 0: nothing
+    std::uint64_t port_claim = 0; // what ties up its local port; 0: nothing
     std::uint32_t connect_tries = 0;
     std::vector<stream*> accept_queue; // oldest first
     std::size_t backlog = 0;

@@ -9,12 +9,12 @@ namespace weir::inline WEIR_KERNEL {
 
 const char* to_string(call what) noexcept {
     static constexpr const char* names[] = {
-        "epoll_open",  "epoll_add",     "epoll_change",   "epoll_remove", "epoll_wait",   "  event",        "eventfd_open",
-        "eventfd_ring", "eventfd_reset", "signal_open",    "signal_read",  "socket",       "bind",           "listen",
-        "accept",      "connect",       "shutdown_send",  "close",        "recv",         "peek",           "discard",
-        "send",        "set_option",    "socket_error",   "name",         "bytes_acked",  "open_append",    "write",
-        "unlink",      "resolve",       "dup",            "* connect",    "* send",       "* recv",         "* shutdown",
-        "* close",     "* reset",       "note",
+        "epoll_open",   "epoll_add",     "epoll_change",  "epoll_remove", "epoll_wait",  "  event",     "eventfd_open",
+        "eventfd_ring", "eventfd_reset", "signal_open",   "signal_read",  "socket",      "bind",        "listen",
+        "accept",       "connect",       "shutdown_send", "close",        "recv",        "peek",        "discard",
+        "send",         "set_option",    "socket_error",  "name",         "bytes_acked", "open_append", "write",
+        "unlink",       "resolve",       "dup",           "* connect",    "* send",      "* recv",      "* shutdown",
+        "* close",      "* reset",       "note",
     };
     static_assert(sizeof names / sizeof *names == static_cast<std::size_t>(call::count_), "every call has a name");
     EXPECT(what < call::count_);
@@ -26,7 +26,8 @@ void trace::print_one(std::FILE* to, const trace_entry& e) noexcept {
     std::fprintf(to, "%6lld.%06lld  %-14s ", static_cast<long long>(ns / 1'000'000'000),
                  static_cast<long long>(ns / 1000 % 1'000'000), to_string(e.what));
     if (e.text) {
-        std::fprintf(to, "%s %lld %lld\n", e.text, static_cast<long long>(e.argument), static_cast<long long>(e.result));
+        std::fprintf(to, "%s %lld %lld\n", e.text, static_cast<long long>(e.argument),
+                     static_cast<long long>(e.result));
         return;
     }
     std::fprintf(to, "%4d  %-#12llx = ", e.fd, static_cast<unsigned long long>(e.argument));

@@ -66,7 +66,8 @@ int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms
     c.k.log.add({c.k.time.now, call::epoll_wait, epoll_fd, timeout_ms, n, nullptr});
     for (int i = 0; i < n; i++)
         c.k.log.add({c.k.time.now, call::epoll_event, static_cast<int>(static_cast<std::uint32_t>(events[i].data.u64)),
-                     static_cast<std::int64_t>(events[i].events), static_cast<std::int64_t>(events[i].data.u64 >> 32), nullptr});
+                     static_cast<std::int64_t>(events[i].events), static_cast<std::int64_t>(events[i].data.u64 >> 32),
+                     nullptr});
     return n;
 }
 

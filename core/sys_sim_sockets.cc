@@ -28,8 +28,10 @@ int socket(int family, int type) noexcept {
     crossing c{call::socket, -1, family};
     if (type != SOCK_STREAM) return c.done(-EPROTONOSUPPORT);
     if (family != AF_INET && family != AF_INET6 && family != AF_UNIX) return c.done(-EAFNOSUPPORT);
-    static constexpr ways_to_fail ways[] = {{fault::socket_emfile, EMFILE}, {fault::socket_enfile, ENFILE},
-                                            {fault::socket_enobufs, ENOBUFS}, {fault::socket_enomem, ENOMEM}};
+    static constexpr ways_to_fail ways[] = {{fault::socket_emfile, EMFILE},
+                                            {fault::socket_enfile, ENFILE},
+                                            {fault::socket_enobufs, ENOBUFS},
+                                            {fault::socket_enomem, ENOMEM}};
     if (const int error = draw_failure(c, ways)) return c.done(-error);
     stream& s = c.k.make_stream(family);
     const int fd = c.k.install(s);
@@ -60,9 +62,8 @@ int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept {
                                                  {fault::accept_enomem, ENOMEM}};
     if (const int error = draw_failure(c, shortages)) return c.done(-error);
     if (s->accept_queue.empty()) return c.done(-EAGAIN);
-    static constexpr ways_to_fail losses[] = {{fault::accept_econnaborted, ECONNABORTED},
-                                              {fault::accept_eproto, EPROTO},
-                                              {fault::accept_eperm, EPERM}};
+    static constexpr ways_to_fail losses[] = {
+        {fault::accept_econnaborted, ECONNABORTED}, {fault::accept_eproto, EPROTO}, {fault::accept_eperm, EPERM}};
     const int lost = draw_failure(c, losses);
     stream& made = *s->accept_queue.front();
     const int number = lost ? -lost : c.k.install(made);

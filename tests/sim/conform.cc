@@ -90,7 +90,7 @@ class script {
     std::unique_ptr<machine> sides_[2];
     std::vector<handle> handles_;
     std::map<std::uint64_t, std::string> watched_; // by data
-    bool filled_ = false; // some socket has met the end of its room
+    bool filled_ = false;                          // some socket has met the end of its room
     int names_ = 0;
     std::uint64_t serial_ = 0;
     std::string log_;
@@ -124,7 +124,11 @@ bool script::agree(const char* what, const handle& on, long real, long simulated
 }
 
 bool script::made(const char* what, family f, role r, int address, int real, int simulated) {
-    handle h{.name = text_of(f) + std::to_string(serial_++), .kind = f, .what = r, .address = address, .fd = {real, simulated}};
+    handle h{.name = text_of(f) + std::to_string(serial_++),
+             .kind = f,
+             .what = r,
+             .address = address,
+             .fd = {real, simulated}};
     const bool same = agree(what, h, std::min(real, 0), std::min(simulated, 0));
     if (same && real >= 0) handles_.push_back(h);
     return same;
@@ -152,7 +156,8 @@ bool script::open_something() {
     if (!door || what == 2) {
         const int backlog = static_cast<int>(below(4)) + 4;
         const int name = names_++;
-        return made("listen", f, role::listener, name, sides_[0]->listen(f, name, backlog), sides_[1]->listen(f, name, backlog));
+        return made("listen", f, role::listener, name, sides_[0]->listen(f, name, backlog),
+                    sides_[1]->listen(f, name, backlog));
     }
     const family kind = door->kind;
     const handle at = *door; // the vector may move
@@ -241,7 +246,8 @@ bool script::wait() {
     int n[2];
     for (std::size_t side = 0; side < 2; side++) {
         n[side] = sides_[side]->wait(reports[side], 64);
-        std::sort(reports[side], reports[side] + n[side], [](const report& a, const report& b) { return a.data < b.data; });
+        std::sort(reports[side], reports[side] + n[side],
+                  [](const report& a, const report& b) { return a.data < b.data; });
     }
     const int most = std::max(n[0], n[1]);
     log_ += "  wait = " + std::to_string(n[0]) + "\n";
@@ -270,7 +276,8 @@ bool script::poll_all() {
         const std::uint32_t real = sides_[0]->poll(h.fd[0]), simulated = sides_[1]->poll(h.fd[1]);
         if (real == simulated) continue;
         found_->kind = std::string("poll ") + text_of(h.kind) + " " + events_text(real) + " " + events_text(simulated);
-        found_->text = log_ + "  " + h.name + " is " + events_text(real) + ", but simulated: " + events_text(simulated) + "\n";
+        found_->text =
+            log_ + "  " + h.name + " is " + events_text(real) + ", but simulated: " + events_text(simulated) + "\n";
         if (filled_) found_->kind += " once full";
         return false;
     }
@@ -358,14 +365,15 @@ int run(int argc, char** argv) {
         kind.first++;
         kind.second = seed;
         if (count) continue;
-        std::fprintf(stderr, "%sscript %llu: %s\n", found.text.c_str(), static_cast<unsigned long long>(seed), found.kind.c_str());
+        std::fprintf(stderr, "%sscript %llu: %s\n", found.text.c_str(), static_cast<unsigned long long>(seed),
+                     found.kind.c_str());
         return 1;
     }
     for (const auto& [kind, seen] : kinds)
         std::printf("%6llu  %s (script %llu)\n", static_cast<unsigned long long>(seen.first), kind.c_str(),
                     static_cast<unsigned long long>(seen.second));
-    std::printf("%llu scripts, %llu ended early by a difference that has a reason\n", static_cast<unsigned long long>(scripts),
-                static_cast<unsigned long long>(excused));
+    std::printf("%llu scripts, %llu ended early by a difference that has a reason\n",
+                static_cast<unsigned long long>(scripts), static_cast<unsigned long long>(excused));
     return kinds.empty() ? 0 : 1;
 }
 

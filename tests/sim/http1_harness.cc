@@ -56,8 +56,9 @@ std::uint64_t run(std::uint64_t seed) {
     w.k.heal();
     people.calm_down();
     w.turn_until(w.k.time.now + seconds{12}); // upstreams that rested are asked again after 10 s
-    w.require_by(w.k.time.now + seconds{60}, "I8", "a client is served beyond every deadline",
-                 [&] { return gateway->clients_count() == 0 && w.conns->live_count() == gateway->idle().idle_count(); });
+    w.require_by(w.k.time.now + seconds{60}, "I8", "a client is served beyond every deadline", [&] {
+        return gateway->clients_count() == 0 && w.conns->live_count() == gateway->idle().idle_count();
+    });
     people.send_clients(door, 3, milliseconds{300}, true);
     w.turn_until(w.k.time.now + milliseconds{300});
     w.require_by(w.k.time.now + seconds{60}, "I10", "a healthy client was not served in time",

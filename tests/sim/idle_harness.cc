@@ -33,7 +33,7 @@ struct desk {
     connection* client;
     connection* server = nullptr;
     std::uint32_t shop_at = 0;
-    bool fresh = false;      // the server connection was dialed for this request
+    bool fresh = false; // the server connection was dialed for this request
     bool repeated = false;
     std::uint32_t asked = 0; // bytes of the request that the server was sent
     std::uint32_t got = 0;   // bytes in `bytes`: of the request, then of the answer
@@ -47,7 +47,8 @@ struct desk {
 
 class office {
   public:
-    office(world& w, const ctrl& servers) : world_(w), servers_(servers), idle_(*w.conns, draw(w.k.chance)), listener_(*w.conns), desks_(64) {}
+    office(world& w, const ctrl& servers)
+        : world_(w), servers_(servers), idle_(*w.conns, draw(w.k.chance)), listener_(*w.conns), desks_(64) {}
     ~office() {
         while (desk* d = live_.front())
             leave(*d, close_intent::abort, end_cause::shutdown);
@@ -231,7 +232,8 @@ void office::find_server(desk& d, bool may_reuse) noexcept {
 void office::check_taken(connection& conn) noexcept {
     auto& socket = static_cast<stream&>(*world_.k.at(conn.fd()));
     const bool told = !socket.watched_as(conn.fd())->pending();
-    if (told && (!socket.in.empty() || socket.recv_shut)) world_.k.violate("I16", "taken with something unread, or ended");
+    if (told && (!socket.in.empty() || socket.recv_shut))
+        world_.k.violate("I16", "taken with something unread, or ended");
 }
 
 // Closes the server's connection, if any, and asks once more or gives up.

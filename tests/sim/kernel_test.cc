@@ -17,11 +17,9 @@ const endpoint far_away = endpoint::ipv4(0x0a000001, 80);
 // Nothing goes wrong, and time stands still between sleeps.
 struct quiet {
     explicit quiet(kernel_options o = {.call_max = duration{}, .swarm = false}) : k(o) {
-        k.on_violation(
-            [](void* self, kernel&, const char* invariant, const char*) noexcept {
-                static_cast<quiet*>(self)->violated += invariant;
-            },
-            this);
+        k.on_violation([](void* self, kernel&, const char* invariant,
+                          const char*) noexcept { static_cast<quiet*>(self)->violated += invariant; },
+                       this);
     }
     int listener(int backlog = 8) {
         const int fd = sys::socket(AF_INET, SOCK_STREAM);

@@ -26,7 +26,7 @@ class machine {
     virtual ~machine() = default; // closes what is open
 
     virtual int socket(family f) = 0;
-    virtual int pair(int (&ends)[2]) = 0; // unix
+    virtual int pair(int (&ends)[2]) = 0;                    // unix
     virtual int listen(family f, int name, int backlog) = 0; // a new descriptor
     virtual int connect(int fd, family f, int name) = 0;
     virtual int accept(int fd) = 0;
@@ -45,7 +45,7 @@ class machine {
     virtual int change(int fd, std::uint32_t events, std::uint64_t data) = 0;
     virtual int remove(int fd) = 0;
     virtual int wait(report* reports, int reports_max) = 0; // does not sleep; in no certain order
-    virtual void settle() = 0; // what is under way arrives
+    virtual void settle() = 0;                              // what is under way arrives
 };
 
 // settle() waits so long for what the kernel does by itself.

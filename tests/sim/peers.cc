@@ -33,20 +33,23 @@ std::size_t mouthful(manner how, const std::string& out, dice& chance) {
 } // namespace
 
 const remote_cb town::server_cb{.name = "server", .run = [](remote& r) noexcept {
-    // The network gives a new remote its service's owner: the town.
-    town& home = *static_cast<town*>(r.owner);
-    auto s = std::make_unique<server>();
-    s->home = &home;
-    s->end = &r;
-    s->how = home.draw(true);
-    r.owner = s.get();
-    static constexpr remote_cb known{.name = "server", .run = [](remote& me) noexcept { static_cast<server*>(me.owner)->run(me); }};
-    r.become(known);
-    home.servers_.push_back(std::move(s));
-    static_cast<server*>(r.owner)->run(r);
-}};
+                                    // The network gives a new remote its service's owner: the town.
+                                    town& home = *static_cast<town*>(r.owner);
+                                    auto s = std::make_unique<server>();
+                                    s->home = &home;
+                                    s->end = &r;
+                                    s->how = home.draw(true);
+                                    r.owner = s.get();
+                                    static constexpr remote_cb known{.name = "server", .run = [](remote& me) noexcept {
+                                                                         static_cast<server*>(me.owner)->run(me);
+                                                                     }};
+                                    r.become(known);
+                                    home.servers_.push_back(std::move(s));
+                                    static_cast<server*>(r.owner)->run(r);
+                                }};
 
-const remote_cb town::client_cb{.name = "client", .run = [](remote& r) noexcept { static_cast<client*>(r.owner)->run(r); }};
+const remote_cb town::client_cb{.name = "client",
+                                .run = [](remote& r) noexcept { static_cast<client*>(r.owner)->run(r); }};
 
 manner town::draw(bool is_server) noexcept {
     const auto kinds = static_cast<std::uint32_t>(is_server ? manner::count_ : manner::stray);
@@ -74,7 +77,8 @@ void town::calm_down() noexcept {
         k_.net.find_service(where)->refuses = false;
     for (auto& s : servers_)
         if (s->end && s->how != manner::well_behaved) s->end->wake_in(milliseconds{1});
-    for (auto& c : clients_) { // who has not come yet stays away; who is slow hurries; who stalls is the library's to end
+    for (auto& c :
+         clients_) { // who has not come yet stays away; who is slow hurries; who stalls is the library's to end
         if (c->how == manner::slow || c->how == manner::trickling) c->how = manner::well_behaved;
         if (c->end) c->end->wake_in(milliseconds{1});
         if (!c->end || !c->end->connecting()) continue;
@@ -99,8 +103,8 @@ void town::come(void* at, std::uint32_t) noexcept {
     auto c = std::make_unique<client>();
     c->home = &home;
     c->must_succeed = v.must_succeed;
-    static constexpr manner healthy[] = {manner::well_behaved, manner::well_behaved, manner::half_closing, manner::pipelining,
-                                         manner::trickling};
+    static constexpr manner healthy[] = {manner::well_behaved, manner::well_behaved, manner::half_closing,
+                                         manner::pipelining, manner::trickling};
     c->how = v.must_succeed ? healthy[chance.below(std::size(healthy))] : home.draw(false);
     c->asks = chance.between(1, 5);
     c->first_id = home.ids_;
@@ -110,7 +114,8 @@ void town::come(void* at, std::uint32_t) noexcept {
     home.clients_.push_back(std::move(c));
     // Now and then a shop shuts, or opens again.
     if (home.calm_ || home.shops_.empty() || chance.below(6) != 0) return;
-    service& shop = *home.k_.net.find_service(home.shops_[chance.below(static_cast<std::uint32_t>(home.shops_.size()))]);
+    service& shop =
+        *home.k_.net.find_service(home.shops_[chance.below(static_cast<std::uint32_t>(home.shops_.size()))]);
     shop.refuses = !shop.refuses;
     if (shop.refuses) saw(mark::server_refusing);
 }

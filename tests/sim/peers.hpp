@@ -51,12 +51,12 @@ struct server {
     town* home;
     remote* end;
     manner how;
-    std::string in, out;       // requests not yet answered, answers not yet sent
+    std::string in, out; // requests not yet answered, answers not yet sent
     std::uint32_t answered = 0;
-    time_point not_before{};   // nothing is sent earlier
-    bool finished = false;     // nothing more will come from it
-    bool heard_all = false;    // the other side's end
-    time_point strayed{};      // when it said what nobody had asked for
+    time_point not_before{}; // nothing is sent earlier
+    bool finished = false;   // nothing more will come from it
+    bool heard_all = false;  // the other side's end
+    time_point strayed{};    // when it said what nobody had asked for
     void run(remote& r) noexcept;
 
   private:
@@ -72,13 +72,13 @@ struct client {
     town* home;
     remote* end; // null: it is gone
     manner how;
-    bool must_succeed;         // healthy, among healthy ones
+    bool must_succeed; // healthy, among healthy ones
     std::uint64_t first_id;
-    std::uint32_t asks;        // requests in all
+    std::uint32_t asks; // requests in all
     std::uint32_t asked = 0, answered = 0, failed = 0;
     std::string in, out;
     time_point not_before{};
-    bool over = false;         // satisfied, or out of reach
+    bool over = false; // satisfied, or out of reach
     void run(remote& r) noexcept;
 
   private:

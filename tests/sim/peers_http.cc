@@ -107,7 +107,8 @@ void client::ask_http(std::uint32_t bytes, bool nonsense) noexcept {
         out += "GET " + path + " HTTP/1.1\r\nHost: shop\r\n\r\n";
     } else {
         const std::uint32_t body = home->draw_bytes();
-        out += "POST " + path + " HTTP/1.1\r\nHost: shop\r\nContent-Length: " + std::to_string(body) + "\r\n\r\n" + payload(id, body);
+        out += "POST " + path + " HTTP/1.1\r\nHost: shop\r\nContent-Length: " + std::to_string(body) + "\r\n\r\n" +
+               payload(id, body);
     }
 }
 
@@ -118,7 +119,8 @@ bool client::digest_http(remote& r) noexcept {
         const std::string head = in.substr(0, end_of_head + 2);
         const int status = head.size() > 12 ? std::atoi(head.c_str() + 9) : 0;
         kernel& k = home->k_;
-        if (head.compare(0, 9, "HTTP/1.1 ") != 0 || status < 200) k.violate("I6", "a client got bytes that are no answer");
+        if (head.compare(0, 9, "HTTP/1.1 ") != 0 || status < 200)
+            k.violate("I6", "a client got bytes that are no answer");
         std::string body;
         std::size_t end_of_all = end_of_head + 4;
         if (has(head, "chunked")) {
@@ -132,7 +134,8 @@ bool client::digest_http(remote& r) noexcept {
             end_of_all += bytes;
         }
         if (status == 200) {
-            if (field(head, "x-id", 0) != first_id + answered) k.violate("I15", "a client got the answer to another request");
+            if (field(head, "x-id", 0) != first_id + answered)
+                k.violate("I15", "a client got the answer to another request");
             if (!is_payload(body, first_id + answered)) k.violate("I6", "a client got a byte that is not its own");
         } else if (must_succeed) {
             k.violate("I10", "a healthy client was told that it cannot be answered");

@@ -63,7 +63,8 @@ class real_machine final : public machine {
             static unsigned count = 0;
             auto* un = reinterpret_cast<sockaddr_un*>(&at.bytes);
             un->sun_family = AF_UNIX;
-            const int n = std::snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "weir-conform-%d-%u", getpid(), count++);
+            const int n =
+                std::snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "weir-conform-%d-%u", getpid(), count++);
             at.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + static_cast<std::size_t>(n));
         }
         if (const int r = sys::bind(fd, at.get(), at.size); r < 0) return r;
@@ -71,7 +72,9 @@ class real_machine final : public machine {
         sys::local_name(fd, at.get(), &at.size);
         return fd;
     }
-    int connect(int fd, family, int name) override { return sys::connect(fd, addresses_[name].get(), addresses_[name].size); }
+    int connect(int fd, family, int name) override {
+        return sys::connect(fd, addresses_[name].get(), addresses_[name].size);
+    }
     int accept(int fd) override { return keep(sys::accept(fd, nullptr, nullptr)); }
     int dup(int fd) override {
         const int made = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -101,8 +104,12 @@ class real_machine final : public machine {
         ::poll(&p, 1, 0);
         return static_cast<std::uint32_t>(p.revents); // POLLIN is EPOLLIN, and so on
     }
-    int add(int fd, std::uint32_t events, std::uint64_t data) override { return sys::epoll_add(epoll_, fd, events, data); }
-    int change(int fd, std::uint32_t events, std::uint64_t data) override { return sys::epoll_change(epoll_, fd, events, data); }
+    int add(int fd, std::uint32_t events, std::uint64_t data) override {
+        return sys::epoll_add(epoll_, fd, events, data);
+    }
+    int change(int fd, std::uint32_t events, std::uint64_t data) override {
+        return sys::epoll_change(epoll_, fd, events, data);
+    }
     int remove(int fd) override { return sys::epoll_remove(epoll_, fd); }
     int wait(report* reports, int reports_max) override {
         epoll_event events[64];

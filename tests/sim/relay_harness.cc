@@ -15,10 +15,9 @@ const endpoint door = endpoint::ipv4(0x0a000001, 8080);
 
 struct house {
     explicit house(world& w)
-        : pairs(*w.conns, {.pairs_max = 32,
-                           .connect_timeout = seconds{3},
-                           .fin_timeout = seconds{2},
-                           .idle_timeout = seconds{6}}),
+        : pairs(
+              *w.conns,
+              {.pairs_max = 32, .connect_timeout = seconds{3}, .fin_timeout = seconds{2}, .idle_timeout = seconds{6}}),
           port(*w.conns) {}
     relay_pool pairs;
     listener port;
@@ -56,7 +55,8 @@ std::uint64_t run(std::uint64_t seed) {
     w.turn_until(w.k.time.now + milliseconds{1});
     w.require_by(w.k.time.now + seconds{60}, "I10", "a healthy client was not served in time",
                  [&] { return people.all_must_succeed_over(); });
-    w.require_by(w.k.time.now + seconds{10}, "I8", "a pair outlived its ends", [&] { return h->pairs.pair_count() == 0; });
+    w.require_by(w.k.time.now + seconds{10}, "I8", "a pair outlived its ends",
+                 [&] { return h->pairs.pair_count() == 0; });
     if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");
 
     w.k.note("teardown");

@@ -47,8 +47,12 @@ class sim_machine final : public machine {
         return sys::peer_name(fd, reinterpret_cast<sockaddr*>(&at), &size);
     }
     std::uint32_t poll(int fd) override { return kernel_.at(fd)->poll(); }
-    int add(int fd, std::uint32_t events, std::uint64_t data) override { return sys::epoll_add(epoll_, fd, events, data); }
-    int change(int fd, std::uint32_t events, std::uint64_t data) override { return sys::epoll_change(epoll_, fd, events, data); }
+    int add(int fd, std::uint32_t events, std::uint64_t data) override {
+        return sys::epoll_add(epoll_, fd, events, data);
+    }
+    int change(int fd, std::uint32_t events, std::uint64_t data) override {
+        return sys::epoll_change(epoll_, fd, events, data);
+    }
     int remove(int fd) override { return sys::epoll_remove(epoll_, fd); }
     int wait(report* reports, int reports_max) override {
         epoll_event events[64];

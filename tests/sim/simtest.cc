@@ -19,23 +19,22 @@ namespace {
 
 constexpr const harness* harnesses[] = {&idle_harness, &relay_harness, &http1_harness};
 
-constexpr const char* usage =
-    "usage: weir-simtest [options]\n"
-    "\n"
-    "Runs weir on a simulated kernel, one run per seed.\n"
-    "\n"
-    "  --harness NAME   idle, relay, http1 (default: all)\n"
-    "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
-    "  --jobs N         processes (default: 1)\n"
-    "  --trace          print every call\n"
-    "  --hash           print the hash of each run's trace\n"
-    "  --marks          fail if a fault or a kind of peer was never seen\n"
-    "  --help           this text\n"
-    "\n"
-    "exit status: 0 all seeds passed, 1 one failed, 2 usage\n"
-    "\n"
-    "  weir-simtest --seeds 1..50000 --jobs 2\n"
-    "  weir-simtest --harness idle --seeds 4711 --trace\n";
+constexpr const char* usage = "usage: weir-simtest [options]\n"
+                              "\n"
+                              "Runs weir on a simulated kernel, one run per seed.\n"
+                              "\n"
+                              "  --harness NAME   idle, relay, http1 (default: all)\n"
+                              "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
+                              "  --jobs N         processes (default: 1)\n"
+                              "  --trace          print every call\n"
+                              "  --hash           print the hash of each run's trace\n"
+                              "  --marks          fail if a fault or a kind of peer was never seen\n"
+                              "  --help           this text\n"
+                              "\n"
+                              "exit status: 0 all seeds passed, 1 one failed, 2 usage\n"
+                              "\n"
+                              "  weir-simtest --seeds 1..50000 --jobs 2\n"
+                              "  weir-simtest --harness idle --seeds 4711 --trace\n";
 
 struct request {
     const char* only = nullptr;
@@ -85,9 +84,12 @@ void run_some() {
 totals add_up() {
     totals all{};
     for (int i = 0; i < wanted.jobs; i++) {
-        for (std::size_t at = 0; at < all.faults.size(); at++) all.faults[at] += shared[i].faults[at];
-        for (std::size_t at = 0; at < all.marks.size(); at++) all.marks[at] += shared[i].marks[at];
-        for (std::size_t at = 0; at < all.causes.size(); at++) all.causes[at] += shared[i].causes[at];
+        for (std::size_t at = 0; at < all.faults.size(); at++)
+            all.faults[at] += shared[i].faults[at];
+        for (std::size_t at = 0; at < all.marks.size(); at++)
+            all.marks[at] += shared[i].marks[at];
+        for (std::size_t at = 0; at < all.causes.size(); at++)
+            all.causes[at] += shared[i].causes[at];
         all.seeds += shared[i].seeds;
         all.calls += shared[i].calls;
     }

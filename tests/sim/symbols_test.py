@@ -8,7 +8,7 @@ import sys
 ALLOWED = re.compile(
     r"mem(cpy|move|set|chr|cmp)|str(len|cmp|error|toul)|strerrorname_np|bcmp"
     r"|v?(sn|f)printf|__(sn|f)printf_chk|fwrite|fputc|fputs|stderr|abort|calloc|free"
-    r"|sig(emptyset|addset|ismember)"
+    r"|sig(emptyset|fillset|addset|delset|ismember)"
     r"|__tls_get_addr|_GLOBAL_OFFSET_TABLE_|__dso_handle|_Unwind_Resume|__gxx_personality_v0|__stack_chk_fail"
     r"|__cxa_(atexit|pure_virtual|guard_\w+|begin_catch|rethrow|end_catch|throw_bad_array_new_length)"
     r"|_Z(nw|na|dl|da)\w*|_ZSt\w*|_ZNSt\w*|_ZNKSt\w*|_ZT[VIS]\w*|_ZSt7nothrow"

@@ -6,11 +6,31 @@ namespace simtest {
 
 const char* to_string(mark what) noexcept {
     static constexpr const char* names[] = {
-        "client well-behaved", "client slow",         "client aborting",     "client stalling",     "client half-closing",
-        "client pipelining",   "client never reading", "client trickling",   "client garbage",      "server well-behaved",
-        "server slow",         "server aborting",     "server stalling",     "server half-closing", "server closing idle",
-        "server never reading", "server trickling",   "server garbage",      "server stray bytes",  "server refusing",
-        "answer whole",        "answer error",        "reused",              "repeated",            "start failed",
+        "client well-behaved",
+        "client slow",
+        "client aborting",
+        "client stalling",
+        "client half-closing",
+        "client pipelining",
+        "client never reading",
+        "client trickling",
+        "client garbage",
+        "server well-behaved",
+        "server slow",
+        "server aborting",
+        "server stalling",
+        "server half-closing",
+        "server closing idle",
+        "server never reading",
+        "server trickling",
+        "server garbage",
+        "server stray bytes",
+        "server refusing",
+        "answer whole",
+        "answer error",
+        "reused",
+        "repeated",
+        "start failed",
         "letter rang",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
@@ -87,16 +107,20 @@ void world::post_letters(std::uint32_t count, duration span) {
             n.home->letters_ran_++;
         };
         const duration wait = k.chance.between(duration{}, span);
-        k.time.plan(k.time.now + wait, [](void* at, std::uint32_t) noexcept {
-            note_to_loop& n = *static_cast<note_to_loop*>(at);
-            n.home->loop->post(n.l);
-        }, letters_.back().get(), 0);
+        k.time.plan(
+            k.time.now + wait,
+            [](void* at, std::uint32_t) noexcept {
+                note_to_loop& n = *static_cast<note_to_loop*>(at);
+                n.home->loop->post(n.l);
+            },
+            letters_.back().get(), 0);
     }
 }
 
 void world::check_sums() {
     using enum conn_origin;
-    const std::uint64_t opened = conns->opened_count(accepted) + conns->opened_count(dialed) + conns->opened_count(adopted);
+    const std::uint64_t opened =
+        conns->opened_count(accepted) + conns->opened_count(dialed) + conns->opened_count(adopted);
     std::uint64_t ended = 0;
     for (unsigned cause = 0; cause < static_cast<unsigned>(end_cause::count_); cause++)
         ended += conns->ended_count(static_cast<end_cause>(cause));

@@ -114,5 +114,4 @@ class world {
     static kernel_options draw(std::uint64_t seed);
 };
 
-
 } // namespace simtest
