@@ -131,6 +131,13 @@ void server::run(remote& r) noexcept {
     if (!read(r)) return;
     if (home->tongue_ == town::tongue::http1) answer_http();
     else answer_all();
+    if (!out.empty() && answered > 1 && (how == manner::aborting || how == manner::pipelining) &&
+        r.chance().below(3) == 0) {
+        end = nullptr; // has read the request, and goes without a word
+        if (how == manner::aborting) r.reset();
+        else r.close();
+        return;
+    }
     if (!write(r)) return;
     if (heard_all && out.empty()) {
         end = nullptr;
@@ -174,7 +181,7 @@ bool server::misbehave(remote& r) noexcept {
     }
     switch (how) {
     case manner::aborting:
-        if (chance.below(4) != 0) return false;
+        if (chance.below(8) != 0) return false;
         end = nullptr;
         r.reset();
         return true;
