@@ -204,14 +204,14 @@ class conntab {
     explicit conntab(event_loop& loop) noexcept : loop_(loop) {}
     conntab(const conntab&) = delete;
     conntab& operator=(const conntab&) = delete;
-    ~conntab(); // closes what is left, cause: shutdown; tells nobody
+    ~conntab(); // closes what is left with RST, cause: shutdown; tells nobody
 
     // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had.
     result<void> open(const conntab_options& options = {}) noexcept;
 
     // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed.
     // ENFILE: no connection is free. EMFILE, ENOSPC, ENOMEM, EPERM: see event_loop::watch().
-    // The caller attaches a table right away.
+    // The caller attaches a table right away. Nothing is wanted at first: want_recv(), want_send().
     struct adopt_options {
         conn_origin origin = conn_origin::adopted;
         bool connecting = false;        // connect() is under way

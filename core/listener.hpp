@@ -24,7 +24,7 @@ struct listener_options {
 
 class listener {
   public:
-    // The user attaches a table to `conn`, or closes it. `peer` is borrowed for the call.
+    // The user attaches a table to `conn` and says what is wanted (want_recv()), or closes it. `peer` is borrowed for the call.
     using accepted = void (*)(void* owner, connection& conn, const endpoint& peer) noexcept;
 
     explicit listener(conntab& conns) noexcept : conns_(conns) {}

@@ -50,6 +50,7 @@ result<endpoint> parse_tcp(std::string_view text) noexcept {
     if (colon == text.npos || !parse_port(text.substr(colon + 1), port)) return failure{EINVAL};
     std::string_view host = text.substr(0, colon);
     if (host.empty()) return endpoint::ipv4(0, port);
+    if (host == "*") return failure{EINVAL}; // resolvers make ::1 of it, which nobody means
     const bool in_brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
     if (in_brackets) host = host.substr(1, host.size() - 2);
     if (in_brackets != (host.find(':') != host.npos)) return failure{EINVAL}; // ::1:80 could be read in two ways

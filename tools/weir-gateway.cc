@@ -34,7 +34,8 @@ void parse(settings& set, int argc, char** argv) {
     tools::options o{
         {.program = "weir-gateway",
          .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
-         .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.",
+         .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.\n"
+                    "SIGTERM, SIGINT: stop accepting, finish what runs, exit 0; a second one: exit 1 at once.",
          .examples = {"weir-gateway 127.0.0.1:8080 127.0.0.1:8081",
                       "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;

@@ -120,15 +120,15 @@ def test_one_registration():
 
 def counted():
     """A way to start the gateway so that its allocations are counted: (environment, read)."""
-    library = os.environ.get("WEIR_COUNT_ALLOCATIONS")
-    if not library or not pathlib.Path(library).exists():
-        raise Skipped("the allocation counter was not built")
+    library = os.environ.get("WEIR_COUNT_ALLOCATIONS", rig.TOOLS.parent / "tests" / "count_allocations.so")
+    if not pathlib.Path(library).exists():
+        raise Skipped(f"{library} was not built")
     file = tempfile.NamedTemporaryFile("rb")
 
     def read():
         file.seek(0)
         return struct.unpack("Q", file.read(8))[0]
-    return {"LD_PRELOAD": library, "COUNT_ALLOCATIONS": file.name}, read, file
+    return {"LD_PRELOAD": str(library), "COUNT_ALLOCATIONS": file.name}, read, file
 
 
 def test_no_allocations():
