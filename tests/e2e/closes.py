@@ -66,13 +66,13 @@ def test_close_after():
 
 
 def test_close_idle():
-    """a server that closes idle connections, unannounced: no client sees an error, half of the requests POST"""
+    """a server that closes idle connections, unannounced: no client sees an error that could be avoided, half of it POST"""
     with Origin("--body", "100", "--close-idle", "10ms") as origin, Gateway(origin) as gateway:
         wrong, asked = hammer(gateway, 3, pause=(0.004, 0.016))
-        equal(wrong, [], f"of {asked} requests")
         until(lambda: gateway.counters()["idle"] == 0, "all idle connections have been closed")
         gateway.check_ledger()
-        report = origin.report()
+        report, ambiguous = explained(origin)
+        assert len(wrong) <= ambiguous, f"{wrong} of {asked} requests, {ambiguous} ambiguous"
         assert report["idle_closes"] > 20, report
         counted = report["closes_seen"] + report["resets_after_fin"] + report["crossed_before"]
         equal(counted, report["idle_closes"], f"closes that the gateway answered with its own: {report}")
@@ -265,7 +265,8 @@ def test_unix():
         with Origin("--close-idle", "5ms", at=f"unix:{place}/up.sock") as origin:
             with Gateway(origin, at=f"unix:{place}/gate.sock") as gateway:
                 wrong, asked = hammer(gateway, 1, pause=(0.002, 0.008))
-                equal(wrong, [], f"of {asked} requests")
+                _, ambiguous = explained(origin)
+                assert len(wrong) <= ambiguous, f"{wrong} of {asked} requests, {ambiguous} ambiguous"
 
 
 rig.main(globals())
