@@ -13,7 +13,8 @@ namespace weir::inline WEIR_KERNEL {
 
 inline constexpr bool only_asks(call what) noexcept {
     using enum call;
-    return what == socket_error || what == name || what == bytes_acked || what == set_option || what == peek;
+    return what == socket_error || what == name || what == bytes_acked || what == set_option || what == peek ||
+           what == pipe_room;
 }
 
 // One call on its way through the seam.
@@ -27,7 +28,8 @@ class crossing {
     template <class Value>
     Value done(Value result) noexcept {
         k.log.add({k.time.now, what_, fd_, argument_, result, nullptr});
-        const bool carries = what_ == call::recv || what_ == call::discard || what_ == call::send;
+        const bool carries =
+            what_ == call::recv || what_ == call::discard || what_ == call::send || what_ == call::splice;
         if (carries ? result > 0 : result >= 0 && !only_asks(what_)) k.progress();
         return result;
     }
@@ -66,5 +68,10 @@ int draw_failure(crossing& c, const ways_to_fail (&ways)[N]) noexcept {
         if (c.strikes(way.kind)) return way.error;
     return 0;
 }
+
+namespace sys {
+// What a stream takes of the parts, by its room and by the faults of sending.
+count send_through(crossing& c, stream& s, const iovec* parts, std::size_t parts_count) noexcept;
+} // namespace sys
 
 } // namespace weir::inline WEIR_KERNEL

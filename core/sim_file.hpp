@@ -38,7 +38,7 @@ struct watch {
 };
 
 struct file {
-    enum class kind : std::uint8_t { stream, epoll, counter, signals, plain };
+    enum class kind : std::uint8_t { stream, epoll, counter, signals, plain, pipe };
 
     explicit file(kind k) noexcept : what(k) {}
     file(const file&) = delete;

@@ -69,6 +69,14 @@ count discard(int fd, std::size_t bytes) noexcept; // MSG_TRUNC: TCP throws away
 count send(int fd, const void* from, std::size_t bytes, bool more) noexcept; // never raises SIGPIPE; more: MSG_MORE
 count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool more) noexcept;
 
+// --- bytes that stay in the kernel: pipe(7), splice(2)
+int pipe_open(int (&ends)[2]) noexcept; // [0] is read, [1] written; both non-blocking
+// One of the two is a pipe. -EAGAIN does not say which of them could not: a full pipe answers it whatever the socket
+// holds, an end or an error too. A socket that is gone raises SIGPIPE in this thread, unless it is blocked or ignored.
+count splice(int from, int to, std::size_t bytes, bool more) noexcept;
+int pipe_room(int fd) noexcept;                // bytes, F_GETPIPE_SZ
+int set_pipe_room(int fd, int bytes) noexcept; // rounded up; what it is now, or -EPERM, -EBUSY, fcntl(2)
+
 // --- sockets: facts and options
 int set_option(int fd, int level, int name, int value) noexcept;
 int set_abortive(int fd) noexcept; // close() sends RST: SO_LINGER {1, 0}

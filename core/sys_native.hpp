@@ -120,6 +120,19 @@ inline count send_parts(int fd, const iovec* parts, std::size_t parts_count, boo
     return detail::repeat([&] { return ::sendmsg(fd, &message, flags); });
 }
 
+inline int pipe_open(int (&ends)[2]) noexcept { return detail::value_or_error(::pipe2(ends, O_CLOEXEC | O_NONBLOCK)); }
+
+inline count splice(int from, int to, std::size_t bytes, bool more) noexcept {
+    const unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0u);
+    return detail::repeat([&] { return ::splice(from, nullptr, to, nullptr, bytes, flags); });
+}
+
+inline int pipe_room(int fd) noexcept { return detail::value_or_error(::fcntl(fd, F_GETPIPE_SZ)); }
+
+inline int set_pipe_room(int fd, int bytes) noexcept {
+    return detail::value_or_error(::fcntl(fd, F_SETPIPE_SZ, bytes));
+}
+
 inline int set_option(int fd, int level, int name, int value) noexcept {
     return detail::value_or_error(::setsockopt(fd, level, name, &value, sizeof value));
 }

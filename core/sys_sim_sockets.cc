@@ -126,29 +126,36 @@ count send(int fd, const void* from, std::size_t bytes, bool more) noexcept {
     return send_parts(fd, &part, 1, more);
 }
 
+// sim_crossing.hpp
+count send_through(crossing& c, stream& s, const iovec* parts, std::size_t parts_count) noexcept {
+    std::size_t asked = 0;
+    for (std::size_t i = 0; i < parts_count; i++)
+        asked += parts[i].iov_len;
+    const bool can = s.at == stream::phase::established && !s.error && !s.send_shut && s.peer;
+    std::size_t most = asked;
+    if (can && asked > 0 && s.out_room() > 0 && c.strikes(fault::send_eagain)) most = 0;
+    else if (can && asked > 1 && s.out_room() > 1 && c.strikes(fault::send_short))
+        most = c.k.chance.between(1, static_cast<std::uint32_t>(std::min(asked, s.out_room())) - 1);
+    count sent = 0;
+    for (std::size_t i = 0; i < parts_count && static_cast<std::size_t>(sent) < most; i++) {
+        const std::size_t bytes = std::min(parts[i].iov_len, most - static_cast<std::size_t>(sent));
+        const count n = s.send(static_cast<const char*>(parts[i].iov_base), bytes);
+        if (n < 0) return sent > 0 ? sent : n;
+        sent += n;
+        if (static_cast<std::size_t>(n) < bytes) return sent;
+    }
+    if (most == asked) return sent;
+    if (s.at == stream::phase::established) c.k.net.squeeze(s);
+    return sent > 0 ? sent : -EAGAIN;
+}
+
 count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool) noexcept {
     std::size_t asked = 0;
     for (std::size_t i = 0; i < parts_count; i++)
         asked += parts[i].iov_len;
     crossing c{call::send, fd, static_cast<std::int64_t>(asked)};
     stream* s = c.socket();
-    if (!s) return c.not_that();
-    const bool can = s->at == stream::phase::established && !s->error && !s->send_shut && s->peer;
-    std::size_t most = asked;
-    if (can && asked > 0 && s->out_room() > 0 && c.strikes(fault::send_eagain)) most = 0;
-    else if (can && asked > 1 && s->out_room() > 1 && c.strikes(fault::send_short))
-        most = c.k.chance.between(1, static_cast<std::uint32_t>(std::min(asked, s->out_room())) - 1);
-    count sent = 0;
-    for (std::size_t i = 0; i < parts_count && static_cast<std::size_t>(sent) < most; i++) {
-        const std::size_t bytes = std::min(parts[i].iov_len, most - static_cast<std::size_t>(sent));
-        const count n = s->send(static_cast<const char*>(parts[i].iov_base), bytes);
-        if (n < 0) return c.done(sent > 0 ? sent : n);
-        sent += n;
-        if (static_cast<std::size_t>(n) < bytes) return c.done(sent);
-    }
-    if (most == asked) return c.done(sent);
-    if (s->at == stream::phase::established) c.k.net.squeeze(*s);
-    return c.done(sent > 0 ? sent : -EAGAIN);
+    return s ? c.done(send_through(c, *s, parts, parts_count)) : c.not_that();
 }
 
 int set_option(int fd, int level, int name, int value) noexcept {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -82,6 +83,7 @@ class script {
     bool watch_something();
     bool wait();
     bool fill(handle& h);
+    bool pass(handle& h);
     bool drain(handle& h);
     bool close(handle& h, bool abort);
     bool poll_all();
@@ -169,7 +171,7 @@ bool script::use_stream(handle& h) {
     static constexpr char bytes[256] = {};
     char room[256];
     const std::size_t n = below(100) + 1;
-    switch (below(16)) {
+    switch (below(18)) {
     case 0:
     case 1:
     case 2:
@@ -189,6 +191,8 @@ bool script::use_stream(handle& h) {
     case 14:
         if (handles_.size() >= handles_max) return true;
         return made("dup", h.kind, role::stream, -1, sides_[0]->dup(h.fd[0]), sides_[1]->dup(h.fd[1]));
+    case 15:
+    case 16: return pass(h);
     default: return drain(h);
     }
 }
@@ -203,6 +207,22 @@ bool script::fill(handle& h) {
         } while (r > 0);
         return r;
     });
+}
+
+// Splices from one to another, the same one perhaps. Only a little once some room was filled: how much fits is each
+// kernel's own affair.
+bool script::pass(handle& h) {
+    handle& to = *pick(role::stream);
+    log_ += "  to " + to.name + ":\n";
+    long answer[2];
+    for (std::size_t side = 0; side < 2; side++) {
+        answer[side] = filled_ ? sides_[side]->pass(h.fd[side], to.fd[side], 100, 1)
+                               : sides_[side]->pass(h.fd[side], to.fd[side], 4096, 1000);
+        sides_[side]->settle();
+    }
+    handle both = h;
+    both.name += " to " + to.name;
+    return agree("pass", both, answer[0], answer[1]);
 }
 
 // Until nothing is left; what the sender still held comes meanwhile.
@@ -338,6 +358,7 @@ constexpr const char* usage =
     "  weir-conform --first 4711 --scripts 1\n";
 
 int run(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN); // splice(2) cannot be told not to raise it
     std::uint64_t scripts = 1000, first = 1;
     const char* allow = nullptr;
     bool count = false;

@@ -169,6 +169,35 @@ TEST_CASE("a send is short at the end of the room, and room is an edge") {
     CHECK(sys::recv(ends[1], bytes, sizeof bytes) == 8);
 }
 
+TEST_CASE("a full pipe answers EAGAIN though the socket holds bytes, or its end") {
+    quiet q;
+    int ends[2], pipe[2], more[2];
+    q.tcp_pair(ends);
+    REQUIRE(sys::pipe_open(pipe) == 0);
+    CHECK(sys::set_pipe_room(pipe[0], 1) == 4096);
+    CHECK(say(ends[0], "xy") == 2);
+    CHECK(sys::splice(ends[1], pipe[1], 1, false) == 1);
+
+    CHECK(sys::splice(ends[1], pipe[1], 1, false) == -EAGAIN); // one slot, and a byte is in it
+    CHECK(sys::splice(pipe[0], ends[0], 8, false) == 1);
+    CHECK(sys::splice(pipe[0], ends[0], 8, false) == -EAGAIN); // nothing in it
+    CHECK(sys::splice(ends[1], pipe[1], 8, false) == 2); // and what was just sent to it
+    sys::shutdown_send(ends[0]);
+    CHECK(sys::splice(ends[1], pipe[1], 8, false) == -EAGAIN);
+    CHECK(sys::splice(pipe[0], ends[1], 8, false) == 2);
+    CHECK(sys::splice(ends[1], pipe[1], 8, false) == 0);
+
+    for (const int fd : {ends[0], ends[1], pipe[0], pipe[1]})
+        sys::close(fd);
+    CHECK(q.k.open_count() == 0);
+    kernel_options few{.descriptors_max = 5, .swarm = false};
+    quiet full{few};
+    const int last_but_one = sys::eventfd_open();
+    CHECK(sys::pipe_open(more) == -EMFILE); // both or neither
+    CHECK(full.k.open_count() == 1);
+    sys::close(last_but_one);
+}
+
 TEST_CASE("ports run out, and come back after TIME_WAIT") {
     kernel_options o{.call_max = duration{}, .swarm = false};
     o.network.port_last = static_cast<std::uint16_t>(o.network.port_first + 1);

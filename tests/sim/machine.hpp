@@ -38,6 +38,8 @@ class machine {
     virtual long recv(int fd, char* to, std::size_t bytes) = 0;
     virtual long peek(int fd) = 0;
     virtual long discard(int fd, std::size_t bytes) = 0;
+    // Through a pipe, at most so many bytes at a time and so often: why no more went, or else why no more came, or 1.
+    virtual long pass(int from, int to, std::size_t bytes, int times) = 0;
     virtual int socket_error(int fd) = 0;
     virtual int peer_name(int fd) = 0; // 0 or -errno
     virtual std::uint32_t poll(int fd) = 0;
@@ -47,6 +49,21 @@ class machine {
     virtual int wait(report* reports, int reports_max) = 0; // does not sleep; in no certain order
     virtual void settle() = 0;                              // what is under way arrives
 };
+
+// pass(), in terms of splice(2).
+template <class Splice>
+long pass_through(const int (&pipe)[2], int from, int to, std::size_t bytes, int times, Splice splice) {
+    for (; times > 0; times--) {
+        long held = splice(from, pipe[1], bytes);
+        if (held <= 0) return held;
+        while (held > 0) {
+            const long n = splice(pipe[0], to, static_cast<std::size_t>(held));
+            if (n <= 0) return n;
+            held -= n;
+        }
+    }
+    return 1;
+}
 
 // settle() waits so long for what the kernel does by itself.
 std::unique_ptr<machine> make_real(int pause_ms);

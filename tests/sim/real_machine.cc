@@ -93,6 +93,17 @@ class real_machine final : public machine {
     long recv(int fd, char* to, std::size_t bytes) override { return sys::recv(fd, to, bytes); }
     long peek(int fd) override { return sys::peek(fd); }
     long discard(int fd, std::size_t bytes) override { return sys::discard(fd, bytes); }
+    long pass(int from, int to, std::size_t bytes, int times) override {
+        int pipe[2]; // a new one: what is stuck in it goes with it
+        if (const int r = sys::pipe_open(pipe); r < 0) return r;
+        const long r = pass_through(pipe, from, to, bytes, times, [this](int a, int b, std::size_t n) {
+            settle();
+            return sys::splice(a, b, n, false);
+        });
+        sys::close(pipe[0]);
+        sys::close(pipe[1]);
+        return r;
+    }
     int socket_error(int fd) override { return sys::socket_error(fd); }
     int peer_name(int fd) override {
         address at;
