@@ -3,16 +3,19 @@
 #include <algorithm>
 #include <iterator>
 
+#include "proto/http1_text.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-bool is_blank(unsigned char byte) noexcept { return byte == ' ' || byte == '\t'; }
-bool is_control(unsigned char byte) noexcept { return (byte < ' ' && byte != '\t') || byte == 0x7f; }
-bool is_token(unsigned char byte) noexcept { return is_token_byte(static_cast<char>(byte)); }
+using http1_text::is;
+using http1_text::is_blank;
+using http1_text::is_control;
+using http1_text::is_token;
 
 // 0..15, or -1.
-int digit_of(unsigned char byte) noexcept {
+int digit_of(char byte) noexcept {
     if (byte >= '0' && byte <= '9') return byte - '0';
     const int letter = byte | 0x20;
     return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
@@ -49,7 +52,7 @@ http1_body::step http1_body::next(std::string_view in) noexcept {
         }
         if (used == in.size()) return {what::more, used, {}};
         if (at_ == state::length || at_ == state::data || at_ == state::until_close) return take_data(in, used);
-        take_framing(static_cast<unsigned char>(in[used]));
+        take_framing(in[used]);
         // The byte that breaks the message is not consumed.
         if (at_ != state::broken) ++used;
     }
@@ -77,7 +80,7 @@ http1_body::step http1_body::take_data(std::string_view in, std::size_t at) noex
     return {what::data, at + data.size(), data};
 }
 
-void http1_body::take_framing(unsigned char byte) noexcept {
+void http1_body::take_framing(char byte) noexcept {
     using enum state;
     switch (at_) {
     case size_first:
@@ -117,7 +120,7 @@ void http1_body::take_framing(unsigned char byte) noexcept {
     }
 }
 
-void http1_body::take_size(unsigned char byte) noexcept {
+void http1_body::take_size(char byte) noexcept {
     if (const int digit = digit_of(byte); digit >= 0) {
         if (++digits_ > chunk_digits_max) return fail(http1_body_error::chunk_size_too_long);
         // Sixteen digits are 64 bits, so nothing is shifted out.
@@ -138,7 +141,7 @@ void http1_body::take_size(unsigned char byte) noexcept {
 
 // *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] ), RFC 9112 section 7.1.1. Known to the
 // letter, because an extension is where a CR or LF hides from a parser that skips to the line's end.
-void http1_body::take_extension(unsigned char byte) noexcept {
+void http1_body::take_extension(char byte) noexcept {
     using enum state;
     const bool quoted = at_ == ext_quoted || at_ == ext_escaped;
     const bool may_end = at_ == ext_name || at_ == ext_value || at_ == ext_after;
@@ -147,7 +150,7 @@ void http1_body::take_extension(unsigned char byte) noexcept {
         return;
     }
     if (byte == '\n') return fail(http1_body_error::bare_lf);
-    if (is_control(byte)) return fail(http1_body_error::bad_extension);
+    if (is(is_control, byte)) return fail(http1_body_error::bad_extension);
     if (++extension_bytes_ > limits_.extension_bytes_max) return fail(http1_body_error::extension_too_long);
     if (++extensions_bytes_ > limits_.extensions_bytes_max) return fail(http1_body_error::extensions_too_long);
 
@@ -160,8 +163,8 @@ void http1_body::take_extension(unsigned char byte) noexcept {
     const bool may_name = at_ == ext_name_first || at_ == ext_name;
     const bool may_value = at_ == ext_value_first || at_ == ext_value;
     const bool first = at_ == ext_name_first || at_ == ext_value_first;
-    if (may_name && is_token(byte)) at_ = ext_name;
-    else if (may_value && is_token(byte)) at_ = ext_value;
+    if (may_name && is(is_token, byte)) at_ = ext_name;
+    else if (may_value && is(is_token, byte)) at_ = ext_value;
     else if (at_ == ext_value_first && byte == '"') at_ = ext_quoted;
     else if (byte == ';' && !first) at_ = ext_name_first;
     else if (byte == '=' && (at_ == ext_name || at_ == ext_equals)) at_ = ext_value_first;
@@ -178,7 +181,7 @@ void http1_body::end_size_line() noexcept {
 
 // RFC 9112 section 7.1.2. Trailers are dropped: merged, they could bring in a Content-Length (RFC 9110
 // section 6.5.1).
-void http1_body::take_trailer(unsigned char byte) noexcept {
+void http1_body::take_trailer(char byte) noexcept {
     using enum state;
     if (at_ == line_first && byte == '\r') {
         at_ = end_lf;
@@ -193,11 +196,11 @@ void http1_body::take_trailer(unsigned char byte) noexcept {
     if (byte == '\n') return fail(http1_body_error::bare_lf);
     if (at_ == trailer_value) {
         if (byte == '\r') at_ = trailer_lf;
-        else if (is_control(byte)) fail(http1_body_error::bad_trailer);
+        else if (is(is_control, byte)) fail(http1_body_error::bad_trailer);
         return;
     }
     if (at_ == line_first && is_blank(byte)) return fail(http1_body_error::trailer_obs_fold);
-    if (is_token(byte)) at_ = trailer_name;
+    if (is(is_token, byte)) at_ = trailer_name;
     else if (at_ == trailer_name && byte == ':') at_ = trailer_value;
     else fail(http1_body_error::bad_trailer);
 }

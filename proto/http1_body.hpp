@@ -121,10 +121,10 @@ class http1_body {
         broken,
     };
 
-    void take_framing(unsigned char byte) noexcept;
-    void take_size(unsigned char byte) noexcept;
-    void take_extension(unsigned char byte) noexcept;
-    void take_trailer(unsigned char byte) noexcept;
+    void take_framing(char byte) noexcept;
+    void take_size(char byte) noexcept;
+    void take_extension(char byte) noexcept;
+    void take_trailer(char byte) noexcept;
     void end_size_line() noexcept;
     step take_data(std::string_view in, std::size_t at) noexcept;
     void fail(http1_body_error error) noexcept;

@@ -45,12 +45,7 @@ verdict http1_exchanges::begin(connection& client, const http1_applet* applet) n
 verdict http1_exchange::answer(const http1_answer& a) noexcept {
     if (request_ != request_state::done) request_ = request_state::cut;
     client_->stop_recv();
-    const bool stays = client_may_stay();
-    const auto persistence = !stays                            ? http1_persistence::close
-                             : version_ == http1_version::v1_0 ? http1_persistence::keep_alive
-                                                               : http1_persistence::unsaid;
-    close_said_ = !stays;
-    keep_alive_said_ = persistence == http1_persistence::keep_alive;
+    const http1_persistence persistence = say_persistence(client_may_stay() && request_ == request_state::done);
     status_ = a.status;
     client_framing_ = http1_body_kind::length;
     response_ = response_state::done;
@@ -194,9 +189,17 @@ end_cause http1_exchange::cause_of(const connection& broken) noexcept {
 
 // --- the end
 
+// Its request permitting.
 bool http1_exchange::client_may_stay() const noexcept {
-    return client_keep_alive_ && request_ == request_state::done && !room_.draining &&
-           client_->uses() < room_.options.keep_alive_requests;
+    return client_keep_alive_ && !room_.draining && client_->uses() < room_.options.keep_alive_requests;
+}
+
+http1_persistence http1_exchange::say_persistence(bool stays) noexcept {
+    close_said_ = !stays;
+    keep_alive_said_ = stays && version_ == http1_version::v1_0;
+    return close_said_        ? http1_persistence::close
+           : keep_alive_said_ ? http1_persistence::keep_alive
+                              : http1_persistence::unsaid;
 }
 
 // The response is complete, and the client's socket has all of it.

@@ -115,6 +115,7 @@ class http1_exchange {
     verdict close_client(close_intent intent, end_cause cause) noexcept;
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
+    http1_persistence say_persistence(bool stays) noexcept;
     void report(int status, const char* why) noexcept;
     void log_access() noexcept;
     void set_client_deadline(time_point at) noexcept;

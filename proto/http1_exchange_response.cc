@@ -121,15 +121,9 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
     response_chunked_ = framing.kind == http1_body_kind::chunked;
 
     // A body that is still being sent may well be finished; if not, the connection closes without having said so.
-    const bool stays = client_keep_alive_ && request_ != request_state::cut && !room_.draining &&
-                       client_->uses() < room_.options.keep_alive_requests &&
-                       framing.kind != http1_body_kind::until_close;
-    close_said_ = !stays;
-    keep_alive_said_ = stays && version_ == http1_version::v1_0;
-    const auto persistence = close_said_        ? http1_persistence::close
-                             : keep_alive_said_ ? http1_persistence::keep_alive
-                                                : http1_persistence::unsaid;
-    write_next_head(out, framing, persistence);
+    const bool stays =
+        client_may_stay() && request_ != request_state::cut && framing.kind != http1_body_kind::until_close;
+    write_next_head(out, framing, say_persistence(stays));
 
     server_facts_.user_bound = binds_user_ || head_.binds_user();
     server_facts_.framing = kind;

@@ -349,8 +349,6 @@ bool http1_head::binds_user() const noexcept {
     return false;
 }
 
-bool is_token_byte(char byte) noexcept { return is(is_token, byte); }
-
 const char* to_string(http1_error error) noexcept {
     // In rows, as the enum is.
     // clang-format off

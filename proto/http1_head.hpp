@@ -117,9 +117,6 @@ const char* to_string(http1_method method) noexcept;
 // error is answered with 502, whichever it is. 0 for none.
 int status_of(http1_error error) noexcept;
 
-// tchar, RFC 9110 section 5.6.2: what names, methods and other tokens are made of.
-bool is_token_byte(char byte) noexcept;
-
 // RFC 9110 section 9.2.2. Of the methods known here; `other` is not.
 constexpr bool is_idempotent(http1_method method) noexcept {
     return method != http1_method::post && method != http1_method::patch && method != http1_method::connect &&
