@@ -24,6 +24,9 @@ class crossing {
         : k(kernel::current()), what_(what), fd_(fd), argument_(argument) {
         k.enter();
     }
+    crossing(const crossing&) = delete;
+    crossing& operator=(const crossing&) = delete;
+    ~crossing() { k.leave(); }
 
     template <class Value>
     Value done(Value result) noexcept {

@@ -101,6 +101,7 @@ void kernel::raise(int signal) noexcept {
 
 // Between two calls the world goes on.
 void kernel::enter() noexcept {
+    depth_++;
     if (options_.call_max > duration{}) time.now += chance.between(duration{1}, options_.call_max);
     if (faults.strike(fault::wire_reset, chance)) net.break_one();
     time.run_due();

@@ -72,9 +72,12 @@ class kernel {
     // Seed, invariant and the last `entries_max` calls, on stderr.
     void report(const char* invariant, const char* text, std::uint64_t entries_max) noexcept;
     const kernel_options& options() const noexcept { return options_; }
+    // A call is on its way, or what it let happen meanwhile: what runs now is not the library.
+    bool is_at_work() const noexcept { return depth_ > 0; }
 
     // --- for the seam (sys_sim.cc)
     void enter() noexcept;
+    void leave() noexcept { depth_--; }
     void progress() noexcept { idle_turns_ = 0; }
     int wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept;
 
@@ -87,6 +90,7 @@ class kernel {
     std::vector<file*> fds_;
     int lowest_ = 3; // no free number lies below; 0, 1 and 2 belong to the process
     int open_count_ = 0;
+    int depth_ = 0; // calls within calls: a remote's doing may make some
     std::uint32_t idle_turns_ = 0;
     sleep_check sleep_check_ = nullptr;
     void* sleep_owner_ = nullptr;

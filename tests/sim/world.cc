@@ -84,7 +84,10 @@ void world::turn_until(time_point end) {
 }
 
 void world::turn(duration sleep_max) {
-    loop->turn(sleep_max);
+    {
+        const no_allocations none;
+        loop->turn(sleep_max);
+    }
     check_told();
 }
 

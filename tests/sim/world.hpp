@@ -66,6 +66,14 @@ void watch(kernel& k) noexcept;
 
 extern const harness idle_harness, relay_harness, http1_harness;
 
+// While one lives, the library takes nothing from the heap: I5.
+struct no_allocations {
+    no_allocations() noexcept;
+    no_allocations(const no_allocations&) = delete;
+    no_allocations& operator=(const no_allocations&) = delete;
+    ~no_allocations();
+};
+
 class world {
   public:
     explicit world(std::uint64_t seed);
