@@ -62,6 +62,7 @@ world::world(std::uint64_t seed) : k(draw(seed)) {
     open_loop();
     k.faults.pause();
     check.emplace(*loop);
+    timers_.emplace(k, *loop);
     conns = std::make_unique<conntab>(*loop);
     if (!conns->open({.connections_max = connections_max})) k.violate("I10", "no conntab, though nothing is wrong");
 }
@@ -84,10 +85,12 @@ void world::turn_until(time_point end) {
 }
 
 void world::turn(duration sleep_max) {
+    timers_->before_turn();
     {
         const no_allocations none;
         loop->turn(sleep_max);
     }
+    timers_->after_turn();
     check_told();
 }
 
@@ -146,6 +149,7 @@ void world::tear_down() {
     if (!all_letters_ran()) k.violate("I4", "a letter was posted and never ran");
     if (loop->letters().ring_count() > 0) saw(mark::letter_rang);
     check.reset();
+    timers_.reset();
     loop.reset();
     if (k.open_count() != 0) k.violate("I1", "a descriptor is left open");
 }

@@ -12,6 +12,8 @@
 
 #include <weir/sim.hpp>
 
+#include "sim/punctual.hpp"
+
 namespace simtest {
 
 using namespace weir;
@@ -118,6 +120,7 @@ class world {
     std::vector<std::unique_ptr<note_to_loop>> letters_;
     std::size_t letters_ran_ = 0;
     void check_told();
+    std::optional<punctual> timers_;
     void open_loop();
     static kernel_options draw(std::uint64_t seed);
 };
