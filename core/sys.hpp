@@ -15,6 +15,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -86,6 +87,11 @@ int socket_error(int fd) noexcept;  // SO_ERROR, which it clears: an errno, 0: n
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 4898)
+
+// --- threads: pthreads(7)
+using thread = pthread_t;
+int thread_start(thread& made, void* (*run)(void*), void* argument) noexcept; // all signals blocked in it; -EAGAIN
+void thread_join(thread made) noexcept;
 
 // --- the process
 void* map(std::size_t bytes) noexcept;               // zeroed, touched lazily; null: no memory

@@ -184,6 +184,18 @@ inline std::int64_t bytes_acked(int fd) noexcept {
     return bytes < sizeof info ? -ENOPROTOOPT : static_cast<std::int64_t>(info.bytes_acked);
 }
 
+// A new thread has the mask of the one that starts it.
+inline int thread_start(thread& made, void* (*run)(void*), void* argument) noexcept {
+    sigset_t all, before;
+    sigfillset(&all);
+    if (const int error = ::pthread_sigmask(SIG_BLOCK, &all, &before)) return -error;
+    const int error = ::pthread_create(&made, nullptr, run, argument);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return -error;
+}
+
+inline void thread_join(thread made) noexcept { ::pthread_join(made, nullptr); }
+
 inline void* map(std::size_t bytes) noexcept {
     void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return at == MAP_FAILED ? nullptr : at;

@@ -112,6 +112,10 @@ int signal_read(int fd) noexcept {
     return c.done(signal);
 }
 
+// The simulated kernel has one thread; others are steps between its calls (sim_kernel.hpp).
+int thread_start(thread&, void* (*)(void*), void*) noexcept { return -EAGAIN; }
+void thread_join(thread) noexcept {}
+
 void* map(std::size_t bytes) noexcept { return std::calloc(1, bytes); }
 void* map_wiped_on_fork(std::size_t bytes) noexcept { return map(bytes); } // nothing forks here
 void unmap(void* at, std::size_t) noexcept { std::free(at); }
