@@ -71,8 +71,12 @@ bool connection::establish() noexcept {
         }
         sockaddr_storage peer;
         socklen_t bytes = sizeof peer;
-        const bool undecided = must_ask && sys::peer_name(at.fd, reinterpret_cast<sockaddr*>(&peer), &bytes) < 0;
-        if (undecided || !at.is(fd_state::send_ready)) {
+        const int named = must_ask ? sys::peer_name(at.fd, reinterpret_cast<sockaddr*>(&peer), &bytes) : 0;
+        if (named < 0 && named != -ENOTCONN) { // nobody can say, and nothing will be told again
+            fail(-named);
+            return true;
+        }
+        if (named < 0 || !at.is(fd_state::send_ready)) {
             at.state &= ~(fd_state::recv_ready | fd_state::send_ready);
             return false;
         }
