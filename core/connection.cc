@@ -71,8 +71,12 @@ bool connection::establish() noexcept {
         }
         sockaddr_storage peer;
         socklen_t bytes = sizeof peer;
-        const bool undecided = must_ask && sys::peer_name(at.fd, reinterpret_cast<sockaddr*>(&peer), &bytes) < 0;
-        if (undecided || !at.is(fd_state::send_ready)) {
+        const int named = must_ask ? sys::peer_name(at.fd, reinterpret_cast<sockaddr*>(&peer), &bytes) : 0;
+        if (named < 0 && named != -ENOTCONN) { // nobody can say, and nothing will be told again
+            fail(-named);
+            return true;
+        }
+        if (named < 0 || !at.is(fd_state::send_ready)) {
             at.state &= ~(fd_state::recv_ready | fd_state::send_ready);
             return false;
         }
@@ -207,11 +211,11 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     const bool is_default = options_.blocks_max == 0;
     if (is_default) options_.blocks_max = std::min(2 * options.connections_max, blocks_default_max);
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
-    pool_ = std::make_unique<fixed_pool<connection>>(std::size_t{2} * options.connections_max);
-    blocks_ = std::make_unique<block_pool>(options_.blocks_max);
+    pool_.emplace(std::size_t{2} * options.connections_max);
+    blocks_.emplace(options_.blocks_max);
     // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
     for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
-        blocks_ = std::make_unique<block_pool>(options_.blocks_max / 2);
+        blocks_.emplace(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
     const bool has_all = pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_;
     return has_all ? result<void>{} : failure{ENOMEM};

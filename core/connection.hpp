@@ -20,6 +20,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "core/buffer.hpp"
@@ -256,8 +257,8 @@ class conntab {
 
     event_loop& loop_;
     conntab_options options_;
-    std::unique_ptr<fixed_pool<connection>> pool_;
-    std::unique_ptr<block_pool> blocks_;
+    std::optional<fixed_pool<connection>> pool_;
+    std::optional<block_pool> blocks_;
     std::unique_ptr<char[]> scratch_;
     list<&connection::hook_> live_, lingering_, dead_;
     retired retired_;

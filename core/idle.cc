@@ -2,6 +2,8 @@
 
 #include "core/idle.hpp"
 
+#include <new>
+
 namespace weir::inline WEIR_KERNEL {
 
 const data_cb idle_pool::idle_cb{.name = "idle", .recv = idle_ready, .send = idle_ready, .wake = idle_wake};
@@ -50,9 +52,10 @@ void idle_pool::idle_aged(timer& t, time_point) noexcept {
 
 idle_pool::idle_pool(conntab& conns, const idle_options& options) noexcept
     : conns_(conns), options_(options), entries_(options.idle_max),
-      buckets_(std::make_unique<bucket[]>(options.keys_max)), random_(options.seed | 1) {
+      buckets_(new (std::nothrow) bucket[options.keys_max]), random_(options.seed | 1) {
     EXPECT(options.age_max > duration{0});
     EXPECT(options.keys_max > 0);
+    if (capacity() == 0) options_.keys_max = 0;
     if (options_.idle_per_key_max == 0) options_.idle_per_key_max = options.idle_max;
     conns.on_shortage(
         [](void* owner) noexcept { return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure); },

@@ -18,7 +18,8 @@
 //     manager of 2013 did.
 //   - Membership (linked in a bucket) and accounting (idle_count) change in one function each way.
 //
-// Owner: a pool owns what is parked in it. Thread: one loop's. Allocation: when made. Outlived by its conntab.
+// Owner: a pool owns what is parked in it. Thread: one loop's. Allocation: when made; without memory for it there are no
+// keys, so nothing is ever parked. Outlived by its conntab.
 
 #include <cstdint>
 #include <memory>
@@ -81,7 +82,8 @@ class idle_pool {
     idle_pool& operator=(const idle_pool&) = delete;
     ~idle_pool(); // flushes
 
-    // The key of an identity, the same for equal ones. A null key: keys_max are in use; nothing can be parked under it.
+    // The key of an identity, the same for equal ones. A null key: keys_max are in use, or there was no memory; nothing
+    // can be parked under it.
     key key_of(const idle_identity& identity) noexcept;
 
     // The caller says, field by field, that nothing is under way. All must be true: EXPECTed.
@@ -116,6 +118,8 @@ class idle_pool {
     void flush() noexcept;
     void flush(key k) noexcept;
 
+    // How many can be parked at once. 0: there was no memory for any.
+    std::size_t capacity() const noexcept { return buckets_ ? entries_.capacity() : 0; }
     std::uint32_t idle_count() const noexcept { return idle_count_; }
     std::uint32_t idle_count(key k) const noexcept;
     std::uint64_t parked_count() const noexcept { return parked_count_; } // park() that kept, ever

@@ -45,6 +45,8 @@ class relay_pool {
     verdict dial(connection& client, const ctrl& family, const endpoint& to) noexcept;
 
     void abort_all() noexcept;
+    // 0: there was no memory for any pair; then none can be made.
+    std::size_t capacity() const noexcept { return pairs_.capacity(); }
     std::size_t pair_count() const noexcept { return pairs_.used(); }
     std::uint64_t bytes_count() const noexcept { return bytes_; } // carried so far, both ways
 

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/sim_kernel.hpp"
 
@@ -13,7 +14,8 @@ namespace weir::inline WEIR_KERNEL {
 
 inline constexpr bool only_asks(call what) noexcept {
     using enum call;
-    return what == socket_error || what == name || what == bytes_acked || what == set_option || what == peek ||
+    return what == socket_error || what == local_name || what == peer_name || what == is_listening ||
+           what == bytes_acked || what == set_option || what == set_nonblocking || what == peek ||
            what == pipe_room;
 }
 
@@ -51,6 +53,8 @@ class crossing {
     }
     stream* socket() noexcept { return as<stream>(file::kind::stream); }
     int not_that() noexcept { return broken(any() ? ENOTSOCK : EBADF); }
+    // The errno with which the plan makes it fail, 0: it does not. Once per crossing.
+    int planned() noexcept { return k.faults.plan.ask(what_); }
     bool strikes(fault kind) noexcept { return k.faults.strike(kind, k.chance); }
 
     kernel& k;
@@ -65,8 +69,7 @@ struct ways_to_fail {
     fault kind;
     int error;
 };
-template <std::size_t N>
-int draw_failure(crossing& c, const ways_to_fail (&ways)[N]) noexcept {
+inline int draw_failure(crossing& c, std::span<const ways_to_fail> ways) noexcept {
     for (const ways_to_fail& way : ways)
         if (c.strikes(way.kind)) return way.error;
     return 0;

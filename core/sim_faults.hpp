@@ -5,11 +5,16 @@
 // which most kinds are silent), else something between rare and constant. strike() asks whether a kind happens now and
 // marks it when it does: a kind whose mark stays 0 over many seeds is not tested at all.
 // heal() ends all of them.
+//
+// Beside chance there is a plan for one run: the n-th crossing that can fail does, with the k-th errno that its man page
+// documents, once or, with every later call of its kind, from then on. So a test can try all of them in turn.
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "core/sim_dice.hpp"
+#include "core/sim_trace.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -33,6 +38,8 @@ enum class fault : std::uint8_t {
     connect_timed_out,
     connect_lost,  // nothing ever answers
     connect_reset, // established, and reset before anybody looks
+    connect_eintr, // done, but it says only that it goes on
+    epoll_open_emfile,
     epoll_add_enospc,
     epoll_add_enomem,
     epoll_change_enomem,
@@ -42,8 +49,16 @@ enum class fault : std::uint8_t {
     epoll_spurious, // IN or OUT, though there is neither
     eventfd_emfile,
     eventfd_eagain, // the counter is saturated
+    signalfd_emfile,
     send_short,
     send_eagain, // memory pressure: though there is room
+    send_enobufs,
+    send_enomem,
+    recv_enomem,
+    recv_etimedout, // the peer has not acknowledged anything for too long
+    option_einval,
+    name_enobufs,
+    map_enomem,
     close_eintr,
     close_eio,
     wire_slow,   // a delivery takes its time
@@ -53,6 +68,43 @@ enum class fault : std::uint8_t {
     count_
 };
 const char* to_string(fault kind) noexcept;
+
+// What a call may answer by its man page, and what may befall weir: not its own mistakes (EBADF, EFAULT, EINVAL), and not
+// what every call of it must expect (EAGAIN, EINPROGRESS). EINTR stands only where the seam itself settles it.
+std::span<const int> documented_errnos(call what) noexcept;
+
+class planned_failure {
+  public:
+    enum class extent : std::uint8_t { once, from_then_on };
+
+    // `crossing` counts from 1 those that ask(); 0: none. `way` is an index into documented_errnos() of its call.
+    void set(std::uint64_t crossing, std::size_t way, extent how_long) noexcept {
+        at_ = crossing;
+        way_ = way;
+        how_long_ = how_long;
+    }
+    // Nothing fails and nothing is counted between the two.
+    void pause() noexcept { paused_ = true; }
+    void resume() noexcept { paused_ = false; }
+
+    // The errno with which this call is to fail, 0: none.
+    int ask(call what) noexcept;
+
+    std::uint64_t crossings_count() const noexcept { return count_; }
+    bool reached() const noexcept { return ways_ > 0; }  // the crossing has come,
+    bool struck() const noexcept { return error_ != 0; } // and failed: it knows so many ways
+    std::size_t ways_count() const noexcept { return ways_; }
+    call what() const noexcept { return what_; } // that failed. reached()
+    int error() const noexcept { return error_; }
+
+  private:
+    std::uint64_t at_ = 0, count_ = 0;
+    std::size_t way_ = 0, ways_ = 0;
+    call what_{};
+    int error_ = 0;
+    extent how_long_ = extent::once;
+    bool paused_ = false;
+};
 
 class fault_plan {
   public:
@@ -76,6 +128,8 @@ class fault_plan {
     }
 
     std::uint64_t marks(fault kind) const noexcept { return marks_[static_cast<std::size_t>(kind)]; }
+
+    planned_failure plan;
 
   private:
     std::array<std::uint32_t, kinds> ratios_{};

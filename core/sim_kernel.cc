@@ -132,7 +132,8 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
             violate("I4", "asleep for ever");
             return 0;
         }
-        cut_short = faults.strike(fault::epoll_early, chance);
+        const bool interrupted = faults.plan.ask(call::epoll_wait) != 0;
+        cut_short = faults.strike(fault::epoll_early, chance) || interrupted;
         if (cut_short) next = time.now + (next - time.now) / (1 + chance.below(4));
         else if (faults.strike(fault::epoll_late, chance))
             next += chance.between(duration{}, duration{milliseconds{300}});
@@ -150,6 +151,18 @@ void kernel::check_spin(int timeout_ms, int n) noexcept {
         idle_turns_ = 0;
         violate("I11", "the loop turns, and nothing changes");
     }
+}
+
+// ---- memory
+
+void* kernel::map(std::size_t bytes) noexcept {
+    maps_count_++;
+    return std::calloc(1, bytes);
+}
+
+void kernel::unmap(void* at) noexcept {
+    maps_count_--;
+    std::free(at);
 }
 
 // ---- checks

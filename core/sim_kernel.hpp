@@ -54,6 +54,7 @@ class kernel {
     void note(const char* text, std::int64_t a = 0, std::int64_t b = 0) noexcept; // text: a constant
 
     // --- descriptors
+    std::uint32_t maps_count() const noexcept { return maps_count_; } // not unmapped yet
     int open_count() const noexcept { return open_count_; }
     int descriptors_max() const noexcept { return static_cast<int>(fds_.size()); }
     file* at(int fd) const noexcept; // null: not open
@@ -79,6 +80,8 @@ class kernel {
     void enter() noexcept;
     void leave() noexcept { depth_--; }
     void progress() noexcept { idle_turns_ = 0; }
+    void* map(std::size_t bytes) noexcept;
+    void unmap(void* at) noexcept;
     int wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept;
 
   private:
@@ -91,6 +94,7 @@ class kernel {
     int lowest_ = 3; // no free number lies below; 0, 1 and 2 belong to the process
     int open_count_ = 0;
     int depth_ = 0; // calls within calls: a remote's doing may make some
+    std::uint32_t maps_count_ = 0;
     std::uint32_t idle_turns_ = 0;
     sleep_check sleep_check_ = nullptr;
     void* sleep_owner_ = nullptr;

@@ -170,6 +170,12 @@ void network::relax_now(void* at, std::uint32_t serial) noexcept {
     s.wake(EPOLLOUT);
 }
 
+void network::break_off(stream& s, int why) noexcept {
+    if (s.at != stream::phase::established && s.at != stream::phase::connecting) return;
+    if (s.peer) reset_other_end(s);
+    s.fail(why);
+}
+
 bool network::break_one() noexcept {
     if (streams_live_ == 0) return false;
     stream* s = live_.front();
@@ -240,13 +246,14 @@ int network::connect(stream& s, const endpoint& to) noexcept {
         return -EINPROGRESS;
     }
     const bool at_once = faults.strike(fault::connect_at_once, chance);
+    const bool interrupted = at_once && faults.strike(fault::connect_eintr, chance);
     const duration round_trip = 2 * s.delay;
     if (!at_once && round_trip > duration{}) {
         time.plan(time.now + round_trip, connect_now, &s, s.serial);
         return -EINPROGRESS;
     }
     answer_connect(s);
-    if (!at_once || s.at != established) return -EINPROGRESS;
+    if (!at_once || interrupted || s.at != established) return -EINPROGRESS;
     s.connect_told = true;
     return 0;
 }
@@ -331,6 +338,9 @@ int network::bind(stream& s, const endpoint& where) noexcept {
     if (s.family != where.family()) return -EAFNOSUPPORT;
     if (s.local.specified()) return -EINVAL;
     const bool any_port = s.is_tcp() && where.port() == 0;
+    const bool is_path = !s.is_tcp() && where.path()[0] != '\0';
+    if (is_path && std::find(paths_.begin(), paths_.end(), where) != paths_.end()) return -EADDRINUSE;
+    if (is_path) paths_.push_back(where);
     s.local = where;
     if (!any_port) {
         const stream* door = find_listener(where);
@@ -349,6 +359,11 @@ int network::listen(stream& s, int backlog) noexcept {
     if (s.at == stream::phase::fresh) listeners_.push_back(&s);
     s.at = stream::phase::listening;
     return 0;
+}
+
+int network::unlink(const char* path) noexcept {
+    const auto gone = std::erase_if(paths_, [&](const endpoint& at) { return std::strcmp(at.path(), path) == 0; });
+    return gone > 0 ? 0 : -ENOENT;
 }
 
 void network::stop_listening(stream& s) noexcept {

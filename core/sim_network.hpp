@@ -49,6 +49,7 @@ class network {
 
     int bind(stream& s, const endpoint& where) noexcept;
     int listen(stream& s, int backlog) noexcept;
+    int unlink(const char* path) noexcept;
     int connect(stream& s, const endpoint& to) noexcept;
     void join(stream& a, stream& b) noexcept; // socketpair(2)
 
@@ -68,6 +69,8 @@ class network {
 
     void squeeze(stream& s) noexcept; // takes its room to send away for a moment
 
+    // What `s` was connected to is out of reach: `why` is for `s` to tell, the other side sees a RST.
+    void break_off(stream& s, int why) noexcept;
     // Breaks one established connection, both ends seeing a RST. False: there is none.
     bool break_one() noexcept;
     std::size_t streams_count() const noexcept { return streams_live_; }
@@ -102,6 +105,7 @@ class network {
     std::vector<remote*> remotes_free_;
     std::size_t remotes_live_ = 0;
     std::vector<stream*> listeners_;
+    std::vector<endpoint> paths_; // sockets in the file system: they outlive who was bound to them
     std::vector<service> services_;
     struct waiting_port {
         time_point until;

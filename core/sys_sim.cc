@@ -28,6 +28,8 @@ time_point now() noexcept { return kernel::current().time.now; }
 
 int epoll_open() noexcept {
     crossing c{call::epoll_open, -1};
+    if (const int error = c.planned()) return c.done(-error);
+    if (c.strikes(fault::epoll_open_emfile)) return c.done(-EMFILE);
     return open_new(c, new epoll_set);
 }
 
@@ -36,6 +38,7 @@ int epoll_add(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) no
     epoll_set* set = set_of(c, epoll_fd);
     if (!set) return c.broken(EBADF);
     static constexpr ways_to_fail ways[] = {{fault::epoll_add_enospc, ENOSPC}, {fault::epoll_add_enomem, ENOMEM}};
+    if (const int error = c.planned()) return c.done(-error);
     if (const int error = draw_failure(c, ways)) return c.done(-error);
     const int r = set->add(fd, *c.any(), events, data);
     return r == -EEXIST ? c.broken(EEXIST) : c.done(r);
@@ -45,6 +48,7 @@ int epoll_change(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data)
     crossing c{call::epoll_change, fd, events};
     epoll_set* set = set_of(c, epoll_fd);
     if (!set) return c.broken(EBADF);
+    if (const int error = c.planned()) return c.done(-error);
     if (c.strikes(fault::epoll_change_enomem)) return c.done(-ENOMEM);
     const int r = set->change(fd, *c.any(), events, data);
     return r == -ENOENT ? c.broken(ENOENT) : c.done(r);
@@ -73,6 +77,7 @@ int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms
 
 int eventfd_open() noexcept {
     crossing c{call::eventfd_open, -1};
+    if (const int error = c.planned()) return c.done(-error);
     if (c.strikes(fault::eventfd_emfile)) return c.done(-EMFILE);
     return open_new(c, new counter_file);
 }
@@ -81,7 +86,8 @@ int eventfd_ring(int fd) noexcept {
     crossing c{call::eventfd_ring, fd};
     auto* f = c.as<counter_file>(file::kind::counter);
     if (!f) return c.not_that();
-    if (f->value > 0 && c.strikes(fault::eventfd_eagain)) f->value = counter_file::value_max;
+    // Full it can only be once it was rung.
+    if (f->value > 0 && (c.planned() != 0 || c.strikes(fault::eventfd_eagain))) f->value = counter_file::value_max;
     if (f->value == counter_file::value_max) return c.done(-EAGAIN);
     f->value++;
     f->wake(EPOLLIN);
@@ -92,6 +98,7 @@ int eventfd_reset(int fd) noexcept {
     crossing c{call::eventfd_reset, fd};
     auto* f = c.as<counter_file>(file::kind::counter);
     if (!f) return c.not_that();
+    if (c.planned() != 0) f->value = 0;
     if (std::exchange(f->value, 0) == 0) return c.done(-EAGAIN);
     f->wake(EPOLLOUT);
     return c.done(8);
@@ -99,6 +106,8 @@ int eventfd_reset(int fd) noexcept {
 
 int signal_open(const sigset_t& signals) noexcept {
     crossing c{call::signal_open, -1};
+    if (const int error = c.planned()) return c.done(-error);
+    if (c.strikes(fault::signalfd_emfile)) return c.done(-EMFILE);
     return open_new(c, new signal_file(signals));
 }
 
@@ -116,14 +125,19 @@ int signal_read(int fd) noexcept {
 int thread_start(thread&, void* (*)(void*), void*) noexcept { return -EAGAIN; }
 void thread_join(thread) noexcept {}
 
-void* map(std::size_t bytes) noexcept { return std::calloc(1, bytes); }
+void* map(std::size_t bytes) noexcept {
+    crossing c{call::map, -1, static_cast<std::int64_t>(bytes)};
+    const bool refused = c.planned() != 0 || c.strikes(fault::map_enomem);
+    return c.done(refused ? -ENOMEM : 0) < 0 ? nullptr : c.k.map(bytes);
+}
 void* map_wiped_on_fork(std::size_t bytes) noexcept { return map(bytes); } // nothing forks here
-void unmap(void* at, std::size_t) noexcept { std::free(at); }
+void unmap(void* at, std::size_t) noexcept { kernel::current().unmap(at); }
 int descriptor_limit() noexcept { return kernel::current().descriptors_max(); }
 int raise_descriptor_limit() noexcept { return descriptor_limit(); }
 
 int open_append(const char*) noexcept {
     crossing c{call::open_append, -1};
+    if (const int error = c.planned()) return c.done(-error);
     return open_new(c, new plain_file);
 }
 
@@ -131,13 +145,15 @@ count write(int fd, const void*, std::size_t bytes) noexcept {
     crossing c{call::write, fd, static_cast<std::int64_t>(bytes)};
     auto* f = c.as<plain_file>(file::kind::plain);
     if (!f) return c.not_that();
+    if (const int error = c.planned()) return c.done(count{-error});
     f->bytes_count += bytes;
     return c.done(static_cast<count>(bytes));
 }
 
-int unlink_socket(const char*) noexcept {
+int unlink_socket(const char* path) noexcept {
     crossing c{call::unlink_socket, -1};
-    return c.done(-ENOENT); // a path is gone with its listener
+    if (const int error = c.planned()) return c.done(-error);
+    return c.done(c.k.net.unlink(path));
 }
 
 } // namespace weir::inline WEIR_KERNEL::sys

@@ -22,6 +22,40 @@ endpoint named(const sockaddr* address, socklen_t bytes) noexcept {
     return endpoint::from_kernel(storage, bytes);
 }
 
+// An error that is the end of the connection; others leave the socket as it is.
+constexpr bool is_end(int error) noexcept {
+    return error == ECONNREFUSED || error == ECONNRESET || error == EPIPE || error == ETIMEDOUT ||
+           error == EHOSTUNREACH || error == ENETUNREACH;
+}
+
+// What a send or recv fails with, 0: nothing. An error that it tells is told.
+int struck(crossing& c, stream& s, std::span<const ways_to_fail> ways) noexcept {
+    int error = c.planned();
+    if (!error) error = draw_failure(c, ways);
+    if (!is_end(error)) return error;
+    c.k.net.break_off(s, error);
+    s.error = 0;
+    return error;
+}
+
+constexpr ways_to_fail recv_ways[] = {{fault::recv_enomem, ENOMEM}, {fault::recv_etimedout, ETIMEDOUT}};
+constexpr ways_to_fail send_ways[] = {{fault::send_enobufs, ENOBUFS}, {fault::send_enomem, ENOMEM}};
+
+count receive(crossing& c, void* to, std::size_t bytes, stream::reading how) noexcept {
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    if (const int error = struck(c, *s, recv_ways)) return c.done(count{-error});
+    return c.done(s->recv(static_cast<char*>(to), bytes, how));
+}
+
+// One that waits is lost: its other end sees a RST.
+void lose_one(stream& door) noexcept {
+    stream& lost = *door.accept_queue.front();
+    door.accept_queue.erase(door.accept_queue.begin());
+    lost.linger_zero = true;
+    lost.close();
+}
+
 } // namespace
 
 int socket(int family, int type) noexcept {
@@ -32,6 +66,7 @@ int socket(int family, int type) noexcept {
                                             {fault::socket_enfile, ENFILE},
                                             {fault::socket_enobufs, ENOBUFS},
                                             {fault::socket_enomem, ENOMEM}};
+    if (const int error = c.planned()) return c.done(-error);
     if (const int error = draw_failure(c, ways)) return c.done(-error);
     stream& s = c.k.make_stream(family);
     const int fd = c.k.install(s);
@@ -42,13 +77,17 @@ int socket(int family, int type) noexcept {
 int bind(int fd, const sockaddr* address, socklen_t bytes) noexcept {
     crossing c{call::bind, fd};
     stream* s = c.socket();
-    return s ? c.done(c.k.net.bind(*s, named(address, bytes))) : c.not_that();
+    if (!s) return c.not_that();
+    if (const int error = c.planned()) return c.done(-error);
+    return c.done(c.k.net.bind(*s, named(address, bytes)));
 }
 
 int listen(int fd, int backlog) noexcept {
     crossing c{call::listen, fd, backlog};
     stream* s = c.socket();
-    return s ? c.done(c.k.net.listen(*s, backlog)) : c.not_that();
+    if (!s) return c.not_that();
+    if (const int error = c.planned()) return c.done(-error);
+    return c.done(c.k.net.listen(*s, backlog));
 }
 
 int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept {
@@ -62,19 +101,25 @@ int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept {
                                                  {fault::accept_enomem, ENOMEM}};
     if (const int error = draw_failure(c, shortages)) return c.done(-error);
     if (s->accept_queue.empty()) return c.done(-EAGAIN);
+    const int planned = c.planned();
+    const bool is_shortage = planned == EMFILE || planned == ENFILE || planned == ENOBUFS || planned == ENOMEM;
+    if (is_shortage) return c.done(-planned); // it stays in the queue
+    if (planned == EINVAL) {
+        while (!s->accept_queue.empty())
+            lose_one(*s);
+        return c.done(-planned);
+    }
     static constexpr ways_to_fail losses[] = {
         {fault::accept_econnaborted, ECONNABORTED}, {fault::accept_eproto, EPROTO}, {fault::accept_eperm, EPERM}};
-    const int lost = draw_failure(c, losses);
-    stream& made = *s->accept_queue.front();
-    const int number = lost ? -lost : c.k.install(made);
-    if (number == -EMFILE) return c.done(number); // it stays in the queue
-    s->accept_queue.erase(s->accept_queue.begin());
-    if (lost) {
-        made.linger_zero = true;
-        made.close();
+    if (const int lost = planned ? planned : draw_failure(c, losses)) {
+        lose_one(*s);
         c.k.progress(); // one is out of the way
         return c.done(-lost);
     }
+    stream& made = *s->accept_queue.front();
+    const int number = c.k.install(made);
+    if (number == -EMFILE) return c.done(number); // it stays in the queue
+    s->accept_queue.erase(s->accept_queue.begin());
     made.connect_told = true;
     if (peer) copy_name(made.other, peer, bytes);
     return c.done(number);
@@ -83,42 +128,46 @@ int accept(int fd, sockaddr* peer, socklen_t* bytes) noexcept {
 int connect(int fd, const sockaddr* address, socklen_t bytes) noexcept {
     crossing c{call::connect, fd};
     stream* s = c.socket();
-    return s ? c.done(c.k.net.connect(*s, named(address, bytes))) : c.not_that();
+    if (!s) return c.not_that();
+    const int error = c.planned();
+    if (error && error != EINTR) return c.done(-error);
+    const int r = c.k.net.connect(*s, named(address, bytes));
+    return c.done(error == EINTR && s->is_tcp() && r == 0 ? -EINPROGRESS : r);
 }
 
 int shutdown_send(int fd) noexcept {
     crossing c{call::shutdown_send, fd};
     stream* s = c.socket();
-    return s ? c.done(s->shutdown_send()) : c.not_that();
+    if (!s) return c.not_that();
+    if (c.planned()) c.k.net.break_off(*s, ECONNRESET); // the RST came first
+    return c.done(s->shutdown_send());
 }
 
 int close(int fd) noexcept {
     crossing c{call::close, fd};
     if (!c.any()) return c.broken(EBADF);
     c.k.drop(fd); // whatever is answered, the descriptor is gone
+    if (const int error = c.planned()) return c.done(-error);
     static constexpr ways_to_fail ways[] = {{fault::close_eintr, EINTR}, {fault::close_eio, EIO}};
     return c.done(-draw_failure(c, ways));
 }
 
 count recv(int fd, void* to, std::size_t bytes) noexcept {
     crossing c{call::recv, fd, static_cast<std::int64_t>(bytes)};
-    stream* s = c.socket();
-    return s ? c.done(s->recv(static_cast<char*>(to), bytes, stream::reading::take)) : c.not_that();
+    return receive(c, to, bytes, stream::reading::take);
 }
 
 count peek(int fd) noexcept {
     crossing c{call::peek, fd};
     char byte;
-    stream* s = c.socket();
-    return s ? c.done(s->recv(&byte, 1, stream::reading::peek)) : c.not_that();
+    return receive(c, &byte, 1, stream::reading::peek);
 }
 
 count discard(int fd, std::size_t bytes) noexcept {
     crossing c{call::discard, fd, static_cast<std::int64_t>(bytes)};
     stream* s = c.socket();
-    if (!s) return c.not_that();
-    if (!s->is_tcp() && !s->in.empty()) return c.done(count{-EFAULT}); // MSG_TRUNC throws nothing away, unix(7)
-    return c.done(s->recv(nullptr, bytes, stream::reading::throw_away));
+    if (s && !s->is_tcp() && !s->in.empty()) return c.done(count{-EFAULT}); // MSG_TRUNC throws nothing away, unix(7)
+    return receive(c, nullptr, bytes, stream::reading::throw_away);
 }
 
 count send(int fd, const void* from, std::size_t bytes, bool more) noexcept {
@@ -131,9 +180,11 @@ count send_through(crossing& c, stream& s, const iovec* parts, std::size_t parts
     std::size_t asked = 0;
     for (std::size_t i = 0; i < parts_count; i++)
         asked += parts[i].iov_len;
+    const int error = struck(c, s, send_ways);
+    if (error && error != EAGAIN) return -error;
     const bool can = s.at == stream::phase::established && !s.error && !s.send_shut && s.peer;
     std::size_t most = asked;
-    if (can && asked > 0 && s.out_room() > 0 && c.strikes(fault::send_eagain)) most = 0;
+    if (can && asked > 0 && s.out_room() > 0 && (error || c.strikes(fault::send_eagain))) most = 0;
     else if (can && asked > 1 && s.out_room() > 1 && c.strikes(fault::send_short))
         most = c.k.chance.between(1, static_cast<std::uint32_t>(std::min(asked, s.out_room())) - 1);
     count sent = 0;
@@ -162,6 +213,8 @@ int set_option(int fd, int level, int name, int value) noexcept {
     crossing c{call::set_option, fd, name};
     stream* s = c.socket();
     if (!s) return c.not_that();
+    if (const int error = c.planned()) return c.done(-error);
+    if (c.strikes(fault::option_einval)) return c.done(-EINVAL);
     if (level == SOL_SOCKET && name == SO_REUSEPORT) s->reuse_port = value != 0;
     return c.done(level == IPPROTO_TCP && !s->is_tcp() ? -EOPNOTSUPP : 0);
 }
@@ -175,34 +228,42 @@ int set_abortive(int fd) noexcept {
 }
 
 int set_nonblocking(int fd) noexcept {
-    crossing c{call::set_option, fd};
-    return c.any() ? c.done(0) : c.not_that();
+    crossing c{call::set_nonblocking, fd};
+    if (!c.any()) return c.not_that();
+    return c.done(-c.planned());
 }
 
 bool is_listening(int fd) noexcept {
-    crossing c{call::name, fd};
+    crossing c{call::is_listening, fd};
     stream* s = c.socket();
-    return s ? c.done(int{s->at == stream::phase::listening}) != 0 : c.not_that() > 0;
+    if (!s) return c.not_that() > 0;
+    const bool listens = s->at == stream::phase::listening && c.planned() == 0;
+    return c.done(int{listens}) != 0;
 }
 
 int socket_error(int fd) noexcept {
     crossing c{call::socket_error, fd};
     stream* s = c.socket();
-    return s ? c.done(s->take_error()) : -c.not_that();
+    if (!s) return -c.not_that();
+    if (const int error = c.planned()) c.k.net.break_off(*s, error);
+    return c.done(s->take_error());
 }
 
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
-    crossing c{call::name, fd};
+    crossing c{call::local_name, fd};
     stream* s = c.socket();
     if (!s) return c.not_that();
+    if (const int error = c.planned()) return c.done(-error);
+    if (c.strikes(fault::name_enobufs)) return c.done(-ENOBUFS);
     copy_name(s->local, address, bytes);
     return c.done(0);
 }
 
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
-    crossing c{call::name, fd};
+    crossing c{call::peer_name, fd};
     stream* s = c.socket();
     if (!s) return c.not_that();
+    if (const int error = c.planned()) return c.done(-error);
     const bool known = s->at == stream::phase::established; // a unix socket keeps its peer's name
     if (known) copy_name(s->other, address, bytes);
     return c.done(known ? 0 : -ENOTCONN);
@@ -212,12 +273,14 @@ std::int64_t bytes_acked(int fd) noexcept {
     crossing c{call::bytes_acked, fd};
     stream* s = c.socket();
     if (!s) return c.not_that();
+    if (const int error = c.planned()) return c.done(std::int64_t{-error});
     return c.done(s->is_tcp() ? s->acked : std::int64_t{-EOPNOTSUPP});
 }
 
 // Numbers, and "localhost": there is no one to ask for more.
 int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
     crossing c{call::resolve, -1};
+    if (const int error = c.planned()) return c.done(-error);
     std::uint32_t value = 0;
     const char* at = std::strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
     for (int part = 0; part < 4; part++) {

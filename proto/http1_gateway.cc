@@ -41,15 +41,19 @@ http1_gateway::~http1_gateway() {
     abort_all();
 }
 
+bool http1_gateway::has_memory() const noexcept {
+    return exchanges_.pool.capacity() > 0 && idle_.capacity() > 0 && tunnels_.capacity() > 0;
+}
+
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
-    if (exchanges_.pool.capacity() == 0) return failure{ENOMEM};
+    if (!has_memory()) return failure{ENOMEM};
     return door_.port.open(*at.family, at.at, options, accepted, &door_);
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
-    if (exchanges_.pool.capacity() == 0) return failure{ENOMEM};
+    if (!has_memory()) return failure{ENOMEM};
     return door_.port.adopt(std::move(inherited), family, options, accepted, &door_);
 }
 

@@ -39,7 +39,7 @@ class http1_gateway {
     // Before the first request; at least one, at most http1_upstreams::capacity.
     void add_upstream(const address& where) noexcept { upstreams_.add(where, idle_); }
 
-    // Once each. Errors as listener::open(); ENOMEM: no room for clients_max exchanges.
+    // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
     result<void> listen(const address& at, const listener_options& options) noexcept;
     result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
     // GET /counters answers with JSON, everything else with 404.
@@ -73,6 +73,7 @@ class http1_gateway {
         const http1_applet* applet; // null: the upstreams
     };
 
+    bool has_memory() const noexcept;
     static const data_cb waiting_cb;
     static verdict waiting_recv(connection& client) noexcept;
     static verdict waiting_wake(connection& client) noexcept;

@@ -110,11 +110,12 @@ idle_options office::draw(dice& chance) {
 void office::open() {
     const listener_options how{.socket = {.backlog_count = static_cast<int>(world_.k.chance.magnitude(1, 64))},
                                .accept_budget = world_.k.chance.between(1, 16)};
-    for (;;) {
-        if (listener_.open(tcp, door, how, accepted, this)) return;
+    if (world_.k.chance.below(8) == 0) world_.k.faults.resume();
+    while (!listener_.open(tcp, door, how, accepted, this)) {
         if (listener_.is_open()) world_.k.violate("I1", "a listener that could not be opened is open");
-        world_.k.faults.pause();
+        if (world_.k.chance.below(3) == 0) world_.k.faults.pause();
     }
+    world_.k.faults.pause();
 }
 
 void office::accepted(void* self, connection& conn, const endpoint&) noexcept {

@@ -300,3 +300,72 @@ TEST_CASE("after heal() nothing goes wrong any more") {
     for (int i = 0; i < 100; i++)
         CHECK(sys::socket(AF_INET, SOCK_STREAM) >= 0);
 }
+
+TEST_CASE("the planned crossing fails as planned, once") {
+    quiet q;
+    q.k.faults.plan.set(2, 3, planned_failure::extent::once);
+
+    CHECK(sys::socket(AF_INET, SOCK_STREAM) == 3);
+    CHECK(sys::socket(AF_INET, SOCK_STREAM) == -ENFILE); // the 4th that is documented
+    CHECK(sys::socket(AF_INET, SOCK_STREAM) == 4);
+
+    CHECK(q.k.faults.plan.struck());
+    CHECK(q.k.faults.plan.what() == call::socket);
+    CHECK(q.k.faults.plan.crossings_count() == 3);
+}
+
+TEST_CASE("a failure from then on is that of every later call of its kind") {
+    quiet q;
+    int ends[2];
+    q.tcp_pair(ends);
+    q.k.faults.plan.set(q.k.faults.plan.crossings_count() + 1, 0, planned_failure::extent::from_then_on);
+
+    CHECK(sys::socket(AF_INET, SOCK_STREAM) == -EACCES);
+    CHECK(say(ends[0], "x") == 1);
+    CHECK(sys::socket(AF_INET, SOCK_STREAM) == -EACCES);
+
+    q.k.faults.plan.pause();
+    CHECK(sys::socket(AF_INET, SOCK_STREAM) >= 0);
+}
+
+TEST_CASE("a receive that fails for good leaves a dead socket behind") {
+    quiet q;
+    int ends[2];
+    q.tcp_pair(ends);
+    q.k.faults.plan.set(q.k.faults.plan.crossings_count() + 1, 1, planned_failure::extent::once);
+    char byte;
+
+    CHECK(sys::recv(ends[0], &byte, 1) == -ETIMEDOUT);
+
+    CHECK(sys::recv(ends[0], &byte, 1) == 0);
+    CHECK(say(ends[0], "x") == -EPIPE);
+    CHECK(say(ends[1], "x") == -ECONNRESET);
+}
+
+TEST_CASE("what accept loses is reset, what it is short of stays in the queue") {
+    quiet q;
+    const int door_fd = q.listener();
+    const int client = sys::socket(AF_INET, SOCK_STREAM);
+    REQUIRE(sys::connect(client, door.data(), door.size()) == -EINPROGRESS);
+    const std::uint64_t before = q.k.faults.plan.crossings_count();
+    q.k.faults.plan.set(before + 1, 0, planned_failure::extent::once);
+
+    CHECK(sys::accept(door_fd, nullptr, nullptr) == -EMFILE);
+    q.k.faults.plan.set(before + 2, 5, planned_failure::extent::once);
+    CHECK(sys::accept(door_fd, nullptr, nullptr) == -ECONNABORTED);
+    CHECK(sys::accept(door_fd, nullptr, nullptr) == -EAGAIN);
+    CHECK(say(client, "x") == -ECONNRESET);
+}
+
+TEST_CASE("the path of a unix listener outlives it, until it is unlinked") {
+    quiet q;
+    const endpoint path = endpoint::unix_path("/run/x.sock").value();
+    for (const int expected : {0, -EADDRINUSE}) {
+        const int fd = sys::socket(AF_UNIX, SOCK_STREAM);
+        CHECK(sys::bind(fd, path.data(), path.size()) == expected);
+        sys::close(fd);
+    }
+
+    CHECK(sys::unlink_socket("/run/x.sock") == 0);
+    CHECK(sys::unlink_socket("/run/x.sock") == -ENOENT);
+}

@@ -71,7 +71,7 @@ void world::open_loop() {
     const loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
     for (;;) {
         loop = std::make_unique<event_loop>();
-        if (loop->open(how)) return;
+        if (loop->open(how) && loop->on_signal(SIGHUP, [](void*, int) noexcept {}, nullptr)) return;
         saw(mark::start_failed);
         loop.reset();
         if (k.open_count() != 0) k.violate("I1", "a loop that could not be opened left descriptors behind");

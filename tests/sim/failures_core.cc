@@ -1,0 +1,223 @@
+// failures_core: the loop, listeners, names and files.
+
+#include "proto/address.hpp"
+#include "proto/unix.hpp"
+#include "sim/failures_door.hpp"
+
+namespace failures {
+
+namespace {
+
+// ---- the loop
+
+void loop_opens(stage& s) { s.turns(milliseconds{30}); }
+
+void loop_hears_signals(stage& s) {
+    int heard = 0;
+    const auto count = [](void* n, int signal) noexcept { *static_cast<int*>(n) += signal; };
+    s.start([&] { return s.loop->on_signal(SIGHUP, count, &heard).ok(); });
+    s.start([&] { return s.loop->on_signal(SIGTERM, count, &heard).ok(); });
+    s.k.raise(SIGHUP);
+    s.k.raise(SIGTERM);
+    s.turns(milliseconds{30});
+    s.require(heard == SIGHUP + SIGTERM, "a signal was not heard once");
+}
+
+struct counted_letter {
+    letter l{[](letter& self) noexcept { container_of<&counted_letter::l>(self).ran++; }};
+    int ran = 0;
+};
+
+// Posted while the loop sleeps, from what stands for another thread.
+void post_in(stage& s, counted_letter& l, duration when) {
+    static event_loop* loop;
+    loop = s.loop.get();
+    s.k.time.plan(
+        s.k.time.now + when, [](void* at, std::uint32_t) noexcept { loop->post(static_cast<counted_letter*>(at)->l); },
+        &l, 0);
+}
+
+void letters_run(stage& s) {
+    counted_letter letters[4];
+    for (counted_letter& l : letters) {
+        post_in(s, l, milliseconds{5});
+        s.turns(milliseconds{20});
+    }
+    for (const counted_letter& l : letters)
+        s.require(l.ran == 1, "a letter did not run once");
+}
+
+// Rings are refused until the counter was emptied.
+void letters_meet_a_full_counter(stage& s) {
+    s.k.faults.set(fault::eventfd_eagain, 10'000);
+    letters_run(s);
+}
+
+void loop_stops(stage& s) {
+    struct stopper {
+        letter l{[](letter& self) noexcept { container_of<&stopper::l>(self).loop->stop(); }};
+        event_loop* loop;
+    } stop{.loop = s.loop.get()};
+    s.k.time.plan(
+        s.k.time.now + milliseconds{5},
+        [](void* at, std::uint32_t) noexcept {
+            stopper& it = *static_cast<stopper*>(at);
+            it.loop->post(it.l);
+        },
+        &stop, 0);
+    s.loop->run();
+}
+
+void conntab_opens(stage& s) { s.open_conns(); }
+
+// ---- listeners
+
+void accepts_one(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    d.open();
+    s.come(door_at, greet);
+    s.settle();
+    s.recover(door_at, greet);
+}
+
+void accepts_many(stage& s) {
+    s.open_conns();
+    door d{s, greeter, {.accept_budget = 2}};
+    d.open();
+    for (int i = 0; i < 7; i++)
+        s.come(door_at, greet);
+    s.settle();
+    s.recover(door_at, greet);
+}
+
+void accepts_at_the_limit(stage& s) {
+    s.open_conns();
+    door d{s, {hear("hello"), wait(milliseconds{150}), say("hello back"), leave(close_intent::graceful)}};
+    d.open();
+    for (int i = 0; i < 5; i++)
+        s.come(door_at, greet);
+    s.settle();
+    s.require(s.harmed() || d.port.paused_count() > 0, "it was never short of anything");
+    s.recover(door_at, greet);
+}
+
+void accepts_at_the_descriptor_limit(stage& s) { accepts_at_the_limit(s); }
+
+void pauses_and_resumes(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    d.open();
+    d.port.pause();
+    s.come(door_at, greet);
+    s.come(door_at, greet);
+    s.turns(milliseconds{50});
+    d.port.resume();
+    s.settle();
+    s.recover(door_at, greet);
+}
+
+void accepts_the_rest(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    d.open();
+    d.port.pause();
+    for (int i = 0; i < 3; i++)
+        s.come(door_at, greet);
+    s.turns(milliseconds{20});
+    d.port.accept_rest(16);
+    d.port.close();
+    s.settle();
+    s.recover();
+}
+
+void closes_in_the_callback(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    d.closes_after = 1;
+    d.open();
+    s.come(door_at, greet);
+    s.settle();
+    s.recover();
+}
+
+void adopts_a_listener(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    s.start([&] {
+        auto fd = open_listener(door_at, {.backlog_count = 8, .reuse_port = true});
+        return fd && d.port.adopt(std::move(fd).value(), tcp, d.options, door::accepted, &d).ok();
+    });
+    s.come(door_at, greet);
+    s.settle();
+    s.recover(door_at, greet);
+}
+
+void listens_at_a_path(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    d.open(unix_stream, path);
+    s.come(path, greet);
+    s.settle();
+    s.recover(path, greet);
+}
+
+// Whoever listened there before has left its path behind.
+void listens_at_an_abandoned_path(stage& s) {
+    s.open_conns();
+    door d{s, greeter};
+    d.open(unix_stream, path);
+    d.port.close();
+    d.open(unix_stream, path);
+    s.come(path, greet);
+    s.settle();
+    s.recover(path, greet);
+}
+
+// ---- names and files
+
+void resolves(stage& s) {
+    s.start([&] { return parse_tcp("localhost:80").ok(); });
+    s.start([&] { return parse_tcp("10.0.0.1:80").ok(); });
+}
+
+void opens_sockets(stage& s) {
+    s.start([&] { return tcp.listen(door_at, {.reuse_port = true}).ok(); });
+    s.start([&] { return unix_stream.listen(path, {}).ok(); });
+    s.serve(shop_at, {{hear_end}});
+    s.start([&] { return tcp.connect(shop_at, {}).ok(); });
+}
+
+void writes_a_log(stage& s) {
+    int fd = -1;
+    s.start([&] { return (fd = sys::open_append("/var/log/weir")) >= 0; });
+    for (int i = 0; i < 3; i++)
+        s.start([&] { return sys::write(fd, "line\n", 5) == 5; });
+    sys::close(fd);
+}
+
+} // namespace
+
+const std::vector<scenario> core_scenarios{
+    {"loop-opens", loop_opens},
+    {"loop-hears-signals", loop_hears_signals},
+    {"letters-run", letters_run},
+    {"letters-meet-a-full-counter", letters_meet_a_full_counter},
+    {"loop-stops", loop_stops},
+    {"conntab-opens", conntab_opens},
+    {"accepts-one", accepts_one},
+    {"accepts-many", accepts_many},
+    {"accepts-at-the-limit", accepts_at_the_limit, {.connections_max = 2}},
+    {"accepts-at-the-descriptor-limit", accepts_at_the_descriptor_limit, {.descriptors_max = 8}},
+    {"pauses-and-resumes", pauses_and_resumes},
+    {"accepts-the-rest", accepts_the_rest, {.suffer_max = 3}},
+    {"closes-in-the-callback", closes_in_the_callback},
+    {"adopts-a-listener", adopts_a_listener},
+    {"listens-at-a-path", listens_at_a_path},
+    {"listens-at-an-abandoned-path", listens_at_an_abandoned_path},
+    {"resolves", resolves},
+    {"opens-sockets", opens_sockets},
+    {"writes-a-log", writes_a_log},
+};
+
+} // namespace failures
