@@ -19,6 +19,7 @@
 
 #include "core/sim_network.hpp"
 #include "core/sim_remote.hpp"
+#include "core/sim_twists.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -46,10 +47,14 @@ class kernel {
     timeline time;
     dice chance;
     fault_plan faults;
+    twist_plan twists; // silent while the faults are
     trace log;
     network net;
 
-    void heal() noexcept { faults.heal(); }
+    void heal() noexcept {
+        faults.heal();
+        twists.heal();
+    }
     void raise(int signal) noexcept;
     void note(const char* text, std::int64_t a = 0, std::int64_t b = 0) noexcept; // text: a constant
 
@@ -73,6 +78,16 @@ class kernel {
     void report(const char* invariant, const char* text, std::uint64_t entries_max) noexcept;
     const kernel_options& options() const noexcept { return options_; }
 
+    // --- other threads. They are real ones, of which one goes on at a time, so that everything stays decided by the
+    // seed; whoever plays them says in `step` which.
+    void make_current() noexcept; // in the calling thread, until it ends
+    using interleaving = void (*)(void* owner) noexcept;
+    void on_interleave(interleaving step, void* owner) noexcept;
+
+    // --- for the library (buggify.hpp)
+    bool twisted(twist kind) noexcept;
+    void interleave() noexcept;
+
     // --- for the seam (sys_sim.cc)
     void enter() noexcept;
     void progress() noexcept { idle_turns_ = 0; }
@@ -90,6 +105,8 @@ class kernel {
     std::uint32_t idle_turns_ = 0;
     sleep_check sleep_check_ = nullptr;
     void* sleep_owner_ = nullptr;
+    interleaving interleaving_ = nullptr;
+    void* interleaving_owner_ = nullptr;
     violation violation_ = nullptr;
     void* violation_owner_ = nullptr;
 };

@@ -150,6 +150,8 @@ void world::tear_down() {
 world::~world() {
     for (std::size_t kind = 0; kind < fault_plan::kinds; kind++)
         sums().faults[kind] += k.faults.marks(static_cast<fault>(kind));
+    for (std::size_t kind = 0; kind < twist_plan::kinds; kind++)
+        sums().twists[kind] += k.twists.marks(static_cast<twist>(kind));
     sums().seeds++;
     sums().calls += k.log.count();
 }

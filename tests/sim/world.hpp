@@ -50,6 +50,7 @@ const char* to_string(mark what) noexcept;
 
 struct totals {
     std::array<std::uint64_t, fault_plan::kinds> faults;
+    std::array<std::uint64_t, twist_plan::kinds> twists;
     std::array<std::uint64_t, static_cast<std::size_t>(mark::count_)> marks;
     std::array<std::uint64_t, static_cast<std::size_t>(end_cause::count_)> causes;
     std::uint64_t seeds, calls;
@@ -64,7 +65,7 @@ struct harness {
 // simtest.cc: what a violation comes to.
 void watch(kernel& k) noexcept;
 
-extern const harness idle_harness, relay_harness, http1_harness;
+extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness;
 
 class world {
   public:
