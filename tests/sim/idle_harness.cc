@@ -50,6 +50,7 @@ class office {
     office(world& w, const ctrl& servers)
         : world_(w), servers_(servers), idle_(*w.conns, draw(w.k.chance)), listener_(*w.conns), desks_(64) {}
     ~office() {
+        world_.watch_accepts(nullptr, 0);
         while (desk* d = live_.front())
             leave(*d, close_intent::abort, end_cause::shutdown);
     }
@@ -111,10 +112,11 @@ void office::open() {
     const listener_options how{.socket = {.backlog_count = static_cast<int>(world_.k.chance.magnitude(1, 64))},
                                .accept_budget = world_.k.chance.between(1, 16)};
     for (;;) {
-        if (listener_.open(tcp, door, how, accepted, this)) return;
+        if (listener_.open(tcp, door, how, accepted, this)) break;
         if (listener_.is_open()) world_.k.violate("I1", "a listener that could not be opened is open");
         world_.k.faults.pause();
     }
+    world_.watch_accepts(&listener_, how.accept_budget);
 }
 
 void office::accepted(void* self, connection& conn, const endpoint&) noexcept {
@@ -312,6 +314,7 @@ void office::server_done(desk& d) noexcept {
     connection& server = *std::exchange(d.server, nullptr);
     const idle_pool::key key = idle_.key_of({.remote = shop(servers_, d.shop_at), .family = &servers_});
     server.disarm();
+    if (world_.k.chance.coin()) server.stop_recv(); // whatever was wanted, the pool watches
     answer(d);
     if (idle_.park(server, key, {.messages_complete = true, .buffers_empty = true}) == verdict::keep &&
         world_.k.chance.below(16) == 0)

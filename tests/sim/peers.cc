@@ -120,6 +120,17 @@ void town::come(void* at, std::uint32_t) noexcept {
     if (shop.refuses) saw(mark::server_refusing);
 }
 
+client* town::asker(std::uint64_t id) noexcept {
+    for (auto& c : clients_)
+        if (id >= c->first_id && id < c->first_id + c->asks) return c.get();
+    return nullptr;
+}
+
+void town::check_end(const tally& heard, const tally& said) noexcept {
+    if (!said.ended) k_.violate("I7", "an end was heard that nobody had said");
+    if (heard.bytes != said.bytes) k_.violate("I7", "an end was heard before the last byte");
+}
+
 bool town::all_must_succeed_over() const noexcept {
     return std::all_of(clients_.begin(), clients_.end(), [](const auto& c) { return !c->must_succeed || c->over; });
 }
@@ -131,39 +142,76 @@ void server::run(remote& r) noexcept {
     if (!read(r)) return;
     if (home->tongue_ == town::tongue::http1) answer_http();
     else answer_all();
-    if (!out.empty() && answered > 1 && (how == manner::aborting || how == manner::pipelining) &&
-        r.chance().below(3) == 0) {
-        end = nullptr; // has read the request, and goes without a word
-        if (how == manner::aborting) r.reset();
-        else r.close();
+    if (parted) {
+        part(r);
+        return;
+    }
+    const bool goes = how == manner::aborting || how == manner::pipelining || how == manner::parting;
+    if (!out.empty() && answered > 1 && goes && r.chance().below(3) == 0) {
+        // has read the request, and goes without a word
+        if (how == manner::parting) {
+            part(r);
+        } else if (how == manner::aborting) {
+            end = nullptr;
+            r.reset();
+        } else {
+            leave(r);
+        }
         return;
     }
     if (!write(r)) return;
     if (heard_all && out.empty()) {
-        end = nullptr;
-        r.close();
+        leave(r);
         return;
     }
     const bool idle = out.empty() && in.empty() && answered > 0;
     if (!idle) return;
     dice& chance = r.chance();
     if (how == manner::half_closing && !finished) {
-        finished = true;
+        finished = said.ended = true;
         r.shutdown_send();
     }
+    if (how == manner::parting && chance.below(3) == 0) part(r);
     if (how == manner::pipelining && chance.below(3) == 0) { // closes while idle, sooner or later
-        end = nullptr;
-        r.close();
+        leave(r);
         return;
     }
     if (how == manner::stray && chance.below(3) == 0 && !finished) {
         finished = true;
-        if (r.send("HTTP/1.1 408") > 0) strayed = r.now();
+        if (write_some(r, "HTTP/1.1 408") > 0) strayed = r.now();
     }
     if (how == manner::pipelining || (how == manner::stray && !finished)) {
         const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{400}});
         r.wake_in(wait);
     }
+}
+
+// Its connection ends with a FIN, unless something is unread.
+void server::leave(remote& r) noexcept {
+    if (r.socket().in.empty()) said.ended = true;
+    end = nullptr;
+    r.close();
+}
+
+// Ends its own side, reads on, and resets in the end.
+void server::part(remote& r) noexcept {
+    out.clear();
+    if (!parted) {
+        parted = said.ended = true;
+        r.shutdown_send();
+        const duration wait = r.chance().between(duration{100'000}, duration{milliseconds{40}});
+        not_before = r.now() + wait;
+        r.wake_in(wait);
+    } else if (r.now() >= not_before) {
+        end = nullptr;
+        r.reset();
+    }
+}
+
+sys::count server::write_some(remote& r, std::string_view bytes) noexcept {
+    const sys::count n = r.send(bytes);
+    if (n > 0) said.bytes += static_cast<std::uint64_t>(n);
+    return n;
 }
 
 // Does what it is known for. True: it is gone, or does nothing more now.
@@ -203,6 +251,7 @@ bool server::misbehave(remote& r) noexcept {
     case manner::pipelining:
     case manner::trickling:
     case manner::stray:
+    case manner::parting:
     case manner::count_: return false;
     }
     return false;
@@ -216,10 +265,13 @@ bool server::read(remote& r) noexcept {
         if (n == -EAGAIN) return true;
         if (n > 0) {
             in.append(bytes, static_cast<std::size_t>(n));
+            heard.bytes += static_cast<std::uint64_t>(n);
+            if (!to && in.size() >= sizeof(frame)) know(front(in).id);
             continue;
         }
         if (n == 0) { // the end of the requests; not of the answers
             heard_all = true;
+            if (to && r.socket().fin_received) home->check_end(heard, to->said); // else a send has met a RST
             return true;
         }
         end = nullptr;
@@ -236,27 +288,43 @@ void server::answer_all() noexcept {
             home->k_.violate("I6", "a server got bytes that are no request");
             return;
         }
-        // Long after that the connection was idle, it may have been given to nobody. A jump of the clock makes no long.
-        const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
-        if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
-            home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
+        check_strays();
         f.magic = frame::answer_magic;
         append(out, f);
         for (std::uint32_t i = 0; i < f.bytes; i++)
             out += payload_byte(f.id, i);
         answered++;
     }
-    if (how == manner::stray && !finished && answered > 0 && in.empty() && home->k_.chance.below(4) == 0) {
-        strayed = end->now(); // in one breath with the answer
-        out.append("HTTP/1.1 408");
-    }
+    stray_on();
+}
+
+// In one breath with the answer.
+void server::stray_on() noexcept {
+    if (how != manner::stray || finished || heard_all || out.empty() || !in.empty()) return;
+    if (home->k_.chance.below(4) != 0) return;
+    strayed = end->now();
+    out.append("HTTP/1.1 408");
+}
+
+// Long after that the connection was idle, it may have been given to nobody. A jump of the clock makes no long.
+void server::check_strays() noexcept {
+    const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
+    if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
+        home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
+}
+
+// Where bytes are passed on, one client's requests come here, and nobody else's.
+void server::know(std::uint64_t id) noexcept {
+    if (home->between_ != town::between::passes_on) return;
+    to = home->asker(id);
+    if (to) to->from = this;
 }
 
 // False: it is gone.
 bool server::write(remote& r) noexcept {
     while (!out.empty()) {
         const std::size_t some = mouthful(how, out, r.chance());
-        const sys::count n = r.send(std::string_view{out}.substr(0, some));
+        const sys::count n = write_some(r, std::string_view{out}.substr(0, some));
         if (n == -EAGAIN) return true;
         if (n < 0) {
             end = nullptr;
@@ -275,6 +343,7 @@ bool server::write(remote& r) noexcept {
 // ---- clients
 
 void client::leave(remote& r) noexcept {
+    if (r.socket().in.empty()) said.ended = true;
     over = true;
     end = nullptr;
     r.close();
@@ -300,11 +369,15 @@ void client::run(remote& r) noexcept {
         const std::size_t some = mouthful(how, out, chance);
         const sys::count n = r.send(std::string_view{out}.substr(0, some));
         if (n < 0 && n != -EAGAIN) break; // what it hears, recv tells
+        if (n > 0) said.bytes += static_cast<std::uint64_t>(n);
         if (n > 0) out.erase(0, static_cast<std::size_t>(n));
         if (n <= 0 || how == manner::trickling) break;
     }
     if (how == manner::trickling && !out.empty()) r.wake_in(duration{milliseconds{2}});
-    if (how == manner::half_closing && asked == asks && out.empty() && !r.socket().send_shut) r.shutdown_send();
+    if (how == manner::half_closing && asked == asks && out.empty() && !r.socket().send_shut) {
+        said.ended = true;
+        r.shutdown_send();
+    }
     if (how == manner::never_reading) return;
     if (read(r) && answered == asks) leave(r);
 }
@@ -327,12 +400,14 @@ bool client::read(remote& r) noexcept {
     for (;;) {
         const sys::count n = r.recv(bytes);
         if (n == -EAGAIN) return true;
+        if (n == 0 && from && r.socket().fin_received) home->check_end(heard, from->said);
         if (n <= 0) {
             if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
             leave(r);
             return false;
         }
         in.append(bytes, static_cast<std::size_t>(n));
+        heard.bytes += static_cast<std::uint64_t>(n);
         if (home->tongue_ == town::tongue::http1 ? !digest_http(r) : !digest(r)) return false;
     }
 }

@@ -42,10 +42,18 @@ enum class manner : std::uint8_t {
     trickling, // a byte or a few at a time
     garbage,   // bytes that mean nothing
     stray,     // a server: bytes that nobody asked for, while idle
+    parting,   // a server: its end, and a RST later: after a request that it read, or while idle and still reading
     count_
 };
 
 class town;
+struct client;
+
+// One direction of one end.
+struct tally {
+    std::uint64_t bytes = 0;
+    bool ended = false;
+};
 
 struct server {
     town* home;
@@ -56,11 +64,20 @@ struct server {
     time_point not_before{}; // nothing is sent earlier
     bool finished = false;   // nothing more will come from it
     bool heard_all = false;  // the other side's end
+    bool parted = false;     // its own side is ended, and the RST is to come
     time_point strayed{};    // when it said what nobody had asked for
+    client* to = nullptr;    // whose requests it gets, once known; of use where bytes are passed on
+    tally said{}, heard{};
     void run(remote& r) noexcept;
 
   private:
     bool misbehave(remote& r) noexcept;
+    void part(remote& r) noexcept;
+    void stray_on() noexcept;
+    sys::count write_some(remote& r, std::string_view bytes) noexcept;
+    void leave(remote& r) noexcept;
+    void know(std::uint64_t id) noexcept;
+    void check_strays() noexcept;
     bool read(remote& r) noexcept;
     bool write(remote& r) noexcept;
     void answer_all() noexcept;
@@ -79,6 +96,8 @@ struct client {
     std::string in, out;
     time_point not_before{};
     bool over = false; // satisfied, or out of reach
+    server* from = nullptr; // who answers, once known; of use where bytes are passed on
+    tally said{}, heard{};
     void run(remote& r) noexcept;
 
   private:
@@ -108,6 +127,8 @@ class town {
     void calm_down() noexcept;
 
     bool all_must_succeed_over() const noexcept;
+    // I7: `heard` is one end's; the other has `said`.
+    void check_end(const tally& heard, const tally& said) noexcept;
     kernel& sim() noexcept { return k_; }
 
     static const remote_cb server_cb, client_cb;
@@ -123,6 +144,7 @@ class town {
     friend struct client;
     manner draw(bool is_server) noexcept;
     std::uint32_t draw_bytes() noexcept;
+    client* asker(std::uint64_t id) noexcept;
 
     kernel& k_;
     between between_;

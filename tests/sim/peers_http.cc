@@ -67,11 +67,16 @@ void server::answer_http() noexcept {
         const std::uint64_t id = path == head.npos ? 0 : std::strtoull(head.c_str() + path + 2, &at, 10);
         const bool fits = id != 0 && *at == '/' && is_payload(std::string_view{in}.substr(end_of_head + 4, body), id);
         if (!fits) home->k_.violate("I6", "a server got a request that no client has sent");
-        if (head[0] == 'P' && !home->posted_.insert(id).second)
+        check_strays();
+        if (head[0] == 'P' && home->posted_.contains(id))
             home->k_.violate("I17", "a POST that a server had seen came to a server again");
+        // Who ended its own side first reads it, but cannot answer, and counts as one that has not seen it: its reset
+        // looks the same to the gateway whether or not it read on.
+        if (head[0] == 'P' && !said.ended) home->posted_.insert(id);
         in.erase(0, end_of_head + 4 + body);
         speak_http(id, at ? static_cast<std::uint32_t>(std::strtoul(at + 1, nullptr, 10)) : 0);
         answered++;
+        stray_on();
     }
 }
 

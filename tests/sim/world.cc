@@ -25,6 +25,7 @@ const char* to_string(mark what) noexcept {
         "server trickling",
         "server garbage",
         "server stray bytes",
+        "server parting",
         "server refusing",
         "answer whole",
         "answer error",
@@ -84,8 +85,12 @@ void world::turn_until(time_point end) {
 }
 
 void world::turn(duration sleep_max) {
+    const std::uint64_t accepted = door_ ? door_->accepted_count() : 0;
     loop->turn(sleep_max);
+    if (door_ && door_->accepted_count() - accepted > accept_budget_)
+        k.violate("I14", "one turn accepted more than its budget");
     check_told();
+    check_idle();
 }
 
 // A failed connection that is still there, and that nothing is going to tell of.
@@ -96,6 +101,13 @@ void world::check_told() {
         if (known && !conn->slot().is(fd_state::news | fd_state::queued))
             k.violate("I4", "a connection has failed, and who is served by it was not told");
     }
+}
+
+// What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
+void world::check_idle() {
+    for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
+        if (conn->is(conn_flag::idle) && conn->ended() && !conn->slot().is(fd_state::queued))
+            k.violate("I4", "an idle connection has ended, and is kept");
 }
 
 void world::post_letters(std::uint32_t count, duration span) {

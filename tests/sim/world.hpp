@@ -37,6 +37,7 @@ enum class mark : std::uint8_t {
     server_trickling,
     server_garbage,
     server_stray_bytes,
+    server_parting,
     server_refusing,
     answer_whole,
     answer_error,
@@ -83,6 +84,11 @@ class world {
     bool closes_what_failed = true;
 
     void turn(duration sleep_max);
+    // From now on no turn may accept more there. Null: nowhere.
+    void watch_accepts(const listener* door, std::uint32_t budget) noexcept {
+        door_ = door;
+        accept_budget_ = budget;
+    }
     void turn_until(time_point end);
     // Takes turns until `holds()`; violates `invariant` if that is not so by then.
     template <class Condition>
@@ -110,7 +116,10 @@ class world {
     };
     std::vector<std::unique_ptr<note_to_loop>> letters_;
     std::size_t letters_ran_ = 0;
+    const listener* door_ = nullptr;
+    std::uint32_t accept_budget_ = 0;
     void check_told();
+    void check_idle();
     void open_loop();
     static kernel_options draw(std::uint64_t seed);
 };
