@@ -205,7 +205,7 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
     const bool is_last = u.end == http1_body::what::end;
     if (is_last) {
         request_ = request_state::done;
-        client_deadline_ = never;
+        if (to_client_.empty()) client_deadline_ = never; // else it is that of an early answer, which it has to take
         client_->stop_recv();
     }
     const outgoing what{.data = {u.data, u.size}, .chunked = request_chunked_, .is_last = is_last};
