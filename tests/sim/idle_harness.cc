@@ -240,11 +240,13 @@ void office::check_taken(connection& conn) noexcept {
 
 // Closes the server's connection, if any, and asks once more or gives up.
 void office::server_failed(desk& d, close_intent intent, end_cause cause) noexcept {
+    const connection* closed = d.server;
     if (connection* server = std::exchange(d.server, nullptr)) server->close(intent, cause);
     if (!d.fresh && !d.repeated) {
         saw(mark::repeated);
         d.repeated = true;
         find_server(d, false);
+        if (closed && d.server == closed) world_.k.violate("I3", "freed before the end of its turn");
         return;
     }
     const frame sorry{.id = d.request.id, .bytes = failed_bytes, .magic = frame::answer_magic};
@@ -319,6 +321,11 @@ void office::server_done(desk& d) noexcept {
     if (idle_.park(server, key, {.messages_complete = true, .buffers_empty = true}) == verdict::keep &&
         world_.k.chance.below(16) == 0)
         static_cast<void>(idle_.park(server, key, {.messages_complete = true, .buffers_empty = true})); // twice is once
+    if (world_.k.chance.below(8) != 0) return;
+    connection* again = idle_.take(key, server_cb, nullptr);
+    if (!again) return;
+    check_taken(*again);
+    static_cast<void>(idle_.park(*again, key, {.messages_complete = true, .buffers_empty = true}));
 }
 
 void office::server_timed_out(timer& t, time_point) noexcept {

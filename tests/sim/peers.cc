@@ -148,7 +148,9 @@ void server::run(remote& r) noexcept {
     }
     const bool goes = how == manner::aborting || how == manner::pipelining || how == manner::parting;
     if (!out.empty() && answered > 1 && goes && r.chance().below(3) == 0) {
-        // has read the request, and goes without a word
+        // has read the request, and goes without a word, or in the middle of one
+        const std::size_t some = r.chance().magnitude(1, 256);
+        if (r.chance().coin()) write_some(r, std::string_view{out}.substr(0, some));
         if (how == manner::parting) {
             part(r);
         } else if (how == manner::aborting) {

@@ -64,6 +64,7 @@ struct server {
     time_point not_before{}; // nothing is sent earlier
     bool finished = false;   // nothing more will come from it
     bool heard_all = false;  // the other side's end
+    std::size_t skips = 0;   // bytes of a body that was answered early
     bool parted = false;     // its own side is ended, and the RST is to come
     time_point strayed{};    // when it said what nobody had asked for
     client* to = nullptr;    // whose requests it gets, once known; of use where bytes are passed on

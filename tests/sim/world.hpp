@@ -66,7 +66,7 @@ struct harness {
 // simtest.cc: what a violation comes to.
 void watch(kernel& k) noexcept;
 
-extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness;
+extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness, timers_harness;
 
 class world {
   public:
