@@ -1,8 +1,8 @@
 // mailbox_harness: letters from other threads, step by step.
 //
-// The other threads are real, but one goes on at a time: each waits at every interleave() of the library, and between any
-// two calls, until it is given a step. The loop's thread gives steps at its own interleave()s, and while it sleeps. So the
-// seed draws every order in which the atomic operations of a post and of a loop that falls asleep can come.
+// The other threads are real, but one goes on at a time: each waits at every interleave() of the library, and between
+// any two calls, until it is given a step. The loop's thread gives steps at its own interleave()s, and while it sleeps.
+// So the seed draws every order in which the atomic operations of a post and of a loop that falls asleep can come.
 
 #include <array>
 #include <semaphore>
@@ -46,7 +46,8 @@ class letter_writers {
         world_.turn(duration{});
         for (std::uint32_t i = 0; i < count_; i++) {
             writers_[i].thread.join();
-            if (writers_[i].ran != writers_[i].letters_count) world_.k.violate("I4", "a letter was posted and never ran");
+            if (writers_[i].ran != writers_[i].letters_count)
+                world_.k.violate("I4", "a letter was posted and never ran");
         }
         if (last_word_turn_ == 0) world_.k.violate("I4", "a letter was posted and never ran");
     }

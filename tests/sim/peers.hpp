@@ -7,7 +7,9 @@
 // In HTTP/1.1 the number and the size stand in the path, and a POST carries the same bytes as its answer.
 // Owner: a town owns its servers and clients; it outlives the kernel's last turn. Thread: the harness's.
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <string>
@@ -45,6 +47,20 @@ enum class manner : std::uint8_t {
     parting,   // a server: its end, and a RST later: after a request that it read, or while idle and still reading
     count_
 };
+
+inline void append(std::string& to, const frame& f) { to.append(reinterpret_cast<const char*>(&f), sizeof f); }
+
+inline frame front(const std::string& from) {
+    frame f;
+    std::memcpy(&f, from.data(), sizeof f);
+    return f;
+}
+
+// How much of `out` it says at once.
+inline std::size_t mouthful(manner how, const std::string& out, dice& chance) {
+    if (how != manner::trickling || out.empty()) return out.size();
+    return std::min<std::size_t>(out.size(), chance.between(1, 8));
+}
 
 class town;
 struct client;

@@ -71,7 +71,8 @@ void server::answer_http() noexcept {
         const std::size_t path = head.find(" /");
         char* at = nullptr;
         const std::uint64_t id = path == head.npos ? 0 : std::strtoull(head.c_str() + path + 2, &at, 10);
-        const bool fits = id != 0 && *at == '/' && is_payload(std::string_view{in}.substr(end_of_head + 4, has_body), id);
+        const std::string_view said_body = std::string_view{in}.substr(end_of_head + 4, has_body);
+        const bool fits = id != 0 && *at == '/' && is_payload(said_body, id);
         if (!fits) home->k_.violate("I6", "a server got a request that no client has sent");
         check_strays();
         if (head[0] == 'P' && home->posted_.contains(id))

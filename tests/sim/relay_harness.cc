@@ -1,7 +1,7 @@
 // relay_harness: a relay between clients and servers, which must neither lose a byte nor an end.
 //
-// Some clients are tied to their server at once; of others something is read first, as a gateway does before it knows where
-// to go, and joined to the server as early bytes.
+// Some clients are tied to their server at once; of others something is read first, as a gateway does before it knows
+// where to go, and joined to the server as early bytes.
 
 #include "core/relay.hpp"
 
