@@ -4,6 +4,8 @@
 
 #include <new>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 const data_cb idle_pool::idle_cb{.name = "idle", .recv = idle_ready, .send = idle_ready, .wake = idle_wake};
@@ -197,7 +199,7 @@ bool idle_pool::take_back(connection& conn, const data_cb& table, void* owner) n
 bool idle_pool::is_quiet(connection& conn) noexcept {
     if (conn.ended()) return false;
     const bool unseen = conn.slot().is(fd_state::recv_ready);
-    if (!unseen && !options_.probe) return true;
+    if (!unseen && !options_.probe && !buggify(twist::take_probes)) return true;
     const bool hides = conn.transport().drain != nullptr;
     if (!hides) {
         const sys::count n = sys::peek(conn.fd());

@@ -2,6 +2,8 @@
 
 #include "core/listener.hpp"
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 result<void> listener::open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
@@ -75,7 +77,7 @@ void listener::ready(fd_slot& slot) noexcept {
     listener& self = *static_cast<listener*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     slot.state &= ~fd_state::news;
-    for (std::uint32_t budget = self.options_.accept_budget; budget > 0; budget--) {
+    for (std::uint32_t budget = buggify(twist::one_accept) ? 1 : self.options_.accept_budget; budget > 0; budget--) {
         const outcome o = self.accept_one();
         if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us
         if (o == outcome::drained) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
@@ -72,9 +74,10 @@ std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     turn_count_++;
 
     std::uint32_t ran = fds_.run();
-    const bool defer = batch == poller::batch::full && deferred_count_ < deferred_max;
+    const bool later = batch == poller::batch::full || buggify(twist::timers_later);
+    const bool defer = later && deferred_count_ < deferred_max;
     deferred_count_ = defer ? deferred_count_ + 1 : 0;
-    if (!defer) ran += timers_.run(now_, timers_max_);
+    if (!defer) ran += timers_.run(now_, buggify(twist::one_timer) ? 1 : timers_max_);
     ran += mailbox_.run();
     free_retired();
     return ran;

@@ -2,6 +2,8 @@
 
 #include "core/mailbox.hpp"
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 result<void> mailbox::open() noexcept {
@@ -18,9 +20,13 @@ void mailbox::post(letter& l) noexcept {
         l.next = newest;
     } while (!stack_.compare_exchange_weak(newest, &l, std::memory_order_seq_cst, std::memory_order_relaxed));
 
-    std::uint32_t seen = sleeping;
-    if (state_.load(std::memory_order_seq_cst) != sleeping) return;
-    if (!state_.compare_exchange_strong(seen, rung, std::memory_order_seq_cst)) return; // another producer rings
+    interleave();
+    std::uint32_t seen = state_.load(std::memory_order_seq_cst);
+    interleave();
+    // The one that changes it rings.
+    const bool mine = seen == sleeping && state_.compare_exchange_strong(seen, rung, std::memory_order_seq_cst);
+    if (!mine && !buggify(twist::ring_anyway)) return;
+    interleave();
     ring_count_.fetch_add(1, std::memory_order_relaxed);
     int r = sys::eventfd_ring(eventfd_.get());
     if (r == -EAGAIN) { // saturated: empty the counter, then there is room
@@ -32,6 +38,7 @@ void mailbox::post(letter& l) noexcept {
 
 std::uint32_t mailbox::run() noexcept {
     if (empty()) return 0;
+    interleave();
     letter* newest = stack_.exchange(nullptr, std::memory_order_acquire);
     letter* oldest = nullptr;
     while (newest) { // the stack has the newest on top
@@ -52,8 +59,10 @@ std::uint32_t mailbox::run() noexcept {
 }
 
 bool mailbox::may_sleep() noexcept {
+    interleave();
     state_.store(sleeping, std::memory_order_seq_cst);
-    if (stack_.load(std::memory_order_seq_cst) == nullptr) return true;
+    interleave();
+    if (stack_.load(std::memory_order_seq_cst) == nullptr && !buggify(twist::stay_awake)) return true;
     awake();
     return false;
 }

@@ -4,6 +4,8 @@
 
 #include <new>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
@@ -49,13 +51,14 @@ void poller::remove(const fd_slot& slot) noexcept {
 }
 
 poller::batch poller::wait(int timeout_ms) noexcept {
-    const int n = sys::epoll_wait(epoll_fd_.get(), events_.get(), static_cast<int>(events_max_), timeout_ms);
+    const std::uint32_t events_max = buggify(twist::one_event) ? 1 : events_max_;
+    const int n = sys::epoll_wait(epoll_fd_.get(), events_.get(), static_cast<int>(events_max), timeout_ms);
     EXPECT(n >= 0); // EBADF, EFAULT, EINVAL: somebody closed or overwrote what is ours
     wait_count_++;
     event_count_ += static_cast<std::uint64_t>(n);
     for (int i = 0; i < n; i++)
         table_->report(events_[static_cast<std::size_t>(i)].data.u64, events_[static_cast<std::size_t>(i)].events);
-    return static_cast<std::uint32_t>(n) == events_max_ ? batch::full : batch::partial;
+    return static_cast<std::uint32_t>(n) == events_max ? batch::full : batch::partial;
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
@@ -90,7 +92,7 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
         p.last_byte = conns.loop().now();
         p.home.bytes_ += got.bytes;
         const std::string_view bytes{conns.scratch(), got.bytes};
-        const io_result sent = other.send(bytes);
+        const io_result sent = buggify(twist::send_buffered) ? io_result{io::again, 0} : other.send(bytes);
         if (sent.end == io::failed) return p.home.abort(p, other);
         if (sent.bytes < bytes.size()) {
             if (p.pending[to].append(bytes.substr(sent.bytes), conns.blocks()) == buffer::append_result::full)

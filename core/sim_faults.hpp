@@ -119,6 +119,7 @@ class fault_plan {
     // Nothing strikes from now on, or what was drawn does again.
     void pause() noexcept { paused_ = true; }
     void resume() noexcept { paused_ = false; }
+    bool paused() const noexcept { return paused_; }
 
     bool strike(fault kind, dice& chance) noexcept {
         const auto at = static_cast<std::size_t>(kind);

@@ -20,6 +20,7 @@ kernel::kernel(const kernel_options& options) noexcept
       fds_(static_cast<std::size_t>(options.descriptors_max)) {
     EXPECT(options.descriptors_max > lowest_);
     if (options.swarm) faults.draw(chance);
+    if (options.swarm) twists.draw(chance);
     the_current = this;
 }
 
@@ -163,6 +164,33 @@ void* kernel::map(std::size_t bytes) noexcept {
 void kernel::unmap(void* at) noexcept {
     maps_count_--;
     std::free(at);
+}
+
+// ---- the library's own steps
+
+// Work that was put off on purpose is no spin.
+bool kernel::twisted(twist kind) noexcept {
+    if (faults.paused() || !twists.strike(kind, chance)) return false;
+    note(to_string(kind));
+    progress();
+    return true;
+}
+
+void kernel::make_current() noexcept { the_current = this; }
+
+void kernel::on_interleave(interleaving step, void* owner) noexcept {
+    interleaving_ = step;
+    interleaving_owner_ = owner;
+}
+
+void kernel::interleave() noexcept {
+    if (interleaving_) interleaving_(interleaving_owner_);
+}
+
+bool buggify(twist kind) noexcept { return the_current && the_current->twisted(kind); }
+
+void interleave() noexcept {
+    if (the_current) the_current->interleave();
 }
 
 // ---- checks

@@ -19,6 +19,7 @@
 
 #include "core/sim_network.hpp"
 #include "core/sim_remote.hpp"
+#include "core/sim_twists.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -46,10 +47,14 @@ class kernel {
     timeline time;
     dice chance;
     fault_plan faults;
+    twist_plan twists; // silent while the faults are
     trace log;
     network net;
 
-    void heal() noexcept { faults.heal(); }
+    void heal() noexcept {
+        faults.heal();
+        twists.heal();
+    }
     void raise(int signal) noexcept;
     void note(const char* text, std::int64_t a = 0, std::int64_t b = 0) noexcept; // text: a constant
 
@@ -76,6 +81,16 @@ class kernel {
     // A call is on its way, or what it let happen meanwhile: what runs now is not the library.
     bool is_at_work() const noexcept { return depth_ > 0; }
 
+    // --- other threads. They are real ones, of which one goes on at a time, so that everything stays decided by the
+    // seed; whoever plays them says in `step` which.
+    void make_current() noexcept; // in the calling thread, until it ends
+    using interleaving = void (*)(void* owner) noexcept;
+    void on_interleave(interleaving step, void* owner) noexcept;
+
+    // --- for the library (buggify.hpp)
+    bool twisted(twist kind) noexcept;
+    void interleave() noexcept;
+
     // --- for the seam (sys_sim.cc)
     void enter() noexcept;
     void leave() noexcept { depth_--; }
@@ -98,6 +113,8 @@ class kernel {
     std::uint32_t idle_turns_ = 0;
     sleep_check sleep_check_ = nullptr;
     void* sleep_owner_ = nullptr;
+    interleaving interleaving_ = nullptr;
+    void* interleaving_owner_ = nullptr;
     violation violation_ = nullptr;
     void* violation_owner_ = nullptr;
 };

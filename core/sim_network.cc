@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/sim_remote.hpp"
 
@@ -52,7 +53,7 @@ void network::free(stream& s) noexcept {
     s.in_sends.clear();
     s.in_charged = 0;
     s.out.clear();
-    s.acked = 0;
+    s.acked = s.acked_late = 0;
     s.local = s.other = endpoint{};
     s.port_claim = 0;
     s.connect_tries = 0;
@@ -100,7 +101,8 @@ void network::deliver(stream& from) noexcept {
     if (n > 0) {
         to.in.push(from.out.front(), n);
         from.out.pop(n);
-        from.acked += static_cast<std::int64_t>(n);
+        acknowledge(from, to, n);
+        to.acked += std::exchange(to.acked_late, 0); // these bytes carry it
         to.wake(EPOLLIN);
         if (from.no_space && from.writable()) {
             from.no_space = false;
@@ -110,7 +112,8 @@ void network::deliver(stream& from) noexcept {
     if (!from.out.empty() || !from.send_shut || from.fin_sent) return;
     from.fin_sent = true;
     from.closed_first = !from.fin_received;
-    from.acked++;
+    from.acked += std::exchange(from.acked_late, 0) + 1;
+    to.acked += std::exchange(to.acked_late, 0);
     from.wake(0); // its FIN is acknowledged
     to.receive_fin();
     if (!to.fin_sent) return;
@@ -121,6 +124,23 @@ void network::deliver(stream& from) noexcept {
         if (s->orphan) free(*s);
         else s->wake(0);
     }
+}
+
+// Linux delays an acknowledgement by up to 40 ms, in the hope of an answer that will carry it.
+void network::acknowledge(stream& from, const stream& to, std::size_t bytes) noexcept {
+    const bool is_delayed = faults.ratio(fault::wire_slow) > 0 && chance.coin();
+    const duration wait = to.delay + (is_delayed ? duration{milliseconds{40}} : duration{});
+    if (wait == duration{}) {
+        from.acked += static_cast<std::int64_t>(bytes);
+        return;
+    }
+    from.acked_late += static_cast<std::int64_t>(bytes);
+    time.plan(time.now + wait, acknowledge_now, &from, from.serial);
+}
+
+void network::acknowledge_now(void* at, std::uint32_t serial) noexcept {
+    stream& s = *static_cast<stream*>(at);
+    if (s.serial == serial && s.at == stream::phase::established) s.acked += std::exchange(s.acked_late, 0);
 }
 
 // Nobody reads there any more: the sender learns it by a RST.

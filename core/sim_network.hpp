@@ -83,12 +83,14 @@ class network {
 
   private:
     static void deliver_now(void* at, std::uint32_t serial) noexcept;
+    static void acknowledge_now(void* at, std::uint32_t serial) noexcept;
     static void reset_now(void* at, std::uint32_t serial) noexcept;
     static void connect_now(void* at, std::uint32_t serial) noexcept;
     static void relax_now(void* at, std::uint32_t serial) noexcept;
     static void time_out_now(void* at, std::uint32_t serial) noexcept;
     static void run_remote(void* at, std::uint32_t serial) noexcept;
     void deliver(stream& from) noexcept;
+    void acknowledge(stream& from, const stream& to, std::size_t bytes) noexcept;
     void arrive_at_orphan(stream& from, stream& to) noexcept;
     void answer_connect(stream& s) noexcept;
     void establish(stream& client, stream& server) noexcept;

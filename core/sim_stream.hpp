@@ -6,8 +6,8 @@
 //           └── listen ──> listening   └──(refused, timed out)──────────────────────────────────^
 //
 // Bytes are in two places: `out` of the sender (not yet accepted by the other side: its room bounds what send() takes)
-// and `in` of the receiver (its room bounds what is delivered). TCP counts as acknowledged what was delivered, and its
-// FIN stands behind `out`. A unix socket delivers at once; what its peer has not read counts against its own room, by
+// and `in` of the receiver (its room bounds what is delivered). TCP counts as acknowledged what was delivered, after a slow
+// wire's way back, and perhaps a delayed acknowledgement's wait; a RST overtakes it. Its FIN stands behind `out`. A unix socket delivers at once; what its peer has not read counts against its own room, by
 // whole sends: one that is read in part still counts in full.
 //
 // How it ends, on Linux (tests/kernel/ asks the real one the same questions):
@@ -104,7 +104,8 @@ struct stream final : file {
     std::size_t in_charged = 0;       // unix: their sum
     std::size_t in_max = 65536, out_max = 65536;
     std::int64_t acked = 0;
-    duration delay{}; // one way
+    std::int64_t acked_late = 0; // delivered, and the acknowledgement is on its way
+    duration delay{};            // one way
     endpoint local{}, other{};
     std::uint64_t port_claim = 0; // what ties up its local port; 0: nothing
     std::uint32_t connect_tries = 0;

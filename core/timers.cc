@@ -6,6 +6,8 @@
 #include <bit>
 #include <limits>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
@@ -57,6 +59,10 @@ std::uint32_t timers::run(time_point now, std::uint32_t budget) noexcept {
             t->hook.unlink();
             if (t->tick > current_) {
                 place(*t); // pushed later since it was placed
+                continue;
+            }
+            if (buggify(twist::timer_last)) {
+                due_.push_back(*t);
                 continue;
             }
             fired++;

@@ -2,6 +2,7 @@
 
 #include "core/xprt.hpp"
 
+#include "core/buggify.hpp"
 #include "core/connection.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -9,12 +10,13 @@ namespace weir::inline WEIR_KERNEL {
 namespace {
 
 io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
+    if (bytes > 1 && buggify(twist::recv_one)) bytes = 1;
     const sys::count n = sys::recv(conn.fd(), to, bytes);
     if (n > 0) {
         // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end
         // has been reported, which that recv must find.
         const bool proves = conn.family().reports_rdhup && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
-        if (static_cast<std::size_t>(n) < bytes && proves) conn.cant_recv();
+        if (static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();
         return {io::done, static_cast<std::size_t>(n)};
     }
     if (n == 0) {
@@ -30,6 +32,10 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
 }
 
 io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count, bool more) noexcept {
+    if (parts_count > 0 && parts->iov_len > 1 && buggify(twist::send_one)) {
+        const iovec one_byte{.iov_base = parts->iov_base, .iov_len = 1};
+        return raw_send(conn, &one_byte, 1, more);
+    }
     std::size_t asked = 0;
     for (std::size_t i = 0; i < parts_count; i++)
         asked += parts[i].iov_len;

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 const data_cb http1_exchange::client_cb{
@@ -163,7 +165,7 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
     iovec parts[5];
     std::size_t count = parts_of(what, chunk_head, parts);
     std::size_t gone = 0;
-    if (count > 0 && out.empty()) {
+    if (count > 0 && out.empty() && !buggify(twist::send_buffered)) {
         const io_result r = to.send_parts(parts, count);
         if (r.end == io::failed) return sent::broken;
         gone = r.bytes;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/buggify.hpp"
 #include "core/dialer.hpp"
 #include "proto/http1_exchange.hpp"
 
@@ -191,7 +192,7 @@ bool http1_exchange::rate_is_low() noexcept {
 // Moves body bytes on towards the server: as many as fit into to_server_ if that holds any, directly otherwise. `used`:
 // bytes of `in` that are done with.
 verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used) noexcept {
-    const bool direct = server_is_ready() && to_server_.empty();
+    const bool direct = server_is_ready() && to_server_.empty() && !buggify(twist::send_buffered);
     const std::size_t room = block_bytes - to_server_.size();
     const std::size_t fits = room > chunk_framing_max ? room - chunk_framing_max : 0;
     if (!direct) bytes = std::min(bytes, fits);
@@ -204,7 +205,7 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
     const bool is_last = u.end == http1_body::what::end;
     if (is_last) {
         request_ = request_state::done;
-        client_deadline_ = never;
+        if (to_client_.empty()) client_deadline_ = never; // else it is that of an early answer, which it has to take
         client_->stop_recv();
     }
     const outgoing what{.data = {u.data, u.size}, .chunked = request_chunked_, .is_last = is_last};

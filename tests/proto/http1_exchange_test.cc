@@ -1326,6 +1326,23 @@ TEST_CASE("a client that takes a little of its answer has its whole time again")
     rig.expect_end(c, ending::reset);
 }
 
+TEST_CASE("an early answer that a client does not take has its deadline when the request's body ends, too") {
+    gateway_rig rig{{}, choking};
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123");
+    peer s = rig.server();
+    rig.choke_clients();
+    s.say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfirst");
+    rig.settle();
+    c.say("4567890");
+    rig.settle();
+    rig.pass(seconds{30} - milliseconds{1});
+    CHECK(rig.gateway->active_count() == 1);
+    rig.pass(milliseconds{1});
+    CHECK(rig.gateway->active_count() == 0);
+    CHECK(rig.ended(end_cause::timed_out) == 1);
+}
+
 TEST_CASE("interim responses that a client does not take wait in their server's socket") {
     gateway_rig rig{{}, choking};
     peer c = rig.client();

@@ -50,6 +50,7 @@ class office {
     office(world& w, const ctrl& servers)
         : world_(w), servers_(servers), idle_(*w.conns, draw(w.k.chance)), listener_(*w.conns), desks_(64) {}
     ~office() {
+        world_.watch_accepts(nullptr, 0);
         while (desk* d = live_.front())
             leave(*d, close_intent::abort, end_cause::shutdown);
     }
@@ -116,6 +117,7 @@ void office::open() {
         if (world_.k.chance.below(3) == 0) world_.k.faults.pause();
     }
     world_.k.faults.pause();
+    world_.watch_accepts(&listener_, how.accept_budget);
 }
 
 void office::accepted(void* self, connection& conn, const endpoint&) noexcept {
@@ -239,11 +241,13 @@ void office::check_taken(connection& conn) noexcept {
 
 // Closes the server's connection, if any, and asks once more or gives up.
 void office::server_failed(desk& d, close_intent intent, end_cause cause) noexcept {
+    const connection* closed = d.server;
     if (connection* server = std::exchange(d.server, nullptr)) server->close(intent, cause);
     if (!d.fresh && !d.repeated) {
         saw(mark::repeated);
         d.repeated = true;
         find_server(d, false);
+        if (closed && d.server == closed) world_.k.violate("I3", "freed before the end of its turn");
         return;
     }
     const frame sorry{.id = d.request.id, .bytes = failed_bytes, .magic = frame::answer_magic};
@@ -313,10 +317,16 @@ void office::server_done(desk& d) noexcept {
     connection& server = *std::exchange(d.server, nullptr);
     const idle_pool::key key = idle_.key_of({.remote = shop(servers_, d.shop_at), .family = &servers_});
     server.disarm();
+    if (world_.k.chance.coin()) server.stop_recv(); // whatever was wanted, the pool watches
     answer(d);
     if (idle_.park(server, key, {.messages_complete = true, .buffers_empty = true}) == verdict::keep &&
         world_.k.chance.below(16) == 0)
         static_cast<void>(idle_.park(server, key, {.messages_complete = true, .buffers_empty = true})); // twice is once
+    if (world_.k.chance.below(8) != 0) return;
+    connection* again = idle_.take(key, server_cb, nullptr);
+    if (!again) return;
+    check_taken(*again);
+    static_cast<void>(idle_.park(*again, key, {.messages_complete = true, .buffers_empty = true}));
 }
 
 void office::server_timed_out(timer& t, time_point) noexcept {

@@ -1,4 +1,4 @@
-// peers: the state machines of servers and clients.
+// peers: the town, and the state machine of clients. That of servers is in peers_server.cc.
 
 #include "sim/peers.hpp"
 
@@ -14,20 +14,6 @@ constexpr std::uint16_t client_port = 20'000;
 mark mark_of(bool is_server, manner how) noexcept {
     const auto base = static_cast<unsigned>(is_server ? mark::server_well_behaved : mark::client_well_behaved);
     return static_cast<mark>(base + static_cast<unsigned>(how));
-}
-
-void append(std::string& to, const frame& f) { to.append(reinterpret_cast<const char*>(&f), sizeof f); }
-
-frame front(const std::string& from) {
-    frame f;
-    std::memcpy(&f, from.data(), sizeof f);
-    return f;
-}
-
-// How much of `out` it says at once.
-std::size_t mouthful(manner how, const std::string& out, dice& chance) {
-    if (how != manner::trickling || out.empty()) return out.size();
-    return std::min<std::size_t>(out.size(), chance.between(1, 8));
 }
 
 } // namespace
@@ -120,161 +106,25 @@ void town::come(void* at, std::uint32_t) noexcept {
     if (shop.refuses) saw(mark::server_refusing);
 }
 
+client* town::asker(std::uint64_t id) noexcept {
+    for (auto& c : clients_)
+        if (id >= c->first_id && id < c->first_id + c->asks) return c.get();
+    return nullptr;
+}
+
+void town::check_end(const tally& heard, const tally& said) noexcept {
+    if (!said.ended) k_.violate("I7", "an end was heard that nobody had said");
+    if (heard.bytes != said.bytes) k_.violate("I7", "an end was heard before the last byte");
+}
+
 bool town::all_must_succeed_over() const noexcept {
     return std::all_of(clients_.begin(), clients_.end(), [](const auto& c) { return !c->must_succeed || c->over; });
-}
-
-// ---- servers
-
-void server::run(remote& r) noexcept {
-    if (misbehave(r)) return;
-    if (!read(r)) return;
-    if (home->tongue_ == town::tongue::http1) answer_http();
-    else answer_all();
-    if (!out.empty() && answered > 1 && (how == manner::aborting || how == manner::pipelining) &&
-        r.chance().below(3) == 0) {
-        end = nullptr; // has read the request, and goes without a word
-        if (how == manner::aborting) r.reset();
-        else r.close();
-        return;
-    }
-    if (!write(r)) return;
-    if (heard_all && out.empty()) {
-        end = nullptr;
-        r.close();
-        return;
-    }
-    const bool idle = out.empty() && in.empty() && answered > 0;
-    if (!idle) return;
-    dice& chance = r.chance();
-    if (how == manner::half_closing && !finished) {
-        finished = true;
-        r.shutdown_send();
-    }
-    if (how == manner::pipelining && chance.below(3) == 0) { // closes while idle, sooner or later
-        end = nullptr;
-        r.close();
-        return;
-    }
-    if (how == manner::stray && chance.below(3) == 0 && !finished) {
-        finished = true;
-        if (r.send("HTTP/1.1 408") > 0) strayed = r.now();
-    }
-    if (how == manner::pipelining || (how == manner::stray && !finished)) {
-        const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{400}});
-        r.wake_in(wait);
-    }
-}
-
-// Does what it is known for. True: it is gone, or does nothing more now.
-bool server::misbehave(remote& r) noexcept {
-    dice& chance = r.chance();
-    if (r.failed()) {
-        end = nullptr;
-        r.close();
-        return true;
-    }
-    if (home->calm_ && how != manner::well_behaved) { // the troublemakers leave
-        end = nullptr;
-        r.reset();
-        return true;
-    }
-    switch (how) {
-    case manner::aborting:
-        if (chance.below(8) != 0) return false;
-        end = nullptr;
-        r.reset();
-        return true;
-    case manner::stalling: return answered > 0 || chance.below(4) == 0;
-    case manner::never_reading: return true;
-    case manner::garbage:
-        if (chance.below(3) == 0 && out.empty()) out.append("\xde\xad\xbe\xef garbage");
-        return false;
-    case manner::slow:
-        if (r.now() >= not_before) {
-            const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{300}});
-            not_before = r.now() + wait;
-            r.wake_in(wait);
-            return chance.coin();
-        }
-        return true;
-    case manner::well_behaved:
-    case manner::half_closing:
-    case manner::pipelining:
-    case manner::trickling:
-    case manner::stray:
-    case manner::count_: return false;
-    }
-    return false;
-}
-
-// False: it is gone.
-bool server::read(remote& r) noexcept {
-    char bytes[512];
-    for (;;) {
-        const sys::count n = r.recv(bytes);
-        if (n == -EAGAIN) return true;
-        if (n > 0) {
-            in.append(bytes, static_cast<std::size_t>(n));
-            continue;
-        }
-        if (n == 0) { // the end of the requests; not of the answers
-            heard_all = true;
-            return true;
-        }
-        end = nullptr;
-        r.close();
-        return false;
-    }
-}
-
-void server::answer_all() noexcept {
-    while (in.size() >= sizeof(frame)) {
-        frame f = front(in);
-        in.erase(0, sizeof f);
-        if (f.magic != frame::request_magic || f.bytes > payload_max) {
-            home->k_.violate("I6", "a server got bytes that are no request");
-            return;
-        }
-        // Long after that the connection was idle, it may have been given to nobody. A jump of the clock makes no long.
-        const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
-        if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
-            home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
-        f.magic = frame::answer_magic;
-        append(out, f);
-        for (std::uint32_t i = 0; i < f.bytes; i++)
-            out += payload_byte(f.id, i);
-        answered++;
-    }
-    if (how == manner::stray && !finished && answered > 0 && in.empty() && home->k_.chance.below(4) == 0) {
-        strayed = end->now(); // in one breath with the answer
-        out.append("HTTP/1.1 408");
-    }
-}
-
-// False: it is gone.
-bool server::write(remote& r) noexcept {
-    while (!out.empty()) {
-        const std::size_t some = mouthful(how, out, r.chance());
-        const sys::count n = r.send(std::string_view{out}.substr(0, some));
-        if (n == -EAGAIN) return true;
-        if (n < 0) {
-            end = nullptr;
-            r.close();
-            return false;
-        }
-        out.erase(0, static_cast<std::size_t>(n));
-        if (how == manner::trickling && !out.empty()) {
-            r.wake_in(duration{milliseconds{1}});
-            return true;
-        }
-    }
-    return true;
 }
 
 // ---- clients
 
 void client::leave(remote& r) noexcept {
+    if (r.socket().in.empty()) said.ended = true;
     over = true;
     end = nullptr;
     r.close();
@@ -300,11 +150,15 @@ void client::run(remote& r) noexcept {
         const std::size_t some = mouthful(how, out, chance);
         const sys::count n = r.send(std::string_view{out}.substr(0, some));
         if (n < 0 && n != -EAGAIN) break; // what it hears, recv tells
+        if (n > 0) said.bytes += static_cast<std::uint64_t>(n);
         if (n > 0) out.erase(0, static_cast<std::size_t>(n));
         if (n <= 0 || how == manner::trickling) break;
     }
     if (how == manner::trickling && !out.empty()) r.wake_in(duration{milliseconds{2}});
-    if (how == manner::half_closing && asked == asks && out.empty() && !r.socket().send_shut) r.shutdown_send();
+    if (how == manner::half_closing && asked == asks && out.empty() && !r.socket().send_shut) {
+        said.ended = true;
+        r.shutdown_send();
+    }
     if (how == manner::never_reading) return;
     if (read(r) && answered == asks) leave(r);
 }
@@ -327,12 +181,14 @@ bool client::read(remote& r) noexcept {
     for (;;) {
         const sys::count n = r.recv(bytes);
         if (n == -EAGAIN) return true;
+        if (n == 0 && from && r.socket().fin_received) home->check_end(heard, from->said);
         if (n <= 0) {
             if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
             leave(r);
             return false;
         }
         in.append(bytes, static_cast<std::size_t>(n));
+        heard.bytes += static_cast<std::uint64_t>(n);
         if (home->tongue_ == town::tongue::http1 ? !digest_http(r) : !digest(r)) return false;
     }
 }

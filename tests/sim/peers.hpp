@@ -7,7 +7,9 @@
 // In HTTP/1.1 the number and the size stand in the path, and a POST carries the same bytes as its answer.
 // Owner: a town owns its servers and clients; it outlives the kernel's last turn. Thread: the harness's.
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <string>
@@ -42,10 +44,32 @@ enum class manner : std::uint8_t {
     trickling, // a byte or a few at a time
     garbage,   // bytes that mean nothing
     stray,     // a server: bytes that nobody asked for, while idle
+    parting,   // a server: its end, and a RST later: after a request that it read, or while idle and still reading
     count_
 };
 
+inline void append(std::string& to, const frame& f) { to.append(reinterpret_cast<const char*>(&f), sizeof f); }
+
+inline frame front(const std::string& from) {
+    frame f;
+    std::memcpy(&f, from.data(), sizeof f);
+    return f;
+}
+
+// How much of `out` it says at once.
+inline std::size_t mouthful(manner how, const std::string& out, dice& chance) {
+    if (how != manner::trickling || out.empty()) return out.size();
+    return std::min<std::size_t>(out.size(), chance.between(1, 8));
+}
+
 class town;
+struct client;
+
+// One direction of one end.
+struct tally {
+    std::uint64_t bytes = 0;
+    bool ended = false;
+};
 
 struct server {
     town* home;
@@ -56,11 +80,21 @@ struct server {
     time_point not_before{}; // nothing is sent earlier
     bool finished = false;   // nothing more will come from it
     bool heard_all = false;  // the other side's end
+    std::size_t skips = 0;   // bytes of a body that was answered early
+    bool parted = false;     // its own side is ended, and the RST is to come
     time_point strayed{};    // when it said what nobody had asked for
+    client* to = nullptr;    // whose requests it gets, once known; of use where bytes are passed on
+    tally said{}, heard{};
     void run(remote& r) noexcept;
 
   private:
     bool misbehave(remote& r) noexcept;
+    void part(remote& r) noexcept;
+    void stray_on() noexcept;
+    sys::count write_some(remote& r, std::string_view bytes) noexcept;
+    void leave(remote& r) noexcept;
+    void know(std::uint64_t id) noexcept;
+    void check_strays() noexcept;
     bool read(remote& r) noexcept;
     bool write(remote& r) noexcept;
     void answer_all() noexcept;
@@ -79,6 +113,8 @@ struct client {
     std::string in, out;
     time_point not_before{};
     bool over = false; // satisfied, or out of reach
+    server* from = nullptr; // who answers, once known; of use where bytes are passed on
+    tally said{}, heard{};
     void run(remote& r) noexcept;
 
   private:
@@ -108,6 +144,8 @@ class town {
     void calm_down() noexcept;
 
     bool all_must_succeed_over() const noexcept;
+    // I7: `heard` is one end's; the other has `said`.
+    void check_end(const tally& heard, const tally& said) noexcept;
     kernel& sim() noexcept { return k_; }
 
     static const remote_cb server_cb, client_cb;
@@ -123,6 +161,7 @@ class town {
     friend struct client;
     manner draw(bool is_server) noexcept;
     std::uint32_t draw_bytes() noexcept;
+    client* asker(std::uint64_t id) noexcept;
 
     kernel& k_;
     between between_;

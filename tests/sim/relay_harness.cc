@@ -1,7 +1,11 @@
 // relay_harness: a relay between clients and servers, which must neither lose a byte nor an end.
+//
+// Some clients are tied to their server at once; of others something is read first, as a gateway does before it knows
+// where to go, and joined to the server as early bytes.
 
 #include "core/relay.hpp"
 
+#include "core/dialer.hpp"
 #include "core/listener.hpp"
 #include "proto/tcp.hpp"
 #include "sim/peers.hpp"
@@ -13,18 +17,79 @@ namespace {
 const endpoint shop = endpoint::ipv4(0x0a000101, 80);
 const endpoint door = endpoint::ipv4(0x0a000001, 8080);
 
+// A client that has said something before it got a server.
+struct guest {
+    explicit guest(connection& c) noexcept : client(&c) {}
+    connection* client;
+    connection* server = nullptr;
+    std::uint32_t early_bytes = 0;
+    char early[24];
+};
+
 struct house {
     explicit house(world& w)
-        : pairs(
+        : conns(*w.conns), chance(w.k.chance), pairs(
               *w.conns,
               {.pairs_max = 32, .connect_timeout = seconds{3}, .fin_timeout = seconds{2}, .idle_timeout = seconds{6}}),
           port(*w.conns) {}
+    conntab& conns;
+    dice& chance;
     relay_pool pairs;
     listener port;
+    fixed_pool<guest> guests{64};
 };
+house* the_house = nullptr; // of the run under way
 
-void accepted(void* self, connection& conn, const endpoint&) noexcept {
-    static_cast<void>(static_cast<house*>(self)->pairs.dial(conn, tcp, shop));
+verdict hear_guest(connection& conn) noexcept;
+verdict watch_guest(connection& conn) noexcept;
+constexpr data_cb guest_cb{.name = "guest", .recv = hear_guest, .send = keep_on, .wake = watch_guest};
+
+verdict see_off(guest& g, close_intent intent, end_cause cause) noexcept {
+    connection* const ends[] = {g.client, g.server};
+    the_house->guests.free(g);
+    for (connection* conn : ends)
+        if (conn) conn->close(intent, cause);
+    return verdict::gone;
+}
+
+verdict hear_guest(connection& conn) noexcept {
+    guest& g = conn.owner_as<guest>();
+    const io_result r = conn.recv(g.early, the_house->chance.between(1, sizeof g.early));
+    if (r.end == io::again) return verdict::keep;
+    if (r.end != io::done) return see_off(g, close_intent::abort, conn.failure());
+    conn.stop_recv();
+    g.early_bytes = static_cast<std::uint32_t>(r.bytes);
+    auto dialed = dial(the_house->conns, tcp, shop, {.timeout = seconds{3}}, guest_cb, &g);
+    if (!dialed) return see_off(g, close_intent::abort, end_cause::connect_failed);
+    g.server = dialed.value();
+    return verdict::keep;
+}
+
+verdict watch_guest(connection& conn) noexcept {
+    guest& g = conn.owner_as<guest>();
+    if (conn.is_broken()) return see_off(g, close_intent::abort, conn.failure());
+    if (!g.server || !g.server->is(conn_flag::connected)) return verdict::keep;
+    const std::string_view early{g.early, g.early_bytes};
+    g.client->disarm();
+    g.server->disarm();
+    g.client->want_recv(); // what is early goes first all the same
+    if (!the_house->pairs.join(*g.client, *g.server, early)) return see_off(g, close_intent::abort, end_cause::no_room);
+    the_house->guests.free(g);
+    return verdict::keep;
+}
+
+void accepted(void*, connection& conn, const endpoint&) noexcept {
+    house& home = *the_house;
+    guest* g = home.chance.coin() ? home.guests.make(conn) : nullptr;
+    if (!g) {
+        static_cast<void>(home.pairs.dial(conn, tcp, shop));
+        return;
+    }
+    conn.attach(guest_cb, g);
+    conn.arm(home.conns.loop().now() + seconds{6}, [](timer& t, time_point) noexcept {
+        see_off(connection::of(t).owner_as<guest>(), close_intent::abort, end_cause::timed_out);
+    });
+    conn.want_recv();
 }
 
 std::uint64_t run(std::uint64_t seed) {
@@ -33,8 +98,11 @@ std::uint64_t run(std::uint64_t seed) {
     people.open_shop(shop);
     std::optional<house> h;
     h.emplace(w);
+    the_house = &*h;
     const listener_options how{.socket = {.backlog_count = 16}, .accept_budget = w.k.chance.between(1, 16)};
     if (!h->port.open(tcp, door, how, accepted, &*h)) w.k.violate("I10", "no listener, though nothing is wrong");
+
+    w.watch_accepts(&h->port, how.accept_budget);
 
     w.k.note("warm-up");
     people.send_clients(door, 2, milliseconds{50}, false);
@@ -60,6 +128,7 @@ std::uint64_t run(std::uint64_t seed) {
     if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");
 
     w.k.note("teardown");
+    w.watch_accepts(nullptr, 0);
     h.reset();
     w.close_conns();
     w.tear_down();

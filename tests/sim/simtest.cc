@@ -17,13 +17,14 @@ namespace simtest {
 
 namespace {
 
-constexpr const harness* harnesses[] = {&idle_harness, &relay_harness, &http1_harness};
+constexpr const harness* harnesses[] = {&idle_harness, &relay_harness, &http1_harness,
+                                        &mailbox_harness, &timers_harness};
 
 constexpr const char* usage = "usage: weir-simtest [options]\n"
                               "\n"
                               "Runs weir on a simulated kernel, one run per seed.\n"
                               "\n"
-                              "  --harness NAME   idle, relay, http1 (default: all)\n"
+                              "  --harness NAME   idle, relay, http1, mailbox, timers (default: all)\n"
                               "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
                               "  --jobs N         processes (default: 1)\n"
                               "  --trace          print every call\n"
@@ -86,6 +87,8 @@ totals add_up() {
     for (int i = 0; i < wanted.jobs; i++) {
         for (std::size_t at = 0; at < all.faults.size(); at++)
             all.faults[at] += shared[i].faults[at];
+        for (std::size_t at = 0; at < all.twists.size(); at++)
+            all.twists[at] += shared[i].twists[at];
         for (std::size_t at = 0; at < all.marks.size(); at++)
             all.marks[at] += shared[i].marks[at];
         for (std::size_t at = 0; at < all.causes.size(); at++)
@@ -107,6 +110,9 @@ int print_marks(const totals& all) {
     std::printf("faults\n");
     for (std::size_t at = 0; at < all.faults.size(); at++)
         never_seen += print_row(to_string(static_cast<fault>(at)), all.faults[at]);
+    std::printf("twists\n");
+    for (std::size_t at = 0; at < all.twists.size(); at++)
+        never_seen += print_row(to_string(static_cast<twist>(at)), all.twists[at]);
     std::printf("peers and answers\n");
     for (std::size_t at = 0; at < all.marks.size(); at++)
         never_seen += print_row(to_string(static_cast<mark>(at)), all.marks[at]);
@@ -177,7 +183,7 @@ void parse(int argc, char** argv) {
         else if (option == "--hash") wanted.hash = true;
         else if (option == "--marks") wanted.marks = true;
         else if (option == "--harness") {
-            if (!known(value)) refuse("--harness", "idle, relay or http1");
+            if (!known(value)) refuse("--harness", "idle, relay, http1, mailbox or timers");
             wanted.only = argv[++i];
         } else if (option == "--seeds") {
             if (!parse_seeds(value)) refuse("--seeds", "a number, or A..B");

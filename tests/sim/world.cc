@@ -25,6 +25,7 @@ const char* to_string(mark what) noexcept {
         "server trickling",
         "server garbage",
         "server stray bytes",
+        "server parting",
         "server refusing",
         "answer whole",
         "answer error",
@@ -62,7 +63,6 @@ world::world(std::uint64_t seed) : k(draw(seed)) {
     open_loop();
     k.faults.pause();
     check.emplace(*loop);
-    timers_.emplace(k, *loop);
     conns = std::make_unique<conntab>(*loop);
     if (!conns->open({.connections_max = connections_max})) k.violate("I10", "no conntab, though nothing is wrong");
 }
@@ -85,13 +85,15 @@ void world::turn_until(time_point end) {
 }
 
 void world::turn(duration sleep_max) {
-    timers_->before_turn();
+    const std::uint64_t accepted = door_ ? door_->accepted_count() : 0;
     {
         const no_allocations none;
         loop->turn(sleep_max);
     }
-    timers_->after_turn();
+    if (door_ && door_->accepted_count() - accepted > accept_budget_)
+        k.violate("I14", "one turn accepted more than its budget");
     check_told();
+    check_idle();
 }
 
 // A failed connection that is still there, and that nothing is going to tell of.
@@ -102,6 +104,13 @@ void world::check_told() {
         if (known && !conn->slot().is(fd_state::news | fd_state::queued))
             k.violate("I4", "a connection has failed, and who is served by it was not told");
     }
+}
+
+// What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
+void world::check_idle() {
+    for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
+        if (conn->is(conn_flag::idle) && conn->ended() && !conn->slot().is(fd_state::queued))
+            k.violate("I4", "an idle connection has ended, and is kept");
 }
 
 void world::post_letters(std::uint32_t count, duration span) {
@@ -149,7 +158,6 @@ void world::tear_down() {
     if (!all_letters_ran()) k.violate("I4", "a letter was posted and never ran");
     if (loop->letters().ring_count() > 0) saw(mark::letter_rang);
     check.reset();
-    timers_.reset();
     loop.reset();
     if (k.open_count() != 0) k.violate("I1", "a descriptor is left open");
 }
@@ -157,6 +165,8 @@ void world::tear_down() {
 world::~world() {
     for (std::size_t kind = 0; kind < fault_plan::kinds; kind++)
         sums().faults[kind] += k.faults.marks(static_cast<fault>(kind));
+    for (std::size_t kind = 0; kind < twist_plan::kinds; kind++)
+        sums().twists[kind] += k.twists.marks(static_cast<twist>(kind));
     sums().seeds++;
     sums().calls += k.log.count();
 }

@@ -12,8 +12,6 @@
 
 #include <weir/sim.hpp>
 
-#include "sim/punctual.hpp"
-
 namespace simtest {
 
 using namespace weir;
@@ -39,6 +37,7 @@ enum class mark : std::uint8_t {
     server_trickling,
     server_garbage,
     server_stray_bytes,
+    server_parting,
     server_refusing,
     answer_whole,
     answer_error,
@@ -52,6 +51,7 @@ const char* to_string(mark what) noexcept;
 
 struct totals {
     std::array<std::uint64_t, fault_plan::kinds> faults;
+    std::array<std::uint64_t, twist_plan::kinds> twists;
     std::array<std::uint64_t, static_cast<std::size_t>(mark::count_)> marks;
     std::array<std::uint64_t, static_cast<std::size_t>(end_cause::count_)> causes;
     std::uint64_t seeds, calls;
@@ -66,7 +66,7 @@ struct harness {
 // simtest.cc: what a violation comes to.
 void watch(kernel& k) noexcept;
 
-extern const harness idle_harness, relay_harness, http1_harness;
+extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness, timers_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
@@ -92,6 +92,11 @@ class world {
     bool closes_what_failed = true;
 
     void turn(duration sleep_max);
+    // From now on no turn may accept more there. Null: nowhere.
+    void watch_accepts(const listener* door, std::uint32_t budget) noexcept {
+        door_ = door;
+        accept_budget_ = budget;
+    }
     void turn_until(time_point end);
     // Takes turns until `holds()`; violates `invariant` if that is not so by then.
     template <class Condition>
@@ -119,8 +124,10 @@ class world {
     };
     std::vector<std::unique_ptr<note_to_loop>> letters_;
     std::size_t letters_ran_ = 0;
+    const listener* door_ = nullptr;
+    std::uint32_t accept_budget_ = 0;
     void check_told();
-    std::optional<punctual> timers_;
+    void check_idle();
     void open_loop();
     static kernel_options draw(std::uint64_t seed);
 };

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Breaks the library in each way of mutants_table.py, and requires that a simulated run dies of it.
+
+usage: mutants.py [options] BUILD_DIR [NAME...]
+
+A mutant is one source with a few words changed. It is compiled as weir_sim is (the flags come from the build's
+compile_commands.json), linked in front of libweir_sim.a with the objects of weir-simtest, and run on the seeds of its
+harness in order until one dies. A mutated header is put in front of the include path, and whatever includes it is
+compiled again. NAME: only mutants whose name contains it.
+
+  --jobs N      how many at a time (default: 2)
+  --seeds N     how many seeds a mutant may survive (default: 10000)
+
+exit status: 0 every mutant died of what the table says, 1 one did not, 2 usage
+"""
+
+import argparse
+import concurrent.futures
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+from mutants_table import MUTANTS
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RUN_SECONDS_MAX = 300
+VIOLATION = re.compile(r"^seed (\d+): (\S+): (.*)$", re.MULTILINE)
+CONTRACT = re.compile(r"^weir: contract broken at \S*?([^/\s]+:\d+): (.*)$", re.MULTILINE)
+
+
+class Build:
+    """What the build directory knows of weir_sim and weir-simtest."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.commands = {}  # source relative to the root: the words that compile it, without output and input
+        self.objects = {}  # the same: its object file
+        simtest = []
+        for entry in json.loads((directory / "compile_commands.json").read_text()):
+            output = entry["output"]
+            if not output.startswith(("libweir_sim.a.p/", "tests/weir-simtest.p/")):
+                continue
+            source = str((directory / entry["file"]).resolve().relative_to(ROOT))
+            words = shlex.split(entry["command"])
+            self.commands[source] = words[: words.index("-MD")]
+            self.objects[source] = output
+            if output.startswith("tests/"):
+                simtest.append(output)
+        self.simtest = simtest
+        self.includers = self.read_dependencies()
+
+    def read_dependencies(self):
+        """header: the sources that include it, however indirectly."""
+        includers = {}
+        text = subprocess.run(["ninja", "-t", "deps"], cwd=self.directory, check=True, capture_output=True, text=True)
+        sources = {output: source for source, output in self.objects.items()}
+        source = None
+        for line in text.stdout.splitlines():
+            if not line.startswith(" "):
+                source = sources.get(line.partition(":")[0])
+            elif source and line.strip():
+                path = (self.directory / line.strip()).resolve()
+                if path.is_relative_to(ROOT):
+                    includers.setdefault(str(path.relative_to(ROOT)), set()).add(source)
+        return includers
+
+    def compile(self, source, text_at, overlay, to):
+        """Compiles `source`, whose text is at `text_at`, with `overlay` before every other include directory."""
+        words = self.commands[source]
+        compiler = next(i for i, word in enumerate(words) if word.startswith("-"))
+        command = [*words[:compiler], f"-I{overlay}", *words[compiler:], "-w", "-g0", "-o", str(to), "-c", str(text_at)]
+        return subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
+
+    def link(self, objects, to):
+        """Objects before the library: what they define is not taken from it."""
+        compiler = [word for word in next(iter(self.commands.values())) if not word.startswith("-")]
+        sanitize = [w for w in next(iter(self.commands.values())) if w.startswith("-fsanitize")]
+        names = {pathlib.Path(o).name for o in objects}
+        simtest = [o for o in self.simtest if pathlib.Path(o).name not in names]
+        command = [*compiler, *sanitize, "-pthread", "-o", str(to), *map(str, objects), *simtest, "libweir_sim.a"]
+        return subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
+
+
+class Outcome:
+    def __init__(self, name, passed, killer="", detail="", seconds=0.0):
+        self.name, self.passed, self.killer, self.detail, self.seconds = name, passed, killer, detail, seconds
+
+
+def mutate(mutant):
+    """The mutated text of each file. Raises if an original is not there exactly once."""
+    texts = {}
+    for path, original, replacement in mutant["edits"]:
+        text = texts.get(path) or (ROOT / path).read_text()
+        if text.count(original) != 1:
+            raise ValueError(f"{path} has {text.count(original)} times: {original.strip()}")
+        texts[path] = text.replace(original, replacement)
+    return texts
+
+
+def make(build, mutant, directory):
+    """The program, or what went wrong."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    sources = {}
+    for path, text in mutate(mutant).items():
+        at = directory / path
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.write_text(text)
+        if path.endswith(".hpp"):
+            for source in build.includers.get(path, ()):
+                sources.setdefault(source, ROOT / source)
+        else:
+            sources[path] = at
+    objects = []
+    for source, at in sorted(sources.items()):
+        objects.append(directory / pathlib.Path(build.objects[source]).name)
+        compiled = build.compile(source, at, directory, objects[-1])
+        if compiled.returncode != 0:
+            return None, "does not compile: " + compiled.stderr.strip()[:2000]
+    program = directory / "weir-simtest"
+    linked = build.link(objects, program)
+    if linked.returncode != 0:
+        return None, "does not link: " + linked.stderr.strip()[:2000]
+    return program, ""
+
+
+def run(program, harness, seeds):
+    """(what it died of, in which seed, the words for it). Nothing: None."""
+    command = [str(program), "--harness", harness, "--seeds", f"1..{seeds}"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=RUN_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return "hang", 0, f"no end within {RUN_SECONDS_MAX} s"
+    if ran.returncode == 0:
+        return None, seeds, ""
+    violated = VIOLATION.search(ran.stderr)
+    if not violated:
+        return "?", 0, ran.stderr.strip()[-300:]
+    seed, invariant, text = int(violated[1]), violated[2], violated[3]
+    broken = CONTRACT.search(ran.stderr)
+    if broken:
+        return "EXPECT", seed, f"{broken[1]}: {broken[2]}"
+    return invariant, seed, text
+
+
+def try_one(build, mutant, seeds, directory):
+    began = time.monotonic()
+    name = mutant["name"]
+    try:
+        program, trouble = make(build, mutant, directory / re.sub(r"\W+", "-", name))
+    except ValueError as error:
+        return Outcome(name, False, detail=f"the table does not fit the source: {error}")
+    if not program:
+        return Outcome(name, False, detail=trouble)
+    killer, seed, words = run(program, mutant["harness"], seeds)
+    shutil.rmtree(program.parent)
+    seconds = time.monotonic() - began
+    if killer is None:
+        return Outcome(name, False, detail=f"SURVIVED {seed} seeds of {mutant['harness']}", seconds=seconds)
+    detail = f"{mutant['harness']} seed {seed}: {words}"
+    if killer not in mutant["killers"]:
+        return Outcome(name, False, killer, f"{detail} (the table says {', '.join(mutant['killers'])})", seconds)
+    return Outcome(name, True, killer, detail, seconds)
+
+
+def control(build, harnesses, directory):
+    """One source, unchanged, made in the same way: it must live, or the deaths of the others mean nothing."""
+    program, trouble = make(build, {"edits": [("core/fdtab.cc", "fdtab::~fdtab() {", "fdtab::~fdtab() {")]}, directory)
+    if not program:
+        return Outcome("(control: nothing changed)", False, detail=trouble)
+    for harness in sorted(harnesses):
+        killer, seed, words = run(program, harness, 300)
+        if killer is not None:
+            return Outcome("(control: nothing changed)", False, killer, f"{harness} seed {seed}: {words}")
+    return Outcome("(control: nothing changed)", True, "-", "lives")
+
+
+def show(outcome):
+    verdict = "" if outcome.passed else "FAILED: "
+    print(f"{outcome.name:50} {outcome.killer:9} {verdict}{outcome.detail} ({outcome.seconds:.1f} s)", flush=True)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(usage=__doc__.split("usage: ")[1].splitlines()[0], add_help=True)
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=10000)
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    build = Build(arguments.build.resolve())
+    directory = build.directory / "mutants"
+    chosen = [m for m in MUTANTS if not arguments.names or any(n in m["name"] for n in arguments.names)]
+    if not chosen:
+        print("no mutant has such a name", file=sys.stderr)
+        return 2
+    print(f"{'mutant':50} {'killed by':9} where")
+    outcomes = [control(build, {m["harness"] for m in chosen}, directory / "control")]
+    show(outcomes[0])
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        for outcome in pool.map(lambda m: try_one(build, m, arguments.seeds, directory), chosen):
+            outcomes.append(outcome)
+            show(outcome)
+    failed = [o for o in outcomes if not o.passed]
+    print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

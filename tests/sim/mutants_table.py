@@ -1,0 +1,199 @@
+"""The mutants: what is broken, where, and what a simulated run must die of.
+
+Each original text stands exactly once in its file; if it no longer does, the run fails and the table is mended.
+`killers` are the invariants of README.md; EXPECT is a broken contract of the library itself, "signal" a crash. A mutant
+that dies of something else fails the run as well: the net has changed, and somebody should look.
+"""
+
+
+def mutant(name, harness, killers, *edits):
+    return {"name": name, "harness": harness, "killers": killers.split(), "edits": edits}
+
+
+MUTANTS = [
+    # ---- readiness
+    # epoll forgets a description with its last descriptor, so a stale report needs a shared one; what is common is a
+    # callback that closes its connection in the middle of an event.
+    mutant("no generation check", "idle", "EXPECT I2 signal",
+           ("core/connection.cc", "if (conn.cb_->recv(conn) == verdict::gone || slot.generation != generation) return;",
+            "if (conn.cb_->recv(conn) == verdict::gone) return;")),
+    mutant("generation not bumped on close", "idle", "EXPECT I2 I3 signal",
+           ("core/fdtab.cc", "    slot.generation++;\n", "")),
+    mutant("OUT not awaited when the buffer is full", "relay", "I4",
+           ("core/connection.cc", "if (auto r = loop().cant_send(*slot_); !r) fail(r.error());",
+            "fdtab::cant_send(*slot_);")),
+    mutant("OUT awaited, and not written down", "relay", "I12",
+           ("core/poller.cc", "    if (r < 0) return failure{-r};\n    slot.state |= fd_state::awaits_send;\n",
+            "    if (r < 0) return failure{-r};\n")),
+    mutant("one read per edge", "relay", "I4",
+           ("core/xprt.cc",
+            "if (static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();",
+            "conn.cant_recv();")),
+    mutant("a short read proves that there is no end", "relay", "I4",
+           ("core/xprt.cc",
+            "conn.family().reports_rdhup && !conn.slot().ended() &&", "conn.family().reports_rdhup &&")),
+    mutant("reading after the read side is shut", "relay", "EXPECT",
+           ("core/connection.cc", "    flags_ |= conn_flag::recv_ended;\n    stop_recv();\n    cant_recv();\n",
+            "    flags_ |= conn_flag::recv_ended;\n")),
+    mutant("no NEWS of a latched bit", "idle", "I4",
+           ("core/fdtab.cc", "if (any(seen & ~slot.state, latched)) seen |= fd_state::news;", "")),
+    mutant("the run list runs what was queued in this turn", "idle", "I14",
+           ("core/fdtab.cc", "    return run_from(idle_first) + run_from(others_first);",
+            "    std::uint32_t ran = run_from(idle_first) + run_from(others_first);\n"
+            "    for (int again = 0; again < 8 && has_runnable(); again++) {\n"
+            "        const std::int32_t next_idle = lists_[0].first, next_others = lists_[1].first;\n"
+            "        lists_[0] = lists_[1] = {};\n"
+            "        ran += run_from(next_idle) + run_from(next_others);\n"
+            "    }\n"
+            "    return ran;")),
+    mutant("what is left over after a turn is forgotten", "relay", "I4",
+           ("core/fdtab.cc", "if (slot.generation == generation && slot.runnable()) queue(slot);", "")),
+    mutant("a slot that has run is not queued again", "idle", "I4",
+           ("core/fdtab.cc", "        slot.state &= ~fd_state::queued;\n", "")),
+    mutant("a sleep is rounded down", "idle", "I11",
+           ("core/loop.cc", "(sleep + milliseconds{1} - duration{1}) / milliseconds{1}", "sleep / milliseconds{1}")),
+    mutant("the batch goes on after stop", "mailbox", "I19",
+           ("core/loop.cc", "        turn(sleep_limit);\n", "        turn(sleep_limit), turn(duration{});\n")),
+
+    # ---- timers
+    mutant("timer not cancelled on close", "idle", "EXPECT",
+           ("core/connection.cc", "    timer_.cancel();\n    if (xprt_->close)", "    if (xprt_->close)")),
+    mutant("timer re-armed in the wrong slot", "timers", "I8",
+           ("core/timers.cc", "                place(*t); // pushed later since it was placed",
+            "                wheel_[1][current_ >> level_bits & (slot_count - 1)].push_back(*t);")),
+    mutant("a timer fires early", "timers", "I8",
+           ("core/timers.cc", "            if (t->tick > current_) {", "            if (t->tick > current_ + 64) {")),
+    mutant("the due that a budget left are not waited for", "timers", "I8",
+           ("core/timers.cc", "        if (!due_.empty()) return start_ + milliseconds{current_};\n", "")),
+
+    # ---- mailbox
+    mutant("mailbox sleeps without looking again", "mailbox", "I4",
+           ("core/mailbox.cc",
+            "if (stack_.load(std::memory_order_seq_cst) == nullptr && !buggify(twist::stay_awake)) return true;",
+            "return true;")),
+    # Cleared after the drain it would be harmless: the loop looks once more before it sleeps. The order that matters is
+    # that of the flag and of this last look.
+    mutant("wake flag cleared before the queue is drained", "mailbox", "I4",
+           ("core/mailbox.cc",
+            "    state_.store(sleeping, std::memory_order_seq_cst);\n    interleave();\n"
+            "    if (stack_.load(std::memory_order_seq_cst) == nullptr && !buggify(twist::stay_awake)) return true;\n",
+            "    const bool is_empty = stack_.load(std::memory_order_seq_cst) == nullptr;\n    interleave();\n"
+            "    state_.store(sleeping, std::memory_order_seq_cst);\n    if (is_empty) return true;\n")),
+    mutant("wake rung before the item is published", "mailbox", "I4",
+           ("core/mailbox.cc",
+            "    letter* newest = stack_.load(std::memory_order_relaxed);\n    do {\n        l.next = newest;\n"
+            "    } while (!stack_.compare_exchange_weak(newest, &l, std::memory_order_seq_cst, "
+            "std::memory_order_relaxed));\n",
+            "    struct publication {\n        std::atomic<letter*>& stack;\n        letter& l;\n"
+            "        ~publication() {\n"
+            "            interleave();\n            l.next = stack.load();\n"
+            "            while (!stack.compare_exchange_weak(l.next, &l)) {\n            }\n        }\n"
+            "    } at_the_end{stack_, l};\n")),
+    mutant("letters run newest first", "mailbox", "I6",
+           ("core/mailbox.cc", "        newest->next = oldest;\n        oldest = newest;\n        newest = before;\n",
+            "        oldest = newest;\n        break;\n        newest = before;\n")),
+
+    # ---- accepting and connecting
+    mutant("leak when epoll_ctl ADD fails", "idle", "I1",
+           ("core/connection.cc", "        pool_->free(*conn);\n        return refuse(slot.error());\n",
+            "        pool_->free(*conn);\n        static_cast<void>(fd.release());\n"
+            "        return refuse(slot.error());\n")),
+    mutant("double close on an error path", "idle", "I2",
+           ("core/connection.cc", "        pool_->free(*conn);\n        return refuse(slot.error());\n",
+            "        pool_->free(*conn);\n        sys::close(fd.get());\n        return refuse(slot.error());\n")),
+    mutant("leak when connect fails at once", "idle", "I1",
+           ("core/socket.cc", "    if (r < 0 && r != -EINPROGRESS) return failure{-r};",
+            "    if (r < 0 && r != -EINPROGRESS) return static_cast<void>(s.fd.release()), failure{-r};")),
+    mutant("EMFILE without pausing the listener", "idle", "I11",
+           ("core/listener.cc", "            fdtab::stop_recv(slot);\n", "")),
+    mutant("EAGAIN on accept taken as an error", "idle", "I11",
+           ("core/listener.cc", "    if (fd == -EAGAIN) return outcome::drained;\n", "")),
+    mutant("accept budget ignored", "idle", "I14",
+           ("core/listener.cc", "budget > 0; budget--) {", "budget > 0;) {")),
+    mutant("a pause of the listener never ends", "idle", "I10",
+           ("core/listener.cc",
+            "            self.conns_.loop().arm_in(self.pause_timer_, self.options_.pause);\n", "")),
+    mutant("SO_ERROR forgotten", "idle", "EXPECT I4 I9 I10",
+           ("core/connection.cc", "must_ask ? sys::socket_error(at.fd) : 0", "must_ask ? 0 : 0")),
+    mutant("a connect has no deadline", "relay", "I8",
+           ("core/dialer.cc", "    conn.value()->arm(conns.loop().now() + options.timeout, connect_timed_out);\n", "")),
+
+    # ---- connections and their ends
+    # EINTR taken as EOF: at the seam EINTR is repeated (core/sys_native.hpp), and a simulated kernel does not go through
+    # that. Above it EINTR comes only from close, where repeating is wrong; and EAGAIN can be taken for an end.
+    mutant("EINTR from close taken as not closed", "idle", "I2",
+           ("core/loop.cc", "    fds_.release(slot);\n    sys::close(fd);\n",
+            "    fds_.release(slot);\n    if (sys::close(fd) == -EINTR) sys::close(fd);\n")),
+    mutant("EAGAIN taken as EOF", "relay", "I7 I10",
+           ("core/xprt.cc", "        conn.cant_recv();\n        return {io::again, 0};\n",
+            "        conn.end_recv();\n        return {io::closed, 0};\n")),
+    mutant("a failure that was met is told to nobody", "idle", "I4",
+           ("core/connection.cc", "    fds().set(*slot_, fd_state::news);\n", "")),
+    mutant("a graceful close has no deadline", "idle", "I8",
+           ("core/connection.cc",
+            "    arm(loop().now() + home_->options_.linger,\n"
+            "        [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });\n",
+            "")),
+    mutant("retire frees at once", "idle", "I3",
+           ("core/connection.cc", "    dead_.push_back(conn);\n    if (retired_.free) return; // on its way already\n",
+            "    pool_->free(conn);\n    if (retired_.free) return; // on its way already\n")),
+    mutant("an end is counted twice", "idle", "I18",
+           ("core/connection.cc",
+            "    live_count_--;\n",
+            "    live_count_--;\n    ended_[0] += static_cast<std::size_t>(conn.cause_) == 3;\n")),
+
+    # ---- idle
+    mutant("no idle reaper", "idle", "I8",
+           ("core/idle.cc", "    conn.arm(now + jittered(is_shorter ? how.age_max : options_.age_max), idle_aged);\n",
+            "    static_cast<void>(is_shorter), static_cast<void>(how);\n")),
+    mutant("idle EOF ignored", "idle", "I4",
+           ("core/idle.cc", ".wake = idle_wake};", ".wake = keep_on};"),
+           ("core/idle.cc", "    if (conn.ended()) return idle_wake(conn);\n\n",
+            "    if (conn.ended()) return conn.stop_recv(), verdict::keep;\n\n")),
+    mutant("an idle connection gets data and is kept", "idle", "I16",
+           ("core/idle.cc", "    if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill)\n"
+            "        return e.pool.kill(e, end_cause::idle_unsolicited);\n", "")),
+    mutant("parked without subscribing", "idle", "I10 I16 I4",
+           ("core/idle.cc", "    conn.want_recv();\n    const bool is_shorter", "    const bool is_shorter")),
+    mutant("pool hands out a dirty connection", "idle", "I16",
+           ("core/idle.cc", "        if (is_quiet(e->conn)) return", "        if (!e->conn.ended()) return")),
+    mutant("caps of the pool ignored", "idle", "EXPECT",
+           ("core/idle.cc", "    make_room(*k.in_);\n", "")),
+    mutant("swap to idle with bytes buffered", "http1", "I16",
+           ("proto/http1_exchange_response.cc",
+            "server_facts_.surplus = has_surplus;", "server_facts_.surplus = false;")),
+    mutant("swap to idle with the request half sent", "http1", "I6 I10 I15 I16",
+           ("proto/http1_exchange_response.cc", "server_facts_.early_response = !server_facts_.request_written;", ""),
+           ("proto/http1_reuse.cc", "    if (!facts.request_written) return request_unwritten;\n", "")),
+
+    # ---- relay
+    mutant("back-pressure forgotten", "relay", "I6 I7 EXPECT",
+           ("core/relay.cc",
+            "            conn.stop_recv();\n            other.want_send();\n", "            other.want_send();\n")),
+    # After a short send the side that says the end is no longer read, so the order can only be lost where bytes are
+    # pending from the start.
+    mutant("FIN before buffered bytes", "relay", "I7 I6",
+           ("core/relay.cc", "            p.ends[1 - i]->stop_recv(); // what is pending goes first\n", "")),
+    mutant("an end is not carried across", "relay", "I10 I7",
+           ("core/relay.cc", "    p.ends[to]->shutdown_send();\n", "")),
+    mutant("an abort is carried across as an end", "relay", "I7",
+           ("core/relay.cc", "return end(p, close_intent::abort, is_server ? end_cause::done",
+            "return end(p, close_intent::after_fin, is_server ? end_cause::done")),
+    mutant("a pair keeps its blocks", "relay", "EXPECT I5",
+           ("core/relay.cc",
+            "    for (buffer& b : p.pending)\n        b.clear(conns_.blocks());\n    connection* ends[2]",
+            "    connection* ends[2]")),
+
+    # ---- http1
+    mutant("EOF while output is pending drops it", "http1", "I6 I10 I15",
+           ("proto/http1_exchange_response.cc", "    return to_client_.empty() ? finish() : verdict::keep;\n",
+            "    if (!to_client_.empty()) client_->stop_send();\n    to_client_.clear(blocks());\n"
+            "    return finish();\n")),
+    mutant("POST repeated after ECONNRESET", "http1", "I17",
+           ("proto/http1_exchange_response.cc", "    if (error == EPIPE) {", "    if (error != 0) {")),
+    mutant("the proof of bytes_acked is not asked for", "http1", "I17",
+           ("proto/http1_exchange_response.cc",
+            "    return acked_before_ >= 0 && sys::bytes_acked(server_->fd()) == acked_before_;", "    return true;")),
+    mutant("pipelined bytes are lost between two requests", "http1", "I10",
+           ("proto/http1_exchange.cc", "    rest.take(from_client_);\n", "")),
+]

@@ -1,0 +1,214 @@
+// peers: the state machine of servers.
+
+#include <algorithm>
+
+#include "sim/peers.hpp"
+
+namespace simtest {
+
+void server::run(remote& r) noexcept {
+    if (misbehave(r)) return;
+    if (!read(r)) return;
+    if (home->tongue_ == town::tongue::http1) answer_http();
+    else answer_all();
+    if (parted) {
+        part(r);
+        return;
+    }
+    const bool goes = how == manner::aborting || how == manner::pipelining || how == manner::parting;
+    if (!out.empty() && answered > 1 && goes && r.chance().below(3) == 0) {
+        // has read the request, and goes without a word, or in the middle of one
+        const std::size_t some = r.chance().magnitude(1, 256);
+        if (r.chance().coin()) write_some(r, std::string_view{out}.substr(0, some));
+        if (how == manner::parting) {
+            part(r);
+        } else if (how == manner::aborting) {
+            end = nullptr;
+            r.reset();
+        } else {
+            leave(r);
+        }
+        return;
+    }
+    if (!write(r)) return;
+    if (heard_all && out.empty()) {
+        leave(r);
+        return;
+    }
+    const bool idle = out.empty() && in.empty() && answered > 0;
+    if (!idle) return;
+    dice& chance = r.chance();
+    if (how == manner::half_closing && !finished) {
+        finished = said.ended = true;
+        r.shutdown_send();
+    }
+    if (how == manner::parting && chance.below(3) == 0) part(r);
+    if (how == manner::pipelining && chance.below(3) == 0) { // closes while idle, sooner or later
+        leave(r);
+        return;
+    }
+    if (how == manner::stray && chance.below(3) == 0 && !finished) {
+        finished = true;
+        if (write_some(r, "HTTP/1.1 408") > 0) strayed = r.now();
+    }
+    if (how == manner::pipelining || (how == manner::stray && !finished)) {
+        const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{400}});
+        r.wake_in(wait);
+    }
+}
+
+// Its connection ends with a FIN, unless something is unread.
+void server::leave(remote& r) noexcept {
+    if (r.socket().in.empty()) said.ended = true;
+    end = nullptr;
+    r.close();
+}
+
+// Ends its own side, reads on, and resets in the end.
+void server::part(remote& r) noexcept {
+    out.clear();
+    if (!parted) {
+        parted = said.ended = true;
+        r.shutdown_send();
+        const duration wait = r.chance().between(duration{100'000}, duration{milliseconds{40}});
+        not_before = r.now() + wait;
+        r.wake_in(wait);
+    } else if (r.now() >= not_before) {
+        end = nullptr;
+        r.reset();
+    }
+}
+
+sys::count server::write_some(remote& r, std::string_view bytes) noexcept {
+    const sys::count n = r.send(bytes);
+    if (n > 0) said.bytes += static_cast<std::uint64_t>(n);
+    return n;
+}
+
+// Does what it is known for. True: it is gone, or does nothing more now.
+bool server::misbehave(remote& r) noexcept {
+    dice& chance = r.chance();
+    if (r.failed()) {
+        end = nullptr;
+        r.close();
+        return true;
+    }
+    if (home->calm_ && how != manner::well_behaved) { // the troublemakers leave
+        end = nullptr;
+        r.reset();
+        return true;
+    }
+    switch (how) {
+    case manner::aborting:
+        if (chance.below(8) != 0) return false;
+        end = nullptr;
+        r.reset();
+        return true;
+    case manner::stalling: return answered > 0 || chance.below(4) == 0;
+    case manner::never_reading: return true;
+    case manner::garbage:
+        if (chance.below(3) == 0 && out.empty()) out.append("\xde\xad\xbe\xef garbage");
+        return false;
+    case manner::slow:
+        if (r.now() >= not_before) {
+            const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{300}});
+            not_before = r.now() + wait;
+            r.wake_in(wait);
+            return chance.coin();
+        }
+        return true;
+    case manner::well_behaved:
+    case manner::half_closing:
+    case manner::pipelining:
+    case manner::trickling:
+    case manner::stray:
+    case manner::parting:
+    case manner::count_: return false;
+    }
+    return false;
+}
+
+// False: it is gone.
+bool server::read(remote& r) noexcept {
+    char bytes[512];
+    for (;;) {
+        const sys::count n = r.recv(bytes);
+        if (n == -EAGAIN) return true;
+        if (n > 0) {
+            in.append(bytes, static_cast<std::size_t>(n));
+            heard.bytes += static_cast<std::uint64_t>(n);
+            if (!to && in.size() >= sizeof(frame)) know(front(in).id);
+            continue;
+        }
+        if (n == 0) { // the end of the requests; not of the answers
+            heard_all = true;
+            if (to && r.socket().fin_received) home->check_end(heard, to->said); // else a send has met a RST
+            return true;
+        }
+        end = nullptr;
+        r.close();
+        return false;
+    }
+}
+
+void server::answer_all() noexcept {
+    while (in.size() >= sizeof(frame)) {
+        frame f = front(in);
+        in.erase(0, sizeof f);
+        if (f.magic != frame::request_magic || f.bytes > payload_max) {
+            home->k_.violate("I6", "a server got bytes that are no request");
+            return;
+        }
+        check_strays();
+        f.magic = frame::answer_magic;
+        append(out, f);
+        for (std::uint32_t i = 0; i < f.bytes; i++)
+            out += payload_byte(f.id, i);
+        answered++;
+    }
+    stray_on();
+}
+
+// In one breath with the answer.
+void server::stray_on() noexcept {
+    if (how != manner::stray || finished || heard_all || out.empty() || !in.empty()) return;
+    if (home->k_.chance.below(4) != 0) return;
+    strayed = end->now();
+    out.append("HTTP/1.1 408");
+}
+
+// Long after that the connection was idle, it may have been given to nobody. A jump of the clock makes no long.
+void server::check_strays() noexcept {
+    const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
+    if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
+        home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
+}
+
+// Where bytes are passed on, one client's requests come here, and nobody else's.
+void server::know(std::uint64_t id) noexcept {
+    if (home->between_ != town::between::passes_on) return;
+    to = home->asker(id);
+    if (to) to->from = this;
+}
+
+// False: it is gone.
+bool server::write(remote& r) noexcept {
+    while (!out.empty()) {
+        const std::size_t some = mouthful(how, out, r.chance());
+        const sys::count n = write_some(r, std::string_view{out}.substr(0, some));
+        if (n == -EAGAIN) return true;
+        if (n < 0) {
+            end = nullptr;
+            r.close();
+            return false;
+        }
+        out.erase(0, static_cast<std::size_t>(n));
+        if (how == manner::trickling && !out.empty()) {
+            r.wake_in(duration{milliseconds{1}});
+            return true;
+        }
+    }
+    return true;
+}
+
+} // namespace simtest
