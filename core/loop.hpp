@@ -80,7 +80,10 @@ class event_loop {
 
     // --- time
     void arm(timer& t, time_point deadline) noexcept { timers_.arm(t, deadline); }
-    void arm_in(timer& t, duration from_now) noexcept { timers_.arm(t, now_ + from_now); }
+    // A time beyond what a time_point can tell is `never`.
+    void arm_in(timer& t, duration from_now) noexcept {
+        timers_.arm(t, from_now < never - now_ ? now_ + from_now : never);
+    }
 
     // Frees at the end of this turn. `r.free` is set.
     void retire(retired& r) noexcept;
