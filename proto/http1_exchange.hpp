@@ -116,6 +116,8 @@ class http1_exchange {
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
     void report(int status, const char* why) noexcept;
+    static constexpr std::size_t what_text_max = 4 * 95;
+    std::string_view what_text(char (&room)[what_text_max]) const noexcept;
     void log_access() noexcept;
     void set_client_deadline(time_point at) noexcept;
     static void client_fired(timer& t, time_point now) noexcept;
