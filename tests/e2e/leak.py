@@ -15,7 +15,7 @@ ENDINGS = 12
 FOR_ANY_TARGET = {"client FIN first", "server FIN first", "both FIN at once", "client RST", "client half-close, then RST"}
 
 # An HTTP server that leaks. keep-nth: of every hundred connections one is shut but not closed. close-wait: whoever ends
-# first is never closed.
+# first is never closed. hoard: memory is kept for each.
 SERVER = """
 import selectors, socket, sys
 manner = sys.argv[1]
@@ -28,6 +28,8 @@ def bye(conn, peer_ended):
     global count
     poll.unregister(conn)
     count += 1
+    if manner == "hoard":
+        kept.append(bytes(5000))
     if manner == "close-wait" and peer_ended:
         kept.append(conn)
     elif manner == "keep-nth" and count % 100 == 0:
@@ -128,6 +130,16 @@ def test_close_wait():
         assert all(re.fullmatch(rf"fd \d+ socket:\[\d+\] {at} - 127\.78\.\S+ CLOSE_WAIT", t) for t in row["leaked"]), row
         row = rows(*few, status=1)["client FIN first"]
         assert row["close_wait"] >= 8, row
+
+
+def test_memory():
+    """a server that keeps memory for each connection, and no descriptor, is found out"""
+    with leaky("hoard") as server:
+        seen = rows("--target", server.address, "--pid", server.pid, "--cycles", "5000", "--settle", "1s", status=1)
+        for ending in FOR_ANY_TARGET:
+            row = seen[ending]
+            equal((row["verdict"], row["leaked"]), ("GROWS", []), ending)
+            assert row["rss_delta"] > 1000 * 5000 // 2, row
 
 
 def test_gone():
