@@ -33,6 +33,24 @@ const char* to_string(end_cause cause) noexcept {
     return "";
 }
 
+const char* to_string(conn_origin origin) noexcept {
+    switch (origin) {
+    case conn_origin::accepted: return "accepted";
+    case conn_origin::dialed: return "dialed";
+    case conn_origin::adopted: return "adopted";
+    }
+    return "";
+}
+
+// For the ledger. A connection has no table between its adoption and its user's first attach().
+void connection::tell(const fd_slot& slot, fd_facts& to) noexcept {
+    const connection& conn = *static_cast<const connection*>(slot.owner);
+    to = {.role = to_string(conn.origin_),
+          .table = conn.cb_ ? conn.cb_->name : "",
+          .owner = conn.owner_,
+          .since = conn.born_};
+}
+
 // From a runnable slot to the user's callbacks. The table is read again before each of them, and a generation that
 // moved means that the connection was closed meanwhile, whatever the callback answered.
 void connection::ready(fd_slot& slot) noexcept {
@@ -149,6 +167,7 @@ verdict connection::close(close_intent intent, end_cause cause) noexcept {
 
 void connection::begin_linger(end_cause cause) noexcept {
     cause_ = cause;
+    loop().note(*slot_, fd_event::lingering, to_string(cause));
     flags_ |= conn_flag::lingering;
     cb_ = &linger_cb;
     owner_ = nullptr;
@@ -187,7 +206,7 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     if (xprt_->close) xprt_->close(*this);
     // After the peer's FIN or an error there is nothing to abort, and no TIME_WAIT on our side to avoid.
     if (intent == close_intent::abort || (intent == close_intent::silent && !ended())) sys::set_abortive(fd());
-    loop().close(*slot_);
+    loop().close(*slot_, to_string(cause_));
     home_->bury(*this);
     return verdict::gone;
 }
@@ -217,6 +236,7 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
         blocks_.emplace(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
+    loop_.ledger().introduce(connection::ready, connection::tell);
     const bool has_all = pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_;
     return has_all ? result<void>{} : failure{ENOMEM};
 }
@@ -232,7 +252,8 @@ result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt&
     connection* conn = full() ? nullptr : pool_->make(*this, family, transport);
     if (!conn) return refuse(ENFILE);
     const bool dialed = how.connecting || how.connected_at_once;
-    auto slot = loop_.watch(fd.get(), dialed ? interest::recv_send : interest::recv, connection::ready, conn);
+    auto slot = loop_.watch(fd.get(), dialed ? interest::recv_send : interest::recv, connection::ready, conn,
+                            to_string(how.origin));
     if (!slot) {
         pool_->free(*conn);
         return refuse(slot.error());

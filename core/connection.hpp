@@ -78,6 +78,7 @@ enum class close_intent : std::uint8_t {
 };
 
 enum class conn_origin : std::uint8_t { accepted, dialed, adopted };
+const char* to_string(conn_origin origin) noexcept;
 
 class alignas(64) connection {
   public:
@@ -137,6 +138,7 @@ class alignas(64) connection {
     bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
     // Its socket is dead: an error was met or reported.
     bool is_broken() const noexcept { return is(conn_flag::failed) || slot_->is(fd_state::err); }
+    conn_origin origin() const noexcept { return origin_; }
     fd_slot& slot() const noexcept { return *slot_; }
     int fd() const noexcept { return slot_->fd; }
     conntab& home() const noexcept { return *home_; }
@@ -164,6 +166,7 @@ class alignas(64) connection {
     friend class idle_pool;
 
     static void ready(fd_slot& slot) noexcept;
+    static void tell(const fd_slot& slot, fd_facts& to) noexcept;
     bool establish() noexcept;
     void begin_linger(end_cause cause) noexcept;
     verdict finish(close_intent intent, end_cause cause) noexcept;

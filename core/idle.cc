@@ -116,6 +116,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     const time_point now = conns_.loop().now();
     entry* e = entries_.make(conn, *this, in, how.owner, now);
     EXPECT(e != nullptr);
+    conns_.loop().note(conn.slot(), fd_event::parked, conn.cb().name);
     conn.attach(idle_cb, e);
     conn.flags_ |= conn_flag::idle;
     conn.slot().state |= fd_state::idle;
@@ -165,6 +166,7 @@ connection& idle_pool::hand_out(entry& e, const data_cb& table, void* owner) noe
     note_survival(e);
     dismiss(e);
     conn.attach(table, owner);
+    conns_.loop().note(conn.slot(), fd_event::taken, table.name);
     taken_count_++;
     return conn;
 }

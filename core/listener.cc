@@ -29,9 +29,10 @@ result<void> listener::start(unique_fd fd, const ctrl& family, const listener_op
     if (!local) return failure{local.error()};
     if (!sys::is_listening(fd.get())) return failure{EINVAL};
     if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
-    auto slot = conns_.loop().watch(fd.get(), interest::recv, ready, this);
+    auto slot = conns_.loop().watch(fd.get(), interest::recv, ready, this, "listener");
     if (!slot) return failure{slot.error()};
     [[maybe_unused]] const int owned = fd.release(); // by the slot from here on
+    conns_.loop().ledger().introduce(ready, [](const fd_slot&, fd_facts& to) noexcept { to.role = "listener"; });
     slot_ = slot.value();
     local_ = local.value();
     options_ = options;

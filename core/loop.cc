@@ -43,18 +43,26 @@ result<void> event_loop::open(const loop_options& options) noexcept {
     if (!born_here_) return failure{ENOMEM};
     *born_here_ = 1;
     if (auto r = fds_.open(fd_max); !r) return r;
+    if (options.ledger_max > 0)
+        if (auto r = ledger_.open(options.ledger_max, fd_max); !r) return r;
+    introduce_own();
     if (auto r = poller_.open(fds_, options.events_max); !r) return r;
     if (auto r = mailbox_.open(); !r) return r;
-    auto slot = watch(mailbox_.fd(), interest::recv, woken, this);
+    now_ = options.time_source->now(*options.time_source);
+    auto slot = watch(mailbox_.fd(), interest::recv, woken, this, "mailbox");
     if (!slot) return failure{slot.error()};
     wake_slot_ = slot.value();
     fds_.want_recv(*wake_slot_);
 
     clock_ = options.time_source;
     timers_max_ = options.timers_max;
-    now_ = clock_->now(*clock_);
     timers_.run(now_, 0); // the wheel begins at the present
     return {};
+}
+
+void event_loop::introduce_own() noexcept {
+    ledger_.introduce(woken, [](const fd_slot&, fd_facts& to) noexcept { to.role = "mailbox"; });
+    ledger_.introduce(signalled, [](const fd_slot&, fd_facts& to) noexcept { to.role = "signals"; });
 }
 
 void event_loop::run() noexcept {
@@ -96,18 +104,20 @@ void event_loop::stop() noexcept {
     if (!stop_posted_.exchange(true)) mailbox_.post(stop_letter_);
 }
 
-result<fd_slot*> event_loop::watch(int fd, interest first, fd_handler handler, void* owner) noexcept {
+result<fd_slot*> event_loop::watch(int fd, interest first, fd_handler handler, void* owner, const char* role) noexcept {
     auto slot = fds_.insert(fd, handler, owner);
     if (!slot) return slot;
     if (auto r = poller_.add(*slot.value(), first); !r) {
         fds_.release(*slot.value());
         return failure{r.error()};
     }
+    note(*slot.value(), fd_event::opened, role);
     return slot;
 }
 
-void event_loop::close(fd_slot& slot) noexcept {
+void event_loop::close(fd_slot& slot, const char* why) noexcept {
     const int fd = slot.fd;
+    note(slot, fd_event::closed, why);
     if (slot.is(fd_state::shared)) poller_.remove(slot);
     fds_.release(slot);
     sys::close(fd);
@@ -147,7 +157,7 @@ result<void> event_loop::on_signal(int signal, signal_handler handler, void* own
         sigdelset(&signals_, signal);
         return failure{-fd};
     }
-    auto slot = watch(fd, interest::recv, signalled, this);
+    auto slot = watch(fd, interest::recv, signalled, this, "signals");
     if (!slot) {
         sys::close(fd);
         return failure{slot.error()};

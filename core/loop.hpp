@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "core/fdtab.hpp"
+#include "core/ledger.hpp"
 #include "core/mailbox.hpp"
 #include "core/poller.hpp"
 #include "core/timers.hpp"
@@ -27,6 +28,7 @@ struct loop_options {
     std::uint32_t fd_max = 0;       // descriptor numbers the loop can hold; 0: RLIMIT_NOFILE
     std::uint32_t events_max = 256; // reports taken from the kernel per turn
     std::uint32_t timers_max = 512; // timers fired per turn
+    std::uint32_t ledger_max = 0;   // events of descriptors that the ledger remembers, 32 bytes each; 0: none
     const clock* time_source = &sys::real_clock;
 };
 
@@ -67,10 +69,17 @@ class event_loop {
     // --- descriptors. The caller keeps ownership of fd until it calls close().
 
     // EMFILE: fd lies beyond the table. ENOSPC, ENOMEM, EPERM: epoll refused it. On error nothing is watched.
-    result<fd_slot*> watch(int fd, interest first, fd_handler handler, void* owner) noexcept;
+    // `role` is for the ledger: a literal.
+    result<fd_slot*> watch(int fd, interest first, fd_handler handler, void* owner,
+                           const char* role = "other") noexcept;
 
-    // Forgets the descriptor and closes it. Reports under way are dropped.
-    void close(fd_slot& slot) noexcept;
+    // Forgets the descriptor and closes it. Reports under way are dropped. `why` is for the ledger: a literal.
+    void close(fd_slot& slot, const char* why = "") noexcept;
+
+    // What is open, and what became of it: see ledger.hpp.
+    fd_ledger& ledger() noexcept { return ledger_; }
+    void note(const fd_slot& slot, fd_event what, const char* by) noexcept { ledger_.note(slot, what, by, now_); }
+    std::uint32_t list_descriptors(line_sink out) noexcept { return ledger_.list(fds_, now_, out); }
 
     // The send side met EAGAIN: not ready until the kernel says so.
     result<void> cant_send(fd_slot& slot) noexcept {
@@ -80,7 +89,10 @@ class event_loop {
 
     // --- time
     void arm(timer& t, time_point deadline) noexcept { timers_.arm(t, deadline); }
-    void arm_in(timer& t, duration from_now) noexcept { timers_.arm(t, now_ + from_now); }
+    // A time beyond what a time_point can tell is `never`.
+    void arm_in(timer& t, duration from_now) noexcept {
+        timers_.arm(t, from_now < never - now_ ? now_ + from_now : never);
+    }
 
     // Frees at the end of this turn. `r.free` is set.
     void retire(retired& r) noexcept;
@@ -108,12 +120,14 @@ class event_loop {
 
     static void woken(fd_slot& slot) noexcept;
     static void signalled(fd_slot& slot) noexcept;
+    void introduce_own() noexcept;
     int timeout_ms(duration sleep_max) noexcept;
     void free_retired() noexcept;
 
     const clock* clock_ = nullptr;
     time_point now_{};
     fdtab fds_;
+    fd_ledger ledger_;
     poller poller_;
     timers timers_;
     mailbox mailbox_;

@@ -104,20 +104,35 @@ verdict http1_exchange::late(const char* why) noexcept {
 
 void http1_exchange::report(int status, const char* why) noexcept {
     if (!room_.trouble) return;
-    char at[endpoint::text_max], line[512];
+    char at[endpoint::text_max], line[768];
     const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{"-"};
-    const int n = std::snprintf(line, sizeof line, "%d \"%.*s\" upstream %.*s: %s", status, what_bytes_, what_,
-                                static_cast<int>(server.size()), server.data(), why);
+    char room[what_text_max];
+    const std::string_view what = what_text(room);
+    const int n =
+        std::snprintf(line, sizeof line, "%d \"%.*s\" upstream %.*s: %s", status, static_cast<int>(what.size()),
+                      what.data(), static_cast<int>(server.size()), server.data(), why);
     room_.trouble(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
+std::string_view http1_exchange::what_text(char (&room)[what_text_max]) const noexcept {
+    http1_writer out{room, sizeof room};
+    return {room, out.put_escaped({what_, what_bytes_}).size()};
+}
+
 void http1_exchange::log_access() noexcept {
-    char at[endpoint::text_max], line[512];
+    char at[endpoint::text_max], from[endpoint::text_max], line[768], room[what_text_max];
+    // Asked for only here: an address in every exchange would be paid for by those who keep no log.
+    sockaddr_storage storage{};
+    socklen_t bytes = sizeof storage;
+    const bool has_peer = sys::peer_name(client_->fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0;
+    const std::string_view client = has_peer ? endpoint::from_kernel(storage, bytes).text(from) : std::string_view{"-"};
+    const std::string_view what = what_text(room);
     const std::string_view server =
         upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
-    const int n = std::snprintf(line, sizeof line, "\"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s", what_bytes_,
-                                what_, status_, static_cast<unsigned long long>(response_bytes_),
+    const int n = std::snprintf(line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s",
+                                static_cast<int>(client.size()), client.data(), static_cast<int>(what.size()),
+                                what.data(), status_, static_cast<unsigned long long>(response_bytes_),
                                 static_cast<long long>(us), static_cast<int>(server.size()), server.data(),
                                 reused_ ? " reused" : "", repeated_ ? " repeated" : "");
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});

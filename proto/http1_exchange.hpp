@@ -117,6 +117,8 @@ class http1_exchange {
     bool client_may_stay() const noexcept;
     http1_persistence say_persistence(bool stays) noexcept;
     void report(int status, const char* why) noexcept;
+    static constexpr std::size_t what_text_max = 4 * 95;
+    std::string_view what_text(char (&room)[what_text_max]) const noexcept;
     void log_access() noexcept;
     void set_client_deadline(time_point at) noexcept;
     static void client_fired(timer& t, time_point now) noexcept;

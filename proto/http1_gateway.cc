@@ -164,6 +164,7 @@ void http1_gateway::drain_tick(timer& t, time_point now) noexcept {
         self.conns_.loop().arm_in(t, drain_grain);
         return;
     }
+    self.cut_count_ = self.exchanges_.active_count() + self.tunnels_.pair_count();
     self.abort_all();
     self.drained_(self.drained_owner_);
 }

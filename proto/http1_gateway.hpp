@@ -48,12 +48,16 @@ class http1_gateway {
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
     void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503 or 504 with its cause
-    void on_access(line_sink sink, void* owner) noexcept;  // each request, when its answer is sent or cut off
+    // Each request, when its answer is sent or cut off: CLIENT "METHOD TARGET" STATUS N bytes N us upstream SERVER. A
+    // client that is gone by then is "-"; in the quotes, what is not printable ASCII, '"' and '\' are \xHH.
+    void on_access(line_sink sink, void* owner) noexcept;
 
     // Stops listening, closes what is idle, lets what runs finish, then calls `done` once; after `limit` whatever still
     // runs is closed.
     using drained = void (*)(void* owner) noexcept;
     void drain(duration limit, drained done, void* owner) noexcept;
+    // Requests and tunnels that a drain cut off at its limit. Valid from `done` on.
+    std::size_t cut_count() const noexcept { return cut_count_; }
 
     endpoint local() const noexcept { return door_.port.local(); }
     endpoint admin_local() const noexcept { return admin_door_.port.local(); }
@@ -105,6 +109,7 @@ class http1_gateway {
     drained drained_ = nullptr;
     void* drained_owner_ = nullptr;
     time_point drain_until_ = never;
+    std::size_t cut_count_ = 0;
     timer drain_timer_{drain_tick};
 };
 

@@ -47,6 +47,17 @@ http1_writer& http1_writer::put_number(std::uint64_t value) noexcept {
     return put({digits, static_cast<std::size_t>(end - digits)});
 }
 
+http1_writer& http1_writer::put_escaped(std::string_view text) noexcept {
+    constexpr char digits[] = "0123456789abcdef";
+    for (const char byte : text) {
+        const auto b = static_cast<unsigned char>(byte);
+        const bool is_plain = b >= ' ' && b < 0x7f && b != '"' && b != '\\';
+        const char escaped[] = {'\\', 'x', digits[b >> 4], digits[b & 15]};
+        put(is_plain ? std::string_view{&byte, 1} : std::string_view{escaped, sizeof escaped});
+    }
+    return *this;
+}
+
 std::size_t write_request_head(char* to, std::size_t room, const http1_head& head, const http1_framing& framing,
                                http1_persistence persistence) noexcept {
     http1_writer out{to, room};

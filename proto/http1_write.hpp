@@ -20,6 +20,8 @@ class http1_writer {
 
     http1_writer& put(std::string_view text) noexcept;
     http1_writer& put_number(std::uint64_t value) noexcept;
+    // For logs: what is not printable ASCII, '"' and '\' as \xHH. At most four bytes for one.
+    http1_writer& put_escaped(std::string_view text) noexcept;
     http1_writer& put_field(std::string_view name, std::string_view value) noexcept {
         return put(name).put(": ").put(value).put("\r\n");
     }

@@ -1,4 +1,4 @@
-// process: say, listen, stop.
+// process: say, listen, stop, report.
 
 #include "tools/process.hpp"
 
@@ -21,7 +21,7 @@ constexpr int exit_failed = 1;
 
 // One write per line: threads and other programs may share stderr.
 void print_line(const char* format, va_list values) noexcept {
-    char line[1024];
+    char line[4096];
     int at = std::snprintf(line, sizeof line, "%s: ", program);
     at = std::min<int>(at, sizeof line - 2);
     at += std::vsnprintf(line + at, sizeof line - 1 - static_cast<std::size_t>(at), format, values);
@@ -107,6 +107,36 @@ void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcep
     for (const int signal : {SIGTERM, SIGINT})
         if (auto r = loop.on_signal(signal, first_stop_signal, nullptr); !r)
             fail("signals cannot be received: %s", std::strerror(r.error()));
+}
+
+namespace {
+
+struct report_order {
+    event_loop* loop = nullptr;
+    counters_writer counters = nullptr;
+    void* owner = nullptr;
+};
+constinit report_order to_report;
+
+void say_line(void*, std::string_view line) noexcept { say("%.*s", static_cast<int>(line.size()), line.data()); }
+
+void report(void*, int) noexcept {
+    const std::uint32_t open_count = to_report.loop->list_descriptors({.take = say_line});
+    char room[4000];
+    const std::size_t bytes = to_report.counters(to_report.owner, std::span<char>(room));
+    std::string_view counters(room, bytes);
+    while (counters.ends_with('\n'))
+        counters.remove_suffix(1);
+    say("%u descriptors are open; %.*s", open_count, static_cast<int>(counters.size()), counters.data());
+}
+
+} // namespace
+
+void on_report_signal(event_loop& loop, counters_writer counters, void* owner) noexcept {
+    EXPECT(counters != nullptr);
+    to_report = {.loop = &loop, .counters = counters, .owner = owner};
+    if (auto r = loop.on_signal(SIGUSR1, report, nullptr); !r)
+        fail("signals cannot be received: %s", std::strerror(r.error()));
 }
 
 } // namespace weir::inline WEIR_KERNEL::tools

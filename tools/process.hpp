@@ -1,7 +1,8 @@
 #pragma once
-// process: what every weir tool does around its loop: talking, listening, stopping.
+// process: what every weir tool does around its loop: talking, listening, reporting, stopping.
 
 #include <cstdint>
+#include <span>
 
 #include "core/listener.hpp"
 #include "proto/address.hpp"
@@ -41,5 +42,10 @@ inline void announce(const listener& at) noexcept { announce(at.local()); }
 // SIGTERM and SIGINT: the first calls `drain` in a turn, the second ends the process at once with 1.
 using drain_callback = void (*)(void* owner) noexcept;
 void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcept;
+
+// SIGUSR1: says what is open, a line per descriptor (fd_ledger::list), and then on one line what `counters` writes:
+// at most 4,000 bytes, whose number it returns. Once per process. Somebody reads stderr, or the loop waits for them.
+using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
+void on_report_signal(event_loop& loop, counters_writer counters, void* owner) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL::tools

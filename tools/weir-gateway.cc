@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "proto/http1_gateway.hpp"
+#include "tools/log_file.hpp"
 #include "tools/options.hpp"
 #include "tools/process.hpp"
 
@@ -21,6 +22,7 @@ struct settings {
     duration drain = seconds{30};
     std::uint64_t body_max = 0;
     const char* access_log = nullptr;
+    std::uint32_t ledger = 4096;
     tools::listen_place admin;
     bool probe = false;
     bool quiet = false;
@@ -35,7 +37,8 @@ void parse(settings& set, int argc, char** argv) {
         {.program = "weir-gateway",
          .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
          .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.\n"
-                    "SIGTERM, SIGINT: stop accepting, finish what runs, exit 0; a second one: exit 1 at once.",
+                    "SIGTERM, SIGINT: stop accepting, finish what runs, exit 0; a second one: exit 1 at once.\n"
+                    "SIGUSR1: say what is open and the counters. SIGHUP: open the access log anew.",
          .examples = {"weir-gateway 127.0.0.1:8080 127.0.0.1:8081",
                       "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;
@@ -60,6 +63,7 @@ void parse(settings& set, int argc, char** argv) {
     o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");
     o.choice("--balance", set.gateway.how, balance_words, "among several upstreams");
     o.text("--access-log", set.access_log, "FILE", "a line per request; -: standard output");
+    o.count("--ledger", set.ledger, "events of descriptors that SIGUSR1 remembers; 0: none", {0, 1 << 24});
     o.listen_at("--admin", set.admin, "where GET /counters answers");
     o.flag("--quiet", set.quiet, "no line for each 502, 503 and 504");
     o.listen_at("LISTEN", set.listen);
@@ -81,48 +85,32 @@ void fit_to_descriptors(settings& set, std::uint32_t descriptors) {
     set.gateway.idle.idle_max = std::min(set.gateway.idle.idle_max, room);
 }
 
-// The access log. Lines are gathered and written 100 ms after the first of them, or when 16 KB are full.
-class log_file {
-  public:
-    void open(event_loop& loop, const char* path) {
-        loop_ = &loop;
-        fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
-        if (fd_ < 0) tools::fail("--access-log %s: %s", path, std::strerror(-fd_));
-    }
-    void line(std::string_view text) noexcept {
-        if (size_ + text.size() + 1 > sizeof room_) flush();
-        if (!flush_timer_.armed()) loop_->arm_in(flush_timer_, milliseconds{100});
-        std::memcpy(room_ + size_, text.data(), text.size());
-        size_ += text.size();
-        room_[size_++] = '\n';
-    }
-    void flush() noexcept {
-        flush_timer_.cancel();
-        for (std::size_t at = 0; at < size_;) {
-            const sys::count n = sys::write(fd_, room_ + at, size_ - at);
-            if (n <= 0) break; // a full disk or a closed pipe: the proxy goes on, the lines are lost
-            at += static_cast<std::size_t>(n);
-        }
-        size_ = 0;
-    }
-
-  private:
-    event_loop* loop_ = nullptr;
-    int fd_ = -1;
-    std::size_t size_ = 0;
-    timer flush_timer_{[](timer& t, time_point) noexcept { container_of<&log_file::flush_timer_>(t).flush(); }};
-    char room_[16 * 1024];
-};
-
 struct program {
     event_loop& loop;
     http1_gateway& gateway;
     const settings& set;
+    tools::log_file access{};
 
     static void drain(void* self) noexcept {
         program& p = *static_cast<program*>(self);
-        p.gateway.drain(
-            p.set.drain, [](void* at) noexcept { static_cast<program*>(at)->loop.stop(); }, self);
+        p.gateway.drain(p.set.drain, drained, self);
+    }
+    static void drained(void* self) noexcept {
+        program& p = *static_cast<program*>(self);
+        if (const std::size_t n = p.gateway.cut_count())
+            tools::say("%zu requests and tunnels that still ran at --drain-timeout were cut off", n);
+        p.loop.stop();
+    }
+    static std::size_t counters(void* self, std::span<char> room) noexcept {
+        return static_cast<program*>(self)->gateway.write_counters(room);
+    }
+    void keep_access_log() {
+        access.open(loop, set.access_log);
+        gateway.on_access(
+            [](void* to, std::string_view line) noexcept { static_cast<program*>(to)->access.line(line); }, this);
+        const auto reopen = [](void* at, int) noexcept { static_cast<program*>(at)->access.reopen(); };
+        if (auto r = loop.on_signal(SIGHUP, reopen, this); !r)
+            tools::fail("signals cannot be received: %s", std::strerror(r.error()));
     }
 };
 
@@ -137,7 +125,7 @@ int main(int argc, char** argv) {
     if (set.body_max > 0) set.gateway.http.body_bytes_max = set.body_max;
 
     event_loop loop;
-    if (auto r = loop.open(); !r) tools::fail("no event loop: %s", std::strerror(r.error()));
+    if (auto r = loop.open({.ledger_max = set.ledger}); !r) tools::fail("no event loop: %s", std::strerror(r.error()));
     conntab conns{loop};
     const std::uint32_t connections_max = 2 * set.gateway.clients_max;
     if (auto r = conns.open({.connections_max = connections_max, .linger = set.linger}); !r)
@@ -146,12 +134,8 @@ int main(int argc, char** argv) {
     for (std::size_t i = 0; i < set.upstreams_count; i++)
         gateway.add_upstream(set.upstreams[i].at);
 
-    log_file access;
-    if (set.access_log) {
-        access.open(loop, set.access_log);
-        gateway.on_access([](void* to, std::string_view line) noexcept { static_cast<log_file*>(to)->line(line); },
-                          &access);
-    }
+    program self{loop, gateway, set};
+    if (set.access_log) self.keep_access_log();
     if (!set.quiet) {
         const auto say = [](void*, std::string_view line) noexcept {
             tools::say("%.*s", static_cast<int>(line.size()), line.data());
@@ -170,11 +154,10 @@ int main(int argc, char** argv) {
         const std::string_view where = gateway.admin_local().text(text);
         tools::say("admin on %.*s", static_cast<int>(where.size()), where.data());
     }
-    program self{loop, gateway, set};
     tools::on_stop_signal(loop, program::drain, &self);
+    tools::on_report_signal(loop, program::counters, &self);
     tools::announce(gateway.local());
 
     loop.run();
-    access.flush();
     return 0;
 }

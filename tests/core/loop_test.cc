@@ -582,6 +582,24 @@ TEST_CASE("a turn of length zero or less does not sleep") {
     later.cancel();
 }
 
+TEST_CASE("a timer armed in a time beyond all telling waits for ever") {
+    still_loop loop;
+    alarm_clock later, soon;
+    for (const duration beyond : {duration::max(), never - loop.now(), never - loop.now() - 1ns}) {
+        loop.arm_in(later, beyond);
+        loop.arm_in(soon, 10ms);
+
+        loop.clock.advance(24h);
+        loop.turn();
+
+        CHECK(soon.fires == 1);
+        CHECK(later.fires == 0);
+        CHECK(later.armed());
+        soon.fires = 0;
+    }
+    later.cancel();
+}
+
 TEST_CASE("a timer never fires early by the real clock, though the loop sleeps in milliseconds") {
     real_loop loop;
     for (auto delay : {1ns, 300'000ns, 999'999ns, 1'000'001ns, 2'500'000ns}) {

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The process: signals, descriptors that run out, pipes that nobody reads."""
 
+import calendar
+import json
 import os
 import pathlib
 import re
@@ -54,6 +56,7 @@ def test_drain_timeout():
             equal(gateway.end(), 0, gateway.stderr())
             assert time.monotonic() - began >= 0.1
             assert client.closed()
+            assert re.search(r": 1 requests and tunnels .* were cut off", gateway.stderr()), gateway.stderr()
 
 
 def test_second_signal():
@@ -98,6 +101,82 @@ def test_access_log():
             equal(gateway.end(), 0)
         lines = [line for line in log.read_text().splitlines() if "path-" in line]
         equal([f"/path-{i}" in lines[i] for i in range(500)], [True] * 500)
+
+
+def test_access_log_form():
+    """a line of the access log has its time in UTC, the client, and nothing that could be taken for another line"""
+    with tempfile.TemporaryDirectory() as place, Origin("--body", "7") as origin:
+        log = pathlib.Path(place) / "log"
+        with Gateway(origin, options=["--access-log", log]) as gateway, Client(gateway.address) as client:
+            began = time.time()
+            client.ask(get('/a"b\\c'))
+            mine = "127.0.0.1:%d" % client.socket.getsockname()[1]
+            client.close()
+            equal(gateway.end(), 0)
+        line = next(line for line in log.read_text().splitlines() if "/a" in line)
+        found = re.fullmatch(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{3}Z (\S+) "(.*)" 200 7 bytes \d+ us upstream (\S+)', line)
+        assert found, line
+        at = calendar.timegm(time.strptime(found.group(1), "%Y-%m-%dT%H:%M:%S"))
+        assert int(began) <= at <= time.time(), line
+        equal(found.groups()[1:], (mine, r"GET /a\x22b\x5cc", origin.address))
+
+
+def test_rotation():
+    """SIGHUP goes on in a file of the same name: the renamed one keeps what came before, and no line is lost"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        log, old = pathlib.Path(place) / "log", pathlib.Path(place) / "log.1"
+        with Gateway(origin, options=["--access-log", log]) as gateway, Client(gateway.address) as client:
+            client.ask(get("/first"))
+            before = gateway.descriptors()
+            for i in range(50):
+                client.ask(get(f"/before-{i}"))
+            log.rename(old)
+            client.ask(get("/renamed"))
+            gateway.signal(signal.SIGHUP)
+            until(log.exists, "the new file is there")
+            for i in range(50):
+                client.ask(get(f"/after-{i}"))
+            equal(gateway.descriptors(), before, "the old file is closed")
+            # A file that cannot be opened: the old one is written on.
+            log.rename(old.with_suffix(".2"))
+            log.mkdir()
+            gateway.signal(signal.SIGHUP)
+            until(lambda: "cannot be opened anew" in gateway.stderr(), "it says so")
+            client.ask(get("/kept"))
+            client.close()
+            equal(gateway.end(), 0)
+        paths = lambda file: re.findall(r'"GET (/\S+)"', file.read_text())
+        equal(paths(old), ["/first", *(f"/before-{i}" for i in range(50)), "/renamed"])
+        equal([p for p in paths(old.with_suffix(".2")) if p != "/counters"], [f"/after-{i}" for i in range(50)] + ["/kept"])
+
+
+def test_report():
+    """SIGUSR1 says what is open, with age, table and peer, and the counters"""
+    with Origin("--body", "5") as origin, Gateway(origin) as gateway, Client(gateway.address) as client:
+        client.ask(get())
+        gateway.signal(signal.SIGUSR1)
+        until(lambda: " descriptors are open; " in gateway.stderr(), "it reports")
+        text = gateway.stderr()
+        mine = "127.0.0.1:%d" % client.socket.getsockname()[1]
+        age = r" age \d+\.\d{3} s owner 0x[0-9a-f]+ "
+        for pattern in (rf"fd \d+ accepted http1-waiting {gateway.address} - {mine}{age}recv_active\S*; opened accepted",
+                        rf"fd \d+ dialed idle \S+ - {origin.address}{age}\S*idle\S*; parked http1-server \d",
+                        rf"fd \d+ listener {gateway.address} ", r"fd \d+ mailbox ", r"fd \d+ signals "):
+            assert re.search(pattern, text), f"{pattern} in {text}"
+        count, counters = re.search(r"(\d+) descriptors are open; (.*)", text).groups()
+        equal(int(count), len(re.findall(r": fd \d+ ", text)))
+        seen = json.loads(counters)
+        equal((seen["responses"], seen["idle"], seen["clients"]), (1, 1, 1))
+        equal(client.ask(get()).status, 200, "it goes on")
+
+
+def test_report_without_ledger():
+    """--ledger 0: what is open is said all the same, but not what happened before"""
+    with Origin() as origin, Gateway(origin, options=["--ledger", "0"]) as gateway, Client(gateway.address) as client:
+        client.ask(get())
+        gateway.signal(signal.SIGUSR1)
+        until(lambda: " descriptors are open; " in gateway.stderr(), "it reports")
+        assert " dialed idle " in gateway.stderr() and " ago" not in gateway.stderr(), gateway.stderr()
 
 
 def limited(upstream, descriptors, *options):

@@ -1099,6 +1099,8 @@ TEST_CASE("the access log has a line for each request that was answered") {
     rig.gateway->on_access([](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
                            &lines);
     const std::string at = "127.0.0.1:" + std::to_string(port_of(rig, 0));
+    char room[endpoint::text_max];
+    const std::string client{local_endpoint(rig.c.fd.get()).value().text(room)};
     rig.c.say(get("/a?b"));
     rig.expect(rig.s, get("/a?b"));
     rig.clock.advance(milliseconds{3});
@@ -1112,8 +1114,38 @@ TEST_CASE("the access log has a line for each request that was answered") {
     t.say(ok("1"));
     rig.expect(rig.c, ok("1"));
     REQUIRE(lines.size() == 2);
-    CHECK(lines[0] == "\"GET /a?b\" 200 5 bytes 3000 us upstream " + at + " reused");
-    CHECK(lines[1] == "\"GET " + target.substr(0, 91) + "\" 200 1 bytes 0 us upstream " + at + " repeated");
+    CHECK(lines[0] == client + " \"GET /a?b\" 200 5 bytes 3000 us upstream " + at + " reused");
+    CHECK(lines[1] == client + " \"GET " + target.substr(0, 91) + "\" 200 1 bytes 0 us upstream " + at + " repeated");
+}
+
+TEST_CASE("what a client says cannot break out of its quotes in the access log") {
+    std::vector<std::string> lines;
+    acquainted rig;
+    rig.gateway->on_access([](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
+                           &lines);
+    rig.c.say(get("/\"_200\\"));
+    rig.expect(rig.s, get("/\"_200\\"));
+    rig.s.say(ok("1"));
+    rig.expect(rig.c, ok("1"));
+    REQUIRE(lines.size() == 1);
+    CHECK(lines[0].find(" \"GET /\\x22_200\\x5c\" 200 1 bytes ") != std::string::npos);
+}
+
+TEST_CASE("a drain counts the requests that it cuts off") {
+    for (const bool answered : {true, false}) {
+        acquainted rig;
+        rig.c.say(get("/runs"));
+        rig.expect(rig.s, get("/runs"));
+        bool is_done = false;
+        rig.gateway->drain(seconds{1}, [](void* done) noexcept { *static_cast<bool*>(done) = true; }, &is_done);
+        if (answered) {
+            rig.s.say(ok("1"));
+            CHECK(rig.expect_message(rig.c).head.starts_with("HTTP/1.1 200"));
+        }
+        rig.clock.advance(seconds{2});
+        REQUIRE(rig.until([&] { return is_done; }));
+        CHECK(rig.gateway->cut_count() == (answered ? 0 : 1));
+    }
 }
 
 // --- chaos

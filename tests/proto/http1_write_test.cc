@@ -97,6 +97,15 @@ TEST_CASE("the request goes on as HTTP/1.1, whatever its version") {
     CHECK(request("Host: h\r\n", unsaid, "brew /pot HTTP/1.1") == "brew /pot HTTP/1.1\r\nHost: h\r\n\r\n");
 }
 
+TEST_CASE("what is escaped stays on its line and within its quotes") {
+    char room[64];
+    http1_writer out{room, sizeof room};
+    out.put_escaped({"GET /a?b~\"\\\r\n\t\x7f\xc3\x00", 17}).put_escaped("");
+    CHECK(std::string(room, out.size()) == "GET /a?b~\\x22\\x5c\\x0d\\x0a\\x09\\x7f\\xc3\\x00");
+    http1_writer small{room, 3};
+    CHECK(small.put_escaped("\n").size() == 0);
+}
+
 TEST_CASE("the target goes on byte for byte") {
     for (const char* target : {"/", "/a//b/../c?d=%2F&e=?", "/%41|{}\"", "/a;b=c", "/?", "*"}) {
         const std::string method = target == "*"s ? "OPTIONS " : "GET ";

@@ -1,0 +1,82 @@
+// log_file: gathering, writing, going on in another file.
+
+#include "tools/log_file.hpp"
+
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+
+#include "tools/process.hpp"
+
+namespace weir::inline WEIR_KERNEL::tools {
+
+namespace {
+
+constexpr duration gather_time = milliseconds{100};
+constexpr std::size_t stamp_bytes = 25; // "2026-11-23T21:35:00.123Z "
+constexpr std::size_t line_bytes_max = 2048;
+
+// The wall clock: not the loop's, which counts from the machine's start. RFC 3339 section 5.6.
+void write_stamp(char (&to)[stamp_bytes + 1]) noexcept {
+    timespec at{};
+    ::clock_gettime(CLOCK_REALTIME, &at);
+    tm utc{};
+    ::gmtime_r(&at.tv_sec, &utc);
+    char date[24];
+    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
+    std::snprintf(to, sizeof to, "%.19s.%03uZ ", date, static_cast<unsigned>(at.tv_nsec / 1'000'000) % 1000);
+}
+
+} // namespace
+
+void log_file::open(event_loop& loop, const char* path) noexcept {
+    loop_ = &loop;
+    path_ = path;
+    fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
+    if (fd_ < 0) fail("--access-log %s: %s", path, std::strerror(-fd_));
+}
+
+void log_file::line(std::string_view text) noexcept {
+    text = text.substr(0, line_bytes_max);
+    if (size_ + stamp_bytes + text.size() + 1 > sizeof room_) flush();
+    if (!flush_timer_.armed()) loop_->arm_in(flush_timer_, gather_time);
+    char stamp[stamp_bytes + 1];
+    write_stamp(stamp);
+    const auto put = [&](std::string_view part) noexcept {
+        std::memcpy(room_ + size_, part.data(), part.size());
+        size_ += part.size();
+    };
+    put({stamp, stamp_bytes});
+    put(text);
+    put("\n");
+}
+
+void log_file::flush() noexcept {
+    flush_timer_.cancel();
+    for (std::size_t at = 0; at < size_;) {
+        const sys::count n = sys::write(fd_, room_ + at, size_ - at);
+        if (n <= 0) break; // a full disk or a closed pipe: the proxy goes on, the lines are lost
+        at += static_cast<std::size_t>(n);
+    }
+    size_ = 0;
+}
+
+void log_file::reopen() noexcept {
+    if (fd_ == STDOUT_FILENO) return;
+    flush();
+    const int fd = sys::open_append(path_);
+    if (fd < 0) {
+        say("%s cannot be opened anew, the old file is written on: %s", path_, std::strerror(-fd));
+        return;
+    }
+    close();
+    fd_ = fd;
+}
+
+void log_file::close() noexcept {
+    if (fd_ >= 0) flush();
+    if (fd_ > STDERR_FILENO) sys::close(fd_);
+    fd_ = -1;
+}
+
+} // namespace weir::inline WEIR_KERNEL::tools

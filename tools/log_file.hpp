@@ -1,0 +1,42 @@
+#pragma once
+// log_file: a file of lines, each with its time in UTC, that can be rotated.
+//
+//     2026-11-23T21:35:00.123Z TEXT
+//
+// Lines are gathered and written 100 ms after the first of them, or when 16 KB are full. reopen() goes on in a file of the
+// same name: after a rename nothing is lost and nothing is written twice.
+// Owner: main(). Thread: its loop's. Allocation: none.
+
+#include <cstddef>
+#include <string_view>
+
+#include "core/loop.hpp"
+
+namespace weir::inline WEIR_KERNEL::tools {
+
+class log_file {
+  public:
+    log_file() noexcept = default;
+    log_file(const log_file&) = delete;
+    log_file& operator=(const log_file&) = delete;
+    ~log_file() { close(); }
+
+    // "-": standard output. Ends the program with 1 if it cannot be opened. `path` is borrowed for good.
+    void open(event_loop& loop, const char* path) noexcept;
+    void line(std::string_view text) noexcept;
+    void flush() noexcept;
+    // SIGHUP: what is gathered goes to the old file. If there can be no new one, says so and keeps the old.
+    void reopen() noexcept;
+
+  private:
+    void close() noexcept;
+
+    event_loop* loop_ = nullptr;
+    const char* path_ = "-";
+    int fd_ = -1;
+    std::size_t size_ = 0;
+    timer flush_timer_{[](timer& t, time_point) noexcept { container_of<&log_file::flush_timer_>(t).flush(); }};
+    char room_[16 * 1024];
+};
+
+} // namespace weir::inline WEIR_KERNEL::tools
