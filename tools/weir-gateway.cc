@@ -88,6 +88,7 @@ class log_file {
         loop_ = &loop;
         fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
         if (fd_ < 0) tools::fail("--access-log %s: %s", path, std::strerror(-fd_));
+        if (fd_ != STDOUT_FILENO) file_ = unique_fd{fd_};
     }
     void line(std::string_view text) noexcept {
         if (size_ + text.size() + 1 > sizeof room_) flush();
@@ -109,6 +110,7 @@ class log_file {
   private:
     event_loop* loop_ = nullptr;
     int fd_ = -1;
+    unique_fd file_; // closes it, unless it is the process's stdout
     std::size_t size_ = 0;
     timer flush_timer_{[](timer& t, time_point) noexcept { container_of<&log_file::flush_timer_>(t).flush(); }};
     char room_[16 * 1024];
