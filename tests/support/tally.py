@@ -62,13 +62,13 @@ def marks(stdout):
 
 def print_totals(test, where):
     """What a test tells of how much it tried."""
-    stdout = test.get("stdout") or ""
+    stdout, name = test.get("stdout") or "", test["name"].split(" / ")[-1]
     told = [line for line in stdout.splitlines() if line.startswith(("total: ", "fuzz "))]
     for line in told if test["result"] in GOOD else []:
-        print(line if line.startswith("fuzz ") else f"{where}: {test['name']}: {line.removeprefix('total: ')}")
+        print(line if line.startswith("fuzz ") else f"{where}: {name}: {line.removeprefix('total: ')}")
     runs = re.search(r"^(\d+) runs, ", test.get("stderr") or "", re.MULTILINE)
     if runs and marks(stdout):
-        print(f"{where}: {test['name']}: {runs[1]} runs, {marks(stdout)}")
+        print(f"{where}: {name}: {runs[1]} runs, {marks(stdout)}")
 
 
 def main():
