@@ -78,7 +78,7 @@ endpoint endpoint::ipv6(const std::array<std::uint8_t, 16>& address, std::uint16
 }
 
 result<endpoint> endpoint::unix_path(std::string_view path) noexcept {
-    if (path.empty() || path == "@") return failure{EINVAL};
+    if (path.empty() || path == "@" || path.find('\0') != path.npos) return failure{EINVAL};
     endpoint e;
     if (path.size() >= sizeof e.as_.local.sun_path) return failure{ENAMETOOLONG};
     e.as_.local.sun_family = AF_UNIX;

@@ -24,7 +24,8 @@ class endpoint {
     static endpoint ipv4(std::uint32_t address, std::uint16_t port) noexcept; // both in host byte order
     static endpoint ipv6(const std::array<std::uint8_t, 16>& address, std::uint16_t port,
                          std::uint32_t scope = 0) noexcept;
-    // A file system path, or an abstract name if it begins with '@'. ENAMETOOLONG beyond 107 bytes, EINVAL if empty.
+    // A file system path, or an abstract name if it begins with '@'. ENAMETOOLONG beyond 107 bytes, EINVAL if empty or
+    // with a NUL: a path would end there, as another file's.
     static result<endpoint> unix_path(std::string_view path) noexcept;
     // What the kernel filled in: accept(2), getsockname(2).
     static endpoint from_kernel(const sockaddr_storage& storage, socklen_t bytes) noexcept;

@@ -38,6 +38,7 @@ for_all=(
     'valgrind          | program valgrind'
     'procps            | program ps'
     'libclang-rt-14-dev| clang_runtime'
+    'llvm-14           | program llvm-symbolizer-14'
 )
 case ${1:-} in
 tools) ;;

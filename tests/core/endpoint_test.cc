@@ -104,6 +104,13 @@ TEST_CASE("a unix path has a limit, and one that is empty or only an @ is none")
     CHECK(endpoint::unix_path("@").error() == EINVAL);
 }
 
+TEST_CASE("a unix path with a NUL in it is refused, since the file would be another one") {
+    CHECK(endpoint::unix_path(std::string("/run/x\0.sock", 12)).error() == EINVAL);
+    CHECK(endpoint::unix_path(std::string("@na\0me", 6)).error() == EINVAL);
+    CHECK(endpoint::unix_path(std::string("\0name", 5)).error() == EINVAL);
+    CHECK(endpoint::unix_path(std::string("/run/x\0", 7)).error() == EINVAL);
+}
+
 TEST_CASE("a path ends with its NUL, whatever lay in the memory before") {
     alignas(endpoint) unsigned char memory[sizeof(endpoint)];
     std::memset(memory, 'x', sizeof memory);

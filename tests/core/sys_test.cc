@@ -38,7 +38,7 @@ TEST_CASE("time goes on") {
 }
 
 TEST_CASE("an error is its negative errno") {
-    char byte;
+    char byte = 0;
 
     CHECK(sys::epoll_add(-1, -1, 0, 0) == -EBADF);
     CHECK(sys::recv(-1, &byte, 1) == -EBADF);

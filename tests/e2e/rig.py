@@ -25,6 +25,8 @@ import traceback
 from wire import DEADLINE, Client, equal, get, place_of
 
 TOOLS = pathlib.Path(os.environ.get("WEIR_TOOLS", "build/tools")).resolve()
+SANITIZED = os.environ.get("WEIR_SANITIZER", "none") != "none"
+SANITIZER_SAYS = re.compile(r"(ERROR|WARNING): \w+Sanitizer|: runtime error: ")
 SOURCE = pathlib.Path(os.environ.get("WEIR_SOURCE", pathlib.Path(__file__).parents[2])).resolve()
 
 
@@ -162,7 +164,20 @@ class Program:
     def __enter__(self):
         return self
 
+    def end_by_itself(self):
+        """So that the sanitizer it was built with looks for leaks: that is done in exit()."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(DEADLINE)
+
     def __exit__(self, kind, error, trace):
+        if error is None and SANITIZED and self.argv[0].startswith(str(TOOLS)):
+            self.end_by_itself()
+            self.reader.join(DEADLINE if self.process.poll() is not None else 0)
+            if SANITIZER_SAYS.search(self.stderr()):
+                raise AssertionError(f"{self.argv[0]}: {self.stderr()}")
         if error is None and self.process.poll() is not None and self.process.returncode not in (0, 1, 2):
             raise AssertionError(f"{self.argv[0]} died of {self.process.returncode}: {self.stderr()}")
         self.kill()

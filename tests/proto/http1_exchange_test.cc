@@ -1156,8 +1156,7 @@ TEST_CASE("whenever the blocks run out, the request fails or is cut off, and not
             }
             c.close();
             s.close();
-            rig.settle();
-            CHECK(rig.gateway->active_count() == 0);
+            CHECK(rig.until([&] { return rig.gateway->active_count() == 0; }));
             CHECK(rig.conns.blocks().used() == held.blocks.size());
         }
     }

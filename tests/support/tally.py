@@ -3,6 +3,9 @@
 
 A doctest program counts by test case, a program whose last line is itself `N passed, N failed` by that line, and
 everything else as one. Reads the logs that `meson test` leaves (JSON, one test a line).
+
+meson hides what a test that passed has printed. Before the last line stands what of it says how much was tried: lines
+that begin with `total:`, a simulator's table of marks in one line, what the fuzzers did.
 """
 
 import argparse
@@ -35,6 +38,39 @@ def count(test):
     return passed, max(failed, 1), skipped
 
 
+MARK = re.compile(r"^  (\S.*?)\s{2,}(\d+)$")
+MARKED = {"faults": "faults", "peers and answers": "kinds of peers and answers"}
+
+
+def marks(stdout):
+    """A table of marks in one line: of each kind of thing how many were seen of how many, and the rarest."""
+    tables, table = {}, None
+    for line in stdout.splitlines():
+        row = MARK.match(line)
+        if row and table is not None:
+            table.append((int(row[2]), row[1]))
+        elif not row:
+            table = tables.setdefault(line, []) if line in MARKED else None
+    parts = []
+    for title, rows in tables.items():
+        seen = [row for row in rows if row[0] > 0]
+        if seen:
+            rarest = "%s %d times" % min(seen)[::-1]
+            parts.append(f"{len(seen)} of {len(rows)} {MARKED[title]} (rarest: {rarest})")
+    return ", ".join(parts)
+
+
+def print_totals(test, where):
+    """What a test tells of how much it tried."""
+    stdout, name = test.get("stdout") or "", test["name"].split(" / ")[-1]
+    told = [line for line in stdout.splitlines() if line.startswith(("total: ", "fuzz "))]
+    for line in told if test["result"] in GOOD else []:
+        print(line if line.startswith("fuzz ") else f"{where}: {name}: {line.removeprefix('total: ')}")
+    runs = re.search(r"^(\d+) runs, ", test.get("stderr") or "", re.MULTILINE)
+    if runs and marks(stdout):
+        print(f"{where}: {name}: {runs[1]} runs, {marks(stdout)}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--logs", nargs="*", default=[], type=pathlib.Path, help="meson-logs/*.json")
@@ -51,6 +87,7 @@ def main():
             continue
         for test in map(json.loads, log.read_text().splitlines()):
             counts = count(test)
+            print_totals(test, log.stem.removesuffix("-all"))
             if counts[1]:
                 print(f"failed: {test['name']} ({test['result']}), {log.parent.parent.name}")
             passed, failed, skipped = passed + counts[0], failed + counts[1], skipped + counts[2]
