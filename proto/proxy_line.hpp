@@ -152,8 +152,8 @@ class proxy_line {
     endpoint destination_;
 };
 
-// ---- Printing. An IPv4 address beside an IPv6 one is told as IPv6 (::ffff:a.b.c.d). Any other pair of two families, or
-// with an unspecified one, is told as nothing: UNKNOWN and LOCAL, which every receiver must accept. A scope is this
+// ---- Printing. An IPv4 address beside an IPv6 one is told as IPv6 (::ffff:a.b.c.d). Any other pair of two families,
+// or with an unspecified one, is told as nothing: UNKNOWN and LOCAL, which every receiver must accept. A scope is this
 // machine's own matter, and left out.
 
 // v1; it has no unix addresses: UNKNOWN. The view is into `room`.
@@ -163,6 +163,8 @@ std::string_view write_proxy_v1(std::span<char, proxy_v1_bytes_max> room, const 
 enum class proxy_checksum : std::uint8_t { none, crc32c };
 
 // v2, with `tlvs` behind the addresses and the checksum behind those. "" if they do not fit in `room`, or in a header.
+// Two unix endpoints are told as such, and some receivers refuse that (HAProxy 2.6 takes INET and INET6 only): for
+// those pass unspecified ones.
 std::string_view write_proxy_v2(std::span<char> room, const endpoint& source, const endpoint& destination,
                                 std::span<const proxy_tlv> tlvs = {},
                                 proxy_checksum checksum = proxy_checksum::none) noexcept;
