@@ -193,8 +193,8 @@ TEST_CASE("a v1 line that two readers could read differently is refused") {
 TEST_CASE("addresses and ports of v1 are numbers as they are printed") {
     const auto v4 = [](const char* address) { return "PROXY TCP4 "s + address + " 5.6.7.8 1 2\r\n"; };
     for (const char* address : {"1.2.3", "1.2.3.", "1.2.3.4.5", "1.2.3.4.", ".1.2.3", "1..2.3", "256.1.1.1",
-                                "1.1.1.256", "1.2.3.x", "0x1.2.3.4", "1.2.3.-4", "1.2.3.+4", "16909060", "localhost", "\xff",
-                                "1.2.3.4294967297", "1.2.3.4/8", "99999999999999999999999999999999999.1.1.1"})
+                                "1.1.1.256", "1.2.3.x", "0x1.2.3.4", "1.2.3.-4", "1.2.3.+4", "16909060", "localhost",
+                                "\xff", "1.2.3.4294967297", "1.2.3.4/8", "99999999999999999999999999999999999.1.1.1"})
         CHECK_MESSAGE(parse(v4(address)) == bad(bad_address), address);
     for (const char* address : {"01.2.3.4", "1.2.3.04", "00.2.3.4", "1.2.3.001"})
         CHECK_MESSAGE(parse(v4(address)) == bad(leading_zero), address);
@@ -226,6 +226,22 @@ TEST_CASE("a line has at most 107 bytes, and one more is not waited for") {
     CHECK(parse(of(proxy_v1_bytes_max + 1).substr(0, 106)) == bad(line_too_long));
     CHECK(parse(of(proxy_v1_bytes_max).substr(0, 106) + "x") == bad(bare_cr));
     CHECK(parse(of(4000)) == bad(line_too_long));
+}
+
+TEST_CASE("start() forgets the connection before") {
+    const std::string all[] = {"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "PROXY UNKNOWN\r\n", "PROXY UNKNOWN some more\r\n",
+                               "PROXY TCP4", "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "GET", inet_with(""),
+                               inet_with(tlv(1, "h2")), v2(0x20, 0, ""), v2(0x20, 0x11, "whatever"), v2(0x21, 0, "")};
+    for (const std::string& before : all)
+        for (const std::string& after : all) {
+            CAPTURE(hex(before));
+            CAPTURE(hex(after));
+            proxy_line line;
+            line.start(keep);
+            (void)line.parse(before);
+            line.start(keep);
+            CHECK(describe(line.parse(after), line, after) == parse_cut(after, {}, keep));
+        }
 }
 
 TEST_CASE("what is no proxy's is refused at its first byte that differs") {
