@@ -23,6 +23,7 @@ UPWARD = {
     ("core/sys_sim_pipes.cc", "core/sim_pipe.hpp"): "as above",
     ("core/sim_stream.cc", "core/sim_network.hpp"): "streams and the network between them are one machine in two files",
     ("core/sim_network.cc", "core/sim_remote.hpp"): "a remote is a stream's end, and the network hands streams out",
+    ("core/sim_network_connect.cc", "core/sim_remote.hpp"): "as above",
 }
 
 STANDARD_HEADER = re.compile(r"[a-z0-9_]+|[a-z]*intrin\.h")  # <vector> has no dot; <emmintrin.h> is the processor's

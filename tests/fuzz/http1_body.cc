@@ -57,7 +57,11 @@ class reference {
     int peek() const { return at_ < in_.size() ? static_cast<unsigned char>(in_[at_]) : no_byte; }
     static bool is_text(int byte) { return byte == '\t' || (byte >= ' ' && byte != 0x7f); }
     static bool is_blank(int byte) { return byte == ' ' || byte == '\t'; }
-    static bool is_tchar(int byte) { return byte > 0 && is_token_byte(static_cast<char>(byte)); }
+    static bool is_tchar(int byte) { // RFC 9110 section 5.6.2
+        const auto in = [byte](int first, int last) { return byte >= first && byte <= last; };
+        const bool is_mark = byte > 0 && std::string_view{"!#$%&'*+-.^_`|~"}.find(static_cast<char>(byte)) < 15;
+        return in('0', '9') || in('a', 'z') || in('A', 'Z') || is_mark;
+    }
 
     verdict literal(char byte) {
         if (peek() == no_byte) return verdict::more;
