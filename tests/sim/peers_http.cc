@@ -18,7 +18,7 @@ std::uint32_t field(std::string_view head, std::string_view name, std::uint32_t 
             if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
         return text;
     }();
-    const std::size_t at = lower.find("\r\n" + std::string(name) + ":");
+    const std::size_t at = lower.find(std::string("\r\n").append(name).append(":"));
     if (at == lower.npos) return otherwise;
     return static_cast<std::uint32_t>(std::strtoul(lower.c_str() + at + name.size() + 3, nullptr, 10));
 }
@@ -115,7 +115,7 @@ void client::ask_http(std::uint32_t bytes, bool nonsense) noexcept {
         out += "GET /nonsense HTTP/1.1\r\nHost\r\n\r\n";
         return;
     }
-    const std::string path = "/" + std::to_string(id) + "/" + std::to_string(bytes);
+    const std::string path = std::string("/").append(std::to_string(id)).append("/").append(std::to_string(bytes));
     if (home->k_.chance.coin()) {
         out += "GET " + path + " HTTP/1.1\r\nHost: shop\r\n\r\n";
     } else {
