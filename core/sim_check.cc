@@ -11,10 +11,10 @@ loop_check::loop_check(event_loop& loop) noexcept : loop_(loop), kernel_(kernel:
 loop_check::~loop_check() { kernel_.on_sleep(nullptr, nullptr); }
 
 void loop_check::asleep() noexcept {
-    const int fd_max = std::min(kernel_.descriptors_max(), static_cast<int>(loop_.fds().fd_max()));
-    for (int fd = 0; fd < fd_max; fd++) {
-        file* f = kernel_.at(fd);
+    const int fd_end = std::min(kernel_.numbers_end(), static_cast<int>(loop_.fds().fd_max()));
+    for (int fd = 0; fd < fd_end; fd++) {
         if (loop_.fds().slot(fd).handler == nullptr) continue;
+        file* f = kernel_.at(fd);
         if (!f) kernel_.violate("I2", "the loop has a slot for a number that is not open");
         else check(fd, *f);
     }

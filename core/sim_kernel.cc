@@ -47,6 +47,7 @@ int kernel::install(file& f) noexcept {
         lowest_++;
     if (lowest_ == descriptors_max()) return -EMFILE;
     fds_[static_cast<std::size_t>(lowest_)] = &f;
+    numbers_end_ = std::max(numbers_end_, lowest_ + 1);
     f.refs++;
     open_count_++;
     return lowest_;

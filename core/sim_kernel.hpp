@@ -61,6 +61,7 @@ class kernel {
     // --- descriptors
     std::uint32_t maps_count() const noexcept { return maps_count_; } // not unmapped yet
     int open_count() const noexcept { return open_count_; }
+    int numbers_end() const noexcept { return numbers_end_; } // no number from here on was ever in use
     int descriptors_max() const noexcept { return static_cast<int>(fds_.size()); }
     file* at(int fd) const noexcept; // null: not open
     int install(file& f) noexcept;   // the lowest free number; -EMFILE
@@ -108,6 +109,7 @@ class kernel {
     std::vector<file*> fds_;
     int lowest_ = 3; // no free number lies below; 0, 1 and 2 belong to the process
     int open_count_ = 0;
+    int numbers_end_ = 0;
     int depth_ = 0; // calls within calls: a remote's doing may make some
     std::uint32_t maps_count_ = 0;
     std::uint32_t idle_turns_ = 0;
