@@ -74,6 +74,8 @@ void event_loop::run() noexcept {
 std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     EXPECT(clock_ != nullptr);
     EXPECT(*born_here_ == 1); // a forked child would steal its parent's events
+    EXPECT(!turning_);        // so no callback is ever entered from within another one
+    turning_ = true;
     const int timeout = timeout_ms(sleep_max);
     const bool sleeps = timeout != 0 && mailbox_.may_sleep();
     const poller::batch batch = poller_.wait(sleeps ? timeout : 0);
@@ -88,6 +90,7 @@ std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     if (!defer) ran += timers_.run(now_, buggify(twist::one_timer) ? 1 : timers_max_);
     ran += mailbox_.run();
     free_retired();
+    turning_ = false;
     return ran;
 }
 

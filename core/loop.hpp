@@ -54,7 +54,7 @@ class event_loop {
     // Takes turns until stop(). Returns at the end of the turn in which stop() was seen.
     void run() noexcept;
 
-    // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran.
+    // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran. Not from within one.
     std::uint32_t turn(duration sleep_max) noexcept;
 
     // Any thread. The present turn is finished.
@@ -133,6 +133,7 @@ class event_loop {
     mailbox mailbox_;
     retired* retired_ = nullptr;
     std::uint64_t turn_count_ = 0;
+    bool turning_ = false;
     std::uint32_t timers_max_ = 0;
     std::uint32_t deferred_count_ = 0; // turns in a row that left the timers for later
     std::atomic<bool> stop_{false};

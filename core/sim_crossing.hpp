@@ -24,6 +24,7 @@ class crossing {
     crossing(call what, int fd, std::int64_t argument = 0) noexcept
         : k(kernel::current()), what_(what), fd_(fd), argument_(argument) {
         k.enter();
+        if (file* f = any()) f->used_at = k.log.count() + 1;
     }
     crossing(const crossing&) = delete;
     crossing& operator=(const crossing&) = delete;

@@ -54,7 +54,8 @@ struct file {
     watch* watched_as(int fd) noexcept; // the first one, whichever set it belongs to
 
     kind what;
-    int refs = 0; // descriptors that refer to it
+    int refs = 0;              // descriptors that refer to it
+    std::uint64_t used_at = 0; // the call that named it last, in the trace
     list<&watch::in_file> watches;
 };
 

@@ -1183,4 +1183,16 @@ TEST_CASE("a loop that was not opened cannot take a turn, and one cannot be open
     CHECK(dies([&] { static_cast<void>(opened.open()); }, "clock_ == nullptr"));
 }
 
+TEST_CASE("a turn within a turn is a broken contract") {
+    CHECK(dies(
+        [] { // a loop of the child's own: a parent's must not be turned there
+            still_loop loop;
+            alarm_clock impatient{[&](time_point) { loop.turn(); }};
+            loop.arm(impatient, loop.now());
+            loop.clock.advance(2ms);
+            loop.turn();
+        },
+        "!turning_"));
+}
+
 } // namespace

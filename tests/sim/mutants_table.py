@@ -37,6 +37,9 @@ MUTANTS = [
             "    flags_ |= conn_flag::recv_ended;\n")),
     mutant("no NEWS of a latched bit", "idle", "I4",
            ("core/fdtab.cc", "if (any(seen & ~slot.state, latched)) seen |= fd_state::news;", "")),
+    mutant("one number is put off whenever another has run", "relay", "I14",
+           ("core/fdtab.cc", "if (!buggify(twist::slot_later)) {",
+            "if ((slot.fd != 9 || ran == 0) && !buggify(twist::slot_later)) {")),
     mutant("the run list runs what was queued in this turn", "idle", "I14",
            ("core/fdtab.cc", "    return run_from(idle_first) + run_from(others_first);",
             "    std::uint32_t ran = run_from(idle_first) + run_from(others_first);\n"

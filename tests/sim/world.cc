@@ -94,6 +94,23 @@ void world::turn(duration sleep_max) {
         k.violate("I14", "one turn accepted more than its budget");
     check_told();
     check_idle();
+    check_fair();
+}
+
+// Whoever may go on gets its turn: a connection that stays runnable has been served, which shows in its calls. A slot
+// may be put off now and then on purpose.
+void world::check_fair() {
+    constexpr std::uint32_t turns_max = 16;
+    waiting_.resize(static_cast<std::size_t>(k.numbers_end()));
+    for (connection* conn = conns->first(); conn; conn = conns->after(*conn)) {
+        const fd_slot& slot = conn->slot();
+        waiting& w = waiting_[static_cast<std::size_t>(slot.fd)];
+        const std::uint64_t used_at = k.at(slot.fd)->used_at;
+        if (!slot.runnable() || slot.generation != w.generation || used_at != w.used_at)
+            w = {.generation = slot.generation, .turns_count = 0, .used_at = used_at};
+        else if (++w.turns_count > turns_max)
+            k.violate("I14", "a connection that may go on is passed over, turn after turn");
+    }
 }
 
 // A failed connection that is still there, and that nothing is going to tell of.

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include <weir/sim.hpp>
 
@@ -128,6 +129,13 @@ class world {
     std::uint32_t accept_budget_ = 0;
     void check_told();
     void check_idle();
+    void check_fair();
+    struct waiting {
+        std::uint32_t generation = 0;
+        std::uint32_t turns_count = 0;
+        std::uint64_t used_at = 0;
+    };
+    std::vector<waiting> waiting_; // by descriptor
     void open_loop();
     static kernel_options draw(std::uint64_t seed);
 };
