@@ -177,7 +177,7 @@ MUTANTS = [
     # pending from the start.
     mutant("FIN before buffered bytes", "relay", "I7 I6",
            ("core/relay.cc", "            p.ends[1 - i]->stop_recv(); // what is pending goes first\n", "")),
-    mutant("an end is not carried across", "relay", "I10 I7",
+    mutant("an end is not carried across", "relay", "I9",
            ("core/relay.cc", "    p.ends[to]->shutdown_send();\n", "")),
     mutant("an abort is carried across as an end", "relay", "I7",
            ("core/relay.cc", "return end(p, close_intent::abort, is_server ? end_cause::done",

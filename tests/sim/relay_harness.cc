@@ -119,12 +119,15 @@ std::uint64_t run(std::uint64_t seed) {
     w.turn_until(w.k.time.now + seconds{3});
     w.require_by(w.k.time.now + seconds{40}, "I8", "a pair outlived every deadline",
                  [&] { return w.conns->live_count() == 0; });
+    const std::uint64_t timeouts = w.conns->ended_count(end_cause::timed_out);
     people.send_clients(door, 1, milliseconds{1}, true);
     w.turn_until(w.k.time.now + milliseconds{1});
     w.require_by(w.k.time.now + seconds{60}, "I10", "a healthy client was not served in time",
                  [&] { return people.all_must_succeed_over(); });
     w.require_by(w.k.time.now + seconds{10}, "I8", "a pair outlived its ends",
                  [&] { return h->pairs.pair_count() == 0; });
+    if (w.conns->ended_count(end_cause::timed_out) != timeouts)
+        w.k.violate("I9", "a pair of healthy ends came to its end by a timeout");
     if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");
 
     w.k.note("teardown");
