@@ -116,7 +116,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     const time_point now = conns_.loop().now();
     entry* e = entries_.make(conn, *this, in, how.owner, now);
     EXPECT(e != nullptr);
-    conns_.loop().note(conn.slot(), fd_event::parked, conn.cb().name);
+    conns_.loop().note(conn.slot(), fd_event::parked, conn.cb_ ? conn.cb_->name : "");
     conn.attach(idle_cb, e);
     conn.flags_ |= conn_flag::idle;
     conn.slot().state |= fd_state::idle;

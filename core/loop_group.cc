@@ -24,18 +24,17 @@ result<void> loop_group::open(const loop_group_options& options) noexcept {
             m.l.run = [](letter& l) noexcept {
                 message& self = container_of<&message::l>(l);
                 self.under_way.store(false); // told again from here on is another message
-                if (self.to->is_down) return;
+                if (!self.to->is_up) return;
                 const loop_group_options& how = self.to->home->options_;
                 how.told(how.owner, self.to->loop, self.to->index, self.what);
             };
         }
     }
 
-    member& first = members_[0];
-    if (auto r = first.loop.open(options.loop); !r) return r;
+    int error = start(members_[0]);
+    if (error != 0) return failure{error};
     std::uint32_t started = 1;
-    int error = 0;
-    for (; started < size_ && error == 0; started++) {
+    for (; started < size_; started++) {
         member& m = members_[started];
         m.up.run = [](letter& l) noexcept { container_of<&member::up>(l).home->up_count_++; };
         error = -sys::thread_start(m.thread, live, &m);
@@ -44,11 +43,8 @@ result<void> loop_group::open(const loop_group_options& options) noexcept {
     await_start(started - 1);
     for (std::uint32_t i = 1; i < started && error == 0; i++)
         error = members_[i].error;
-    if (error == 0) {
-        const auto r = options.set_up(options.owner, first.loop, 0);
-        if (!r) error = r.error();
-    }
     if (error != 0) {
+        tear_down(members_[0]);
         end(started);
         return failure{error};
     }
@@ -56,7 +52,7 @@ result<void> loop_group::open(const loop_group_options& options) noexcept {
     return {};
 }
 
-// The others report by letters to member 0, whose loop has nothing else to do yet.
+// The others report by letters to member 0.
 void loop_group::await_start(std::uint32_t others) noexcept {
     while (up_count_ < others)
         members_[0].loop.turn(seconds{60});
@@ -66,16 +62,16 @@ void loop_group::await_start(std::uint32_t others) noexcept {
 void* loop_group::live(void* self) noexcept {
     member& m = *static_cast<member*>(self);
     m.error = start(m);
-    const bool is_up = m.error == 0;
+    const bool is_up = m.is_up;
     m.home->members_[0].loop.post(m.up); // releases `error`
     if (!is_up) return nullptr;
-    turn_until_stopped(m);
+    m.loop.run();
+    tear_down(m);
     return nullptr;
 }
 
-void loop_group::turn_until_stopped(member& m) noexcept {
-    m.loop.run();
-    m.is_down = true;
+void loop_group::tear_down(member& m) noexcept {
+    m.is_up = false;
     const loop_group_options& how = m.home->options_;
     how.tear_down(how.owner, m.loop, m.index);
 }
@@ -84,12 +80,14 @@ int loop_group::start(member& m) noexcept {
     const loop_group_options& how = m.home->options_;
     if (auto r = m.loop.open(how.loop); !r) return r.error();
     const auto r = how.set_up(how.owner, m.loop, m.index);
+    m.is_up = r.ok();
     return r ? 0 : r.error();
 }
 
 void loop_group::run() noexcept {
     EXPECT(is_up_);
-    turn_until_stopped(members_[0]);
+    members_[0].loop.run();
+    tear_down(members_[0]);
     end(0);
     is_up_ = false;
 }

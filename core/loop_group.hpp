@@ -1,7 +1,8 @@
 #pragma once
 // loop_group: several loops, one per thread, that share nothing.
 //
-//     open()  ──> in a thread each: event_loop::open(), set_up() ──> turns        all are up, or none stays
+//     open()  ──> in a thread each: event_loop::open(), set_up() ──> turns        all are up, or none stays;
+//                                   the first member first
 //     tell()  ──> a message to every loop, which takes it in its own turn
 //     run()   ──> the caller's thread turns member 0; back when every member has ended
 //
@@ -40,7 +41,8 @@ class loop_group {
     ~loop_group(); // run() has come back, or open() failed
 
     // Starts all members. EAGAIN: no more threads; otherwise what a loop's open() or a set_up() said. On error every
-    // member that was up has been torn down.
+    // member that was up has been torn down. A member's callbacks may run as soon as its set_up() has, before open()
+    // returns; what they tell those that are not up yet is lost.
     result<void> open(const loop_group_options& options) noexcept;
 
     // Returns when every loop has been stopped, and every member torn down.
@@ -63,19 +65,19 @@ class loop_group {
         std::atomic<bool> under_way{false};
     };
     struct member {
-        event_loop loop;
         loop_group* home = nullptr;
         std::uint32_t index = 0;
-        int error = 0;        // of its start; valid once `up` has run
-        bool is_down = false; // after its last turn: what is told now is told to nobody
-        letter up;            // to member 0
+        int error = 0;      // of its start; valid once `up` has run
+        bool is_up = false; // between set_up() and tear_down(): whoever is told something otherwise does not hear it
+        letter up;          // to member 0
         message messages[messages_max];
         sys::thread thread{};
+        event_loop loop; // goes first: it runs the letters that are left
     };
 
     static void* live(void* self) noexcept;
     static int start(member& m) noexcept;
-    static void turn_until_stopped(member& m) noexcept;
+    static void tear_down(member& m) noexcept;
     void await_start(std::uint32_t others) noexcept;
     void end(std::uint32_t started) noexcept;
 

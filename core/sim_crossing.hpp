@@ -55,6 +55,8 @@ class crossing {
     }
     stream* socket() noexcept { return as<stream>(file::kind::stream); }
     int not_that() noexcept { return broken(any() ? ENOTSOCK : EBADF); }
+    // The same for a call that may be asked of any descriptor, to find out.
+    int no_socket() noexcept { return any() ? done(-ENOTSOCK) : broken(EBADF); }
     // The errno with which the plan makes it fail, 0: it does not. Once per crossing.
     int planned() noexcept { return k.faults.plan.ask(what_); }
     bool strikes(fault kind) noexcept { return k.faults.strike(kind, k.chance); }

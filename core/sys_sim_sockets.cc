@@ -252,7 +252,7 @@ int socket_error(int fd) noexcept {
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
     crossing c{call::local_name, fd};
     stream* s = c.socket();
-    if (!s) return c.not_that();
+    if (!s) return c.no_socket();
     if (const int error = c.planned()) return c.done(-error);
     if (c.strikes(fault::name_enobufs)) return c.done(-ENOBUFS);
     copy_name(s->local, address, bytes);
@@ -262,7 +262,7 @@ int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
     crossing c{call::peer_name, fd};
     stream* s = c.socket();
-    if (!s) return c.not_that();
+    if (!s) return c.no_socket();
     if (const int error = c.planned()) return c.done(-error);
     const bool known = s->at == stream::phase::established; // a unix socket keeps its peer's name
     if (known) copy_name(s->other, address, bytes);

@@ -120,12 +120,15 @@ std::string_view http1_exchange::what_text(char (&room)[what_text_max]) const no
 }
 
 void http1_exchange::log_access() noexcept {
-    char at[endpoint::text_max], from[endpoint::text_max], line[768], room[what_text_max];
+    char at[endpoint::text_max], from[endpoint::text_max], line[1024], room[what_text_max];
     // Asked for only here: an address in every exchange would be paid for by those who keep no log.
     sockaddr_storage storage{};
     socklen_t bytes = sizeof storage;
     const bool has_peer = sys::peer_name(client_->fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0;
-    const std::string_view client = has_peer ? endpoint::from_kernel(storage, bytes).text(from) : std::string_view{"-"};
+    const std::string_view name = has_peer ? endpoint::from_kernel(storage, bytes).text(from) : std::string_view{"-"};
+    char name_room[4 * endpoint::text_max]; // a unix client chooses its name, line ends and all
+    http1_writer escaped{name_room, sizeof name_room};
+    const std::string_view client{name_room, escaped.put_escaped(name).size()};
     const std::string_view what = what_text(room);
     const std::string_view server =
         upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};

@@ -20,8 +20,8 @@ pid_t fork_child(int keep) noexcept {
     if (pid > 0) return pid;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) std::_Exit(1); // it ended before that was said
-    if (keep != 3) ::dup2(keep, 3);
-    ::close_range(4, ~0U, 0);
+    if (keep != 3 && ::dup2(keep, 3) < 0) std::_Exit(1);
+    if (::close_range(4, ~0U, 0) < 0) std::_Exit(1); // it would keep its parent's sockets open
     return 0;
 }
 

@@ -34,6 +34,7 @@ void log_file::open(event_loop& loop, const char* path) noexcept {
     path_ = path;
     fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
     if (fd_ < 0) fail("--access-log %s: %s", path, std::strerror(-fd_));
+    owns_ = std::strcmp(path, "-") != 0;
 }
 
 void log_file::line(std::string_view text) noexcept {
@@ -53,16 +54,20 @@ void log_file::line(std::string_view text) noexcept {
 
 void log_file::flush() noexcept {
     flush_timer_.cancel();
-    for (std::size_t at = 0; at < size_;) {
+    if (is_torn_ && size_ > 0) is_torn_ = sys::write(fd_, "\n", 1) != 1;
+    for (std::size_t at = 0; at < size_ && !is_torn_;) {
         const sys::count n = sys::write(fd_, room_ + at, size_ - at);
-        if (n <= 0) break; // a full disk or a closed pipe: the proxy goes on, the lines are lost
+        if (n <= 0) { // a full disk or a closed pipe: the proxy goes on, the lines are lost
+            is_torn_ = at > 0 && room_[at - 1] != '\n';
+            break;
+        }
         at += static_cast<std::size_t>(n);
     }
     size_ = 0;
 }
 
 void log_file::reopen() noexcept {
-    if (fd_ == STDOUT_FILENO) return;
+    if (!owns_) return;
     flush();
     const int fd = sys::open_append(path_);
     if (fd < 0) {
@@ -71,11 +76,14 @@ void log_file::reopen() noexcept {
     }
     close();
     fd_ = fd;
+    owns_ = true;
+    is_torn_ = false;
 }
 
 void log_file::close() noexcept {
     if (fd_ >= 0) flush();
-    if (fd_ > STDERR_FILENO) sys::close(fd_);
+    if (owns_) sys::close(fd_);
+    owns_ = false;
     fd_ = -1;
 }
 

@@ -34,6 +34,8 @@ class log_file {
     event_loop* loop_ = nullptr;
     const char* path_ = "-";
     int fd_ = -1;
+    bool owns_ = false;    // fd_, unless it is the process's stdout
+    bool is_torn_ = false; // a write ended within a line: the next one begins with a line end
     std::size_t size_ = 0;
     timer flush_timer_{[](timer& t, time_point) noexcept { container_of<&log_file::flush_timer_>(t).flush(); }};
     char room_[16 * 1024];

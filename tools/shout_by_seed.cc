@@ -128,14 +128,14 @@ void play(std::uint64_t seed, bool aloud) {
 } // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
+    char* end = nullptr;
+    const std::uint64_t first = argc == 2 ? std::strtoull(argv[1], &end, 10) : 0;
+    const bool many = end && std::strncmp(end, "..", 2) == 0;
+    const std::uint64_t last = many ? std::strtoull(end + 2, &end, 10) : first;
+    if (!end || end == argv[1] || *end != '\0' || last < first) {
         std::fputs("usage: shout-by-seed SEED | FIRST..LAST\n", stderr);
         return 2;
     }
-    char* end;
-    const std::uint64_t first = std::strtoull(argv[1], &end, 10);
-    const bool many = std::strncmp(end, "..", 2) == 0;
-    const std::uint64_t last = many ? std::strtoull(end + 2, nullptr, 10) : first;
     for (std::uint64_t seed = first; seed <= last; seed++)
         play(seed, !many);
     std::printf("%llu runs\n", static_cast<unsigned long long>(last - first + 1));

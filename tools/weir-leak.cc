@@ -65,6 +65,8 @@ settings parse(int argc, char** argv) {
     if (set.plant) tools::options::wrong("--plant", "goes with --self only");
     const auto at = parse_address(target);
     if (!at) tools::options::wrong("--target", "\"%s\" is no address: 127.0.0.1:8080, unix:/run/x.sock", target);
+    if (!set.pid && at.value().at.family() == AF_UNIX)
+        tools::options::wrong("--target", "only /proc/PID/fd shows unix sockets: --pid is needed, too");
     set.target = {.at = at.value(), .text = target};
     return set;
 }

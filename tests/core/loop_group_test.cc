@@ -109,8 +109,9 @@ TEST_CASE("when one member cannot be set up, none stays") {
             const company::place& p = c.places[i];
             if (i != fails_at) CHECK(p.torn_down == p.set_up);
             else CHECK(p.torn_down == std::thread::id{}); // it was never up
+            if (fails_at == 0) CHECK(p.set_up == std::thread::id{}); // nobody else was started
         }
-        CHECK(c.places[0].torn_down == std::thread::id{});
+        CHECK((c.places[0].torn_down == std::thread::id{}) == (fails_at == 0));
     }
 }
 
@@ -159,6 +160,23 @@ TEST_CASE("what is told twice before it is taken is one message, afterwards anot
 
     group.stop();
     group.run();
+}
+
+TEST_CASE("who was never set up is told nothing, whenever it was told") {
+    company c;
+    c.fails_at = 2;
+    loop_group group;
+    loop_group_options options = c.options(3);
+    static loop_group* telling;
+    telling = &group;
+    options.set_up = [](void* self, event_loop& loop, std::uint32_t index) noexcept -> result<void> {
+        telling->tell(hello);
+        return static_cast<company*>(self)->options(3).set_up(self, loop, index);
+    };
+
+    CHECK(!group.open(options).ok());
+
+    CHECK(c.places[2].told_count == 0);
 }
 
 TEST_CASE("other threads may tell and stop at any time, and nobody is told after the end") {
