@@ -53,7 +53,7 @@ void read_tcp_into(tcp_table& to, const char* path) {
 
 std::string describe(const open_descriptor& d, const tcp_socket* s) {
     std::string text = "fd " + std::to_string(d.fd) + " " + d.target;
-    if (!s) return d.inode() ? text + " CLOSED" : text; // a socket that is reset is in no table
+    if (!s) return d.inode() ? text + " (closed, or not of TCP)" : text; // a socket that is reset is in no table
     char local[endpoint::text_max], remote[endpoint::text_max];
     return text.append(" ")
         .append(s->local.text(local))
@@ -72,10 +72,25 @@ const char* tcp_state_name(int state) noexcept {
     return state > 0 && state < static_cast<int>(std::size(names)) ? names[state] : names[0];
 }
 
-tcp_table read_tcp_table() {
+tcp_table read_tcp_table(pid_t pid) {
+    const std::string net = pid > 0 ? "/proc/" + std::to_string(pid) + "/net/" : "/proc/net/"; // its namespace
     tcp_table table;
-    read_tcp_into(table, "/proc/net/tcp");
-    read_tcp_into(table, "/proc/net/tcp6");
+    read_tcp_into(table, (net + "tcp").c_str());
+    read_tcp_into(table, (net + "tcp6").c_str());
+    return table;
+}
+
+std::unordered_set<std::uint64_t> read_unix_table(pid_t pid) {
+    std::unordered_set<std::uint64_t> table;
+    const file in = open_text(pid > 0 ? "/proc/" + std::to_string(pid) + "/net/unix" : "/proc/net/unix");
+    char line[512];
+    while (in && std::fgets(line, sizeof line, in.get())) {
+        unsigned state = 0;
+        std::uint64_t inode = 0;
+        constexpr unsigned connected = 3;
+        if (std::sscanf(line, "%*x: %*x %*x %*x %*x %x %" SCNu64, &state, &inode) == 2 && state == connected)
+            table.insert(inode);
+    }
     return table;
 }
 
@@ -125,25 +140,28 @@ std::vector<open_descriptor> without(const std::vector<open_descriptor>& fresh,
     return rest;
 }
 
-suspects judge(const std::vector<open_descriptor>& kept, const endpoint& door) {
+suspects judge(const std::vector<open_descriptor>& kept, pid_t pid, const endpoint& door) {
     suspects found;
     if (kept.empty()) return found;
-    const tcp_table table = read_tcp_table();
+    const tcp_table table = read_tcp_table(pid);
+    const auto unix_table = read_unix_table(pid);
     for (const open_descriptor& d : kept) {
         const auto at = table.find(d.inode());
         const tcp_socket* s = at == table.end() ? nullptr : &at->second;
         const bool is_close_wait = s && s->state == tcp_close_wait;
         if (is_close_wait) found.close_wait++;
         const bool is_client = s && door.specified() && s->local.port() == door.port();
-        const bool may_be_kept = door.specified() && !is_close_wait && !is_client && (s || d.inode() == 0);
+        const bool is_connection = s ? !is_close_wait && !is_client : unix_table.contains(d.inode());
+        const bool may_be_kept = door.specified() && is_connection;
         (may_be_kept ? found.maybe_pooled : found.leaked).push_back(describe(d, s));
+        if (may_be_kept) found.pooled.push_back(d);
     }
     return found;
 }
 
 suspects stuck_at(const endpoint& door) {
     suspects found;
-    for (const auto& [inode, s] : read_tcp_table()) {
+    for (const auto& [inode, s] : read_tcp_table(0)) {
         if (s.state != tcp_close_wait || s.local.port() != door.port()) continue;
         found.close_wait++;
         found.leaked.push_back(describe({-1, "socket:[" + std::to_string(inode) + "]"}, &s));
@@ -151,10 +169,12 @@ suspects stuck_at(const endpoint& door) {
     return found;
 }
 
-static suspects look(const subject& s, const std::vector<open_descriptor>& kept) {
+static suspects look(const subject& s, const std::vector<open_descriptor>& kept,
+                     const std::vector<open_descriptor>& open) {
     if (s.pid == 0) return stuck_at(s.door);
-    suspects found = judge(kept, s.door);
-    if (found.maybe_pooled.size() > s.pool)
+    suspects found = judge(kept, s.pid, s.door);
+    const std::size_t still_pooled = s.pooled.size() - without(s.pooled, open).size();
+    if (still_pooled + found.maybe_pooled.size() > s.pool)
         found.leaked.insert(found.leaked.end(), found.maybe_pooled.begin(), found.maybe_pooled.end());
     return found;
 }
@@ -173,7 +193,7 @@ suspects rest(event_loop& loop, const subject& s, duration settle) {
         kept = without(kept, without(kept, open)); // those that are in both
         const bool is_over = sys::now() >= until;
         if (kept.size() != before && !is_over) continue;
-        suspects found = look(s, kept);
+        suspects found = look(s, kept, open);
         if (found.leaked.empty() || is_over) return found;
     }
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <sys/types.h>
@@ -24,9 +25,11 @@ struct tcp_socket {
 inline constexpr int tcp_close_wait = 8;
 const char* tcp_state_name(int state) noexcept;
 
-// Every TCP socket of the machine that a process holds, by inode. The rest (TIME_WAIT, orphans) have none.
+// Every TCP socket of the process's network that a process holds, by inode. The rest (TIME_WAIT, orphans) have none.
 using tcp_table = std::unordered_map<std::uint64_t, tcp_socket>;
-tcp_table read_tcp_table();
+tcp_table read_tcp_table(pid_t pid); // 0: of our own
+// The unix sockets of the same, connected ones, by inode.
+std::unordered_set<std::uint64_t> read_unix_table(pid_t pid);
 
 struct open_descriptor {
     int fd;
@@ -49,20 +52,22 @@ std::vector<open_descriptor> without(const std::vector<open_descriptor>& fresh,
 struct suspects {
     std::vector<std::string> leaked{};       // "fd 17 socket:[4711] 127.0.0.1:80 - 127.78.0.1:40112 CLOSE_WAIT"
     std::vector<std::string> maybe_pooled{}; // established, and not with a client: may be kept for later
+    std::vector<open_descriptor> pooled{};   // the same
     std::size_t close_wait = 0;
 };
 // `door`: where the process's clients connect to; unspecified: nothing is taken for pooled.
-suspects judge(const std::vector<open_descriptor>& kept, const endpoint& door);
+suspects judge(const std::vector<open_descriptor>& kept, pid_t pid, const endpoint& door);
 
 // Without a pid: the sockets of whoever listens at `door` whose peer has ended and that are kept.
 suspects stuck_at(const endpoint& door);
 
 // The process under test.
 struct subject {
-    pid_t pid = 0;   // 0: not known
-    endpoint door{}; // of a target: what is open there is a client's; unspecified: nothing may be kept at all
-    std::size_t pool = 0;
-    std::vector<open_descriptor> known{}; // open before, and so no leak of what comes
+    pid_t pid = 0;        // 0: not known
+    endpoint door{};      // of a target: what is open there is a client's; unspecified: nothing may be kept at all
+    std::size_t pool = 0; // connections that it may keep, in all
+    std::vector<open_descriptor> known{};  // open before, and so no leak of what comes
+    std::vector<open_descriptor> pooled{}; // of these, what earlier endings have left: it counts against `pool`
 };
 
 // What was open when the storm ended and still is when it was given `settle` to let go.

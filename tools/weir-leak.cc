@@ -47,7 +47,7 @@ settings parse(int argc, char** argv) {
     o.flag("--self", set.self, "test weir's own proxy");
     o.text("--target", target, "ADDRESS", "test whoever listens there");
     o.count("--pid", set.pid, "of the target", {0, 1 << 22});
-    o.count("--pool", set.pool, "connections the target may keep for later; 4294967295: --jobs");
+    o.count("--pool", set.pool, "connections the target may keep for later, in all; the default: as many as --jobs");
     o.text("--path", set.path, "PATH", "what is requested of a target");
     o.time("--deadline", set.deadline, "for one cycle", milliseconds{1});
     o.time("--settle", set.settle, "to let go of everything after an ending");
@@ -99,6 +99,7 @@ row try_ending(tools::storm& storm, event_loop& loop, tools::subject& s, const s
 
     r.storm = storm.run(e, cycles);
     tools::suspects left = tools::rest(loop, s, set.settle);
+    if (left.leaked.empty()) s.pooled.insert(s.pooled.end(), left.pooled.begin(), left.pooled.end());
 
     if (s.pid) s.known = tools::open_descriptors(s.pid);
     r.fds_after = s.known.size();
