@@ -63,8 +63,11 @@ constexpr errnos_of documented[] = {
     {call::peek, {ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM}},
     {call::discard, {ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM}},
     {call::send, {ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENOBUFS, ENOMEM, EAGAIN}}, // EAGAIN: memory is short
-    {call::set_option, {EINVAL, ENOPROTOOPT}},                                           // a kernel without the option
-    {call::set_nonblocking, {EPERM}},                                                    // a filter of system calls
+    {call::pipe_open, {EMFILE, ENFILE, ENOMEM}},
+    {call::splice, {ENOMEM, EAGAIN}},          // what a socket answers besides is told by recv and send
+    {call::pipe_room, {EPERM, ENOMEM}},        // beyond what one user may have
+    {call::set_option, {EINVAL, ENOPROTOOPT}}, // a kernel without the option
+    {call::set_nonblocking, {EPERM}},          // a filter of system calls
     {call::is_listening, {ENOPROTOOPT}},
     {call::socket_error, {ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ECONNRESET}},
     {call::local_name, {ENOBUFS}},

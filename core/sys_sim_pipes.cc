@@ -21,6 +21,7 @@ count splice_in(crossing& c, stream& from, pipe_end& to, std::size_t bytes) noex
     if (!to.writes) return -EBADF;
     if (pipe.ends < 2) return -EPIPE;
     if (pipe.slots_free() == 0) return -EAGAIN;
+    if (const int error = c.planned()) return -error;
     count moved = 0;
     while (bytes > 0 && pipe.slots_free() > 0) {
         char piece[pipe_slots::slot_bytes];
@@ -52,6 +53,7 @@ count splice_out(crossing& c, pipe_end& from, stream& to, std::size_t bytes) noe
 
 int pipe_open(int (&ends)[2]) noexcept {
     crossing c{call::pipe_open, -1};
+    if (const int error = c.planned()) return c.done(-error);
     auto* shared = new pipe_slots;
     auto *reader = new pipe_end{*shared, false}, *writer = new pipe_end{*shared, true};
     const int read_fd = c.k.install(*reader);
@@ -87,6 +89,7 @@ int set_pipe_room(int fd, int bytes) noexcept {
     crossing c{call::pipe_room, fd, bytes};
     pipe_end* end = pipe_at(c.k, fd);
     if (!end) return c.broken(EBADF);
+    if (const int error = c.planned()) return c.done(-error);
     std::size_t slots = 1; // powers of two
     while (slots * pipe_slots::slot_bytes < static_cast<std::size_t>(std::max(bytes, 0)))
         slots *= 2;

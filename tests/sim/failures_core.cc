@@ -188,6 +188,23 @@ void opens_sockets(stage& s) {
     s.start([&] { return tcp.connect(shop_at, {}).ok(); });
 }
 
+// From one end of a pair through a pipe and back to it.
+bool carries(kernel& k) {
+    int ends[2], pipe[2] = {-1, -1};
+    if (k.pair(AF_UNIX, ends) < 0) return false;
+    char room[8];
+    const bool did = sys::pipe_open(pipe) == 0 && sys::set_pipe_room(pipe[1], 4096) == 4096 &&
+                     sys::send(ends[0], "byte", 4, false) == 4 && sys::splice(ends[1], pipe[1], 4096, false) == 4 &&
+                     sys::splice(pipe[0], ends[1], 4096, false) == 4 && sys::recv(ends[0], room, sizeof room) == 4;
+    for (const int fd : {ends[0], ends[1], pipe[0], pipe[1]})
+        if (fd >= 0) sys::close(fd);
+    return did;
+}
+
+void splices(stage& s) {
+    s.start([&] { return carries(s.k); });
+}
+
 void writes_a_log(stage& s) {
     int fd = -1;
     s.start([&] { return (fd = sys::open_append("/var/log/weir")) >= 0; });
@@ -217,6 +234,7 @@ const std::vector<scenario> core_scenarios{
     {"listens-at-an-abandoned-path", listens_at_an_abandoned_path},
     {"resolves", resolves},
     {"opens-sockets", opens_sockets},
+    {"splices", splices},
     {"writes-a-log", writes_a_log},
 };
 
