@@ -8,7 +8,7 @@
 //
 // parse() gets everything from the connection's first byte on, again and longer each time, at any address. The verdict
 // does not depend on how the bytes were cut, and what can be refused by its first bytes is refused by them: a client
-// that speaks HTTP is told apart at its first byte, or at its second (POST). A line's control bytes come before its
+// that speaks HTTP is told apart at its fourth byte at the latest (PROPFIND). A line's control bytes come before its
 // limit, that before its grammar; a v2 header's first 16 bytes before the rest.
 //
 // Where the specification lets a receiver choose:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstring>
 
 #include "proto/http1_gateway.hpp"
@@ -136,6 +137,7 @@ int main(int argc, char** argv) {
 
     program self{loop, gateway, set};
     if (set.access_log) self.keep_access_log();
+    else std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
     if (!set.quiet) {
         const auto say = [](void*, std::string_view line) noexcept {
             tools::say("%.*s", static_cast<int>(line.size()), line.data());

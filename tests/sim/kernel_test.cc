@@ -198,6 +198,19 @@ TEST_CASE("a full pipe answers EAGAIN though the socket holds bytes, or its end"
     sys::close(last_but_one);
 }
 
+TEST_CASE("what a loop has open can be listed here, too") {
+    quiet q;
+    event_loop loop;
+    REQUIRE(loop.open({.ledger_max = 64}).ok());
+    static int lines = 0;
+    lines = 0;
+
+    loop.list_descriptors({.take = [](void*, std::string_view) noexcept { lines++; }});
+
+    CHECK(lines > 0);
+    CHECK(q.violated.empty()); // an eventfd was asked for its name
+}
+
 TEST_CASE("ports run out, and come back after TIME_WAIT") {
     kernel_options o{.call_max = duration{}, .swarm = false};
     o.network.port_last = static_cast<std::uint16_t>(o.network.port_first + 1);

@@ -29,7 +29,7 @@ constexpr const char* usage = "usage: weir-simtest [options]\n"
                               "  --jobs N         processes (default: 1)\n"
                               "  --trace          print every call\n"
                               "  --hash           print the hash of each run's trace\n"
-                              "  --marks          fail if a fault or a kind of peer was never seen\n"
+                              "  --marks          fail if a fault, a twist or a kind of peer was never seen\n"
                               "  --help           this text\n"
                               "\n"
                               "exit status: 0 all seeds passed, 1 one failed, 2 usage\n"
@@ -146,6 +146,7 @@ int run_jobs() {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     const totals all = add_up();
     const int never_seen = wanted.hash ? 0 : print_marks(all);
+    std::fflush(stdout);
     std::fprintf(stderr, "%llu runs, %llu calls, %.0f runs/s\n", static_cast<unsigned long long>(all.seeds),
                  static_cast<unsigned long long>(all.calls), static_cast<double>(all.seeds) / took.count());
     if (wanted.marks && never_seen > 0) std::fprintf(stderr, "%d kinds were never seen\n", never_seen);
