@@ -23,6 +23,7 @@ enum class twist : std::uint8_t {
     one_timer,     // a timer budget of one
     timers_later,  // the timers wait for the next turn, as after a full batch
     timer_last,    // of the timers that are due in one tick, the first one goes behind the others
+    splice_soon,   // a relay splices before a flow has shown that it is large
     slot_later,    // a runnable slot goes to the back of the run list, unrun
     recv_one,      // a read of one byte
     recv_unsure,   // a short read is no proof: EAGAIN must be met

@@ -111,6 +111,10 @@ class alignas(64) connection {
     io_result send_parts(const iovec* parts, std::size_t parts_count, bool more = false) noexcept {
         return xprt_->send(*this, parts, parts_count, more);
     }
+    // Bytes that stay in the kernel: xprt.hpp. Only if both its connections can.
+    bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
+    io_result splice_in(int pipe_fd, std::size_t bytes) noexcept { return xprt_->splice_in(*this, pipe_fd, bytes); }
+    io_result splice_out(int pipe_fd, std::size_t bytes) noexcept { return xprt_->splice_out(*this, pipe_fd, bytes); }
     // Ends our side: FIN after everything sent. Once.
     void shutdown_send() noexcept;
 

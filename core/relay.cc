@@ -3,19 +3,26 @@
 #include "core/relay.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/buggify.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
-constexpr int reads_per_turn = 4; // of at most one block each: what is not sent must fit into one
-}
+constexpr int rounds_per_turn = 4;         // a copied one is a block at most: what is not sent must fit into one
+constexpr std::uint8_t full_to_splice = 4; // reads in a row that filled a block: then splicing pays
+constexpr std::uint8_t thin_to_copy = 4;   // splices in a row that were smaller than a block: then it no longer does
+} // namespace
 
 const data_cb relay_pool::pair_cb{.name = "relay", .recv = on_recv, .send = on_send, .wake = on_wake};
 
 relay_pool::relay_pool(conntab& conns, const relay_options& options) noexcept
-    : conns_(conns), options_(options), pairs_(options.pairs_max) {}
+    : conns_(conns), options_(options), pairs_(options.pairs_max) {
+    if (options.pipes.pipes_max == 0) return;
+    pipes_.emplace(conns, options.pipes);
+    sys::block_pipe_signal(); // splice(2) cannot be told not to raise it
+}
 
 relay_pool::~relay_pool() { abort_all(); }
 
@@ -37,9 +44,9 @@ result<void> relay_pool::join(connection& a, connection& b, std::string_view ear
     EXPECT(a.is(conn_flag::connected) && b.is(conn_flag::connected));
     pair* p = make_pair(a);
     if (!p) return failure{ENFILE};
-    if (p->pending[0].append(early_to_a, conns_.blocks()) == buffer::append_result::full ||
-        p->pending[1].append(early_to_b, conns_.blocks()) == buffer::append_result::full) {
-        p->pending[0].clear(conns_.blocks());
+    if (p->ways[0].pending.append(early_to_a, conns_.blocks()) == buffer::append_result::full ||
+        p->ways[1].pending.append(early_to_b, conns_.blocks()) == buffer::append_result::full) {
+        p->ways[0].pending.clear(conns_.blocks());
         p->hook.unlink();
         pairs_.free(*p);
         return failure{ENOBUFS};
@@ -66,8 +73,13 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
 void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
     conns_.loop().arm(p.deadline, p.last_byte + options_.idle_timeout);
+    const bool can_splice = pipes_ && p.ends[0]->can_splice() && p.ends[1]->can_splice();
+    for (direction& way : p.ways) {
+        way.can_splice = can_splice;
+        way.spliced = can_splice && buggify(twist::splice_soon);
+    }
     for (std::size_t i = 0; i < 2; i++) {
-        if (p.pending[i].empty()) {
+        if (p.ways[i].pending.empty()) {
             p.ends[1 - i]->want_recv();
         } else {
             p.ends[i]->want_send();
@@ -78,43 +90,112 @@ void relay_pool::set_up(pair& p) noexcept {
 
 verdict relay_pool::on_recv(connection& conn) noexcept {
     pair& p = conn.owner_as<pair>();
+    relay_pool& home = p.home;
     const std::size_t to = 1 - side_of(p, conn);
-    connection& other = *p.ends[to];
-    conntab& conns = p.home.conns_;
-    for (int reads = 0; reads < reads_per_turn; reads++) {
-        const io_result got = conn.recv(conns.scratch(), block_bytes);
-        switch (got.end) {
-        case io::again: return verdict::keep;
-        case io::failed: return p.home.abort(p, conn);
-        case io::closed: return p.home.carry_fin(p, to);
-        case io::done: break;
-        }
-        p.last_byte = conns.loop().now();
-        p.home.bytes_ += got.bytes;
-        const std::string_view bytes{conns.scratch(), got.bytes};
-        const io_result sent = buggify(twist::send_buffered) ? io_result{io::again, 0} : other.send(bytes);
-        if (sent.end == io::failed) return p.home.abort(p, other);
-        if (sent.bytes < bytes.size()) {
-            if (p.pending[to].append(bytes.substr(sent.bytes), conns.blocks()) == buffer::append_result::full)
-                return p.home.end(p, close_intent::abort, end_cause::no_room, end_cause::no_room);
-            conn.stop_recv();
-            other.want_send();
-            return verdict::keep;
-        }
-        if (!conn.slot().is(fd_state::recv_ready)) return verdict::keep;
+    for (int rounds = 0; rounds < rounds_per_turn; rounds++) {
+        const round r = p.ways[to].spliced ? home.splice_some(p, to) : home.copy_some(p, to);
+        if (r == round::gone) return verdict::gone;
+        if (r == round::stopped || !conn.slot().is(fd_state::recv_ready)) break;
     }
     return verdict::keep;
 }
 
+relay_pool::round relay_pool::copy_some(pair& p, std::size_t to) noexcept {
+    connection &from = *p.ends[1 - to], &other = *p.ends[to];
+    direction& way = p.ways[to];
+    const io_result got = from.recv(conns_.scratch(), block_bytes);
+    if (got.end != io::done) return received_nothing(p, to, got.end);
+    p.last_byte = conns_.loop().now();
+    bytes_ += got.bytes;
+    note_size(way, got.bytes);
+    const std::string_view bytes{conns_.scratch(), got.bytes};
+    const io_result sent = buggify(twist::send_buffered) ? io_result{io::again, 0} : other.send(bytes);
+    if (sent.end == io::failed) return abort(p, other), round::gone;
+    if (sent.bytes == bytes.size()) return round::moved;
+    if (way.pending.append(bytes.substr(sent.bytes), conns_.blocks()) == buffer::append_result::full)
+        return end(p, close_intent::abort, end_cause::no_room, end_cause::no_room), round::gone;
+    hold_up(p, to);
+    return round::stopped;
+}
+
+relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
+    connection &from = *p.ends[1 - to], &other = *p.ends[to];
+    direction& way = p.ways[to];
+    pipe_lease* pipe = pipes_->take();
+    if (!pipe) { // they are all lent, or there are no descriptors for more
+        way.spliced = false;
+        return copy_some(p, to);
+    }
+    const io_result got = from.splice_in(pipe->write_fd, pipes_->bytes());
+    if (got.end != io::done) {
+        pipes_->give_back(*pipe);
+        return received_nothing(p, to, got.end);
+    }
+    p.last_byte = conns_.loop().now();
+    bytes_ += got.bytes;
+    spliced_bytes_ += got.bytes;
+    note_size(way, got.bytes);
+    const io_result sent = other.splice_out(pipe->read_fd, got.bytes);
+    pipe->held_bytes = static_cast<std::uint32_t>(got.bytes - sent.bytes);
+    if (sent.end == io::failed) {
+        pipes_->give_back(*pipe);
+        return abort(p, other), round::gone;
+    }
+    if (pipe->held_bytes == 0) {
+        pipes_->give_back(*pipe);
+        return round::moved;
+    }
+    way.pipe = pipe;
+    hold_up(p, to);
+    return round::stopped;
+}
+
+relay_pool::round relay_pool::received_nothing(pair& p, std::size_t to, io why) noexcept {
+    switch (why) {
+    case io::done:
+    case io::again: return round::stopped;
+    case io::failed: return abort(p, *p.ends[1 - to]), round::gone;
+    case io::closed: return carry_fin(p, to) == verdict::gone ? round::gone : round::stopped;
+    }
+    return round::stopped;
+}
+
+// What was received could not all be sent: nothing more is received until it is.
+void relay_pool::hold_up(pair& p, std::size_t to) noexcept {
+    p.ends[1 - to]->stop_recv();
+    p.ends[to]->want_send();
+}
+
+// Splicing or copying, by what the flow does. A spliced byte is not touched, but a splice is two calls more.
+void relay_pool::note_size(direction& way, std::size_t bytes) noexcept {
+    if (!way.spliced) {
+        way.full_count = bytes == block_bytes ? static_cast<std::uint8_t>(way.full_count + 1) : std::uint8_t{0};
+        way.spliced = way.can_splice && way.full_count >= full_to_splice;
+        way.thin_count = 0;
+    } else {
+        way.thin_count = bytes < block_bytes ? static_cast<std::uint8_t>(way.thin_count + 1) : std::uint8_t{0};
+        way.spliced = way.thin_count < thin_to_copy;
+        way.full_count = 0;
+    }
+}
+
 verdict relay_pool::on_send(connection& conn) noexcept {
     pair& p = conn.owner_as<pair>();
+    relay_pool& home = p.home;
     const std::size_t to = side_of(p, conn);
-    buffer& pending = p.pending[to];
-    const io_result sent = conn.send(pending.bytes());
-    if (sent.end == io::failed) return p.home.abort(p, conn);
+    direction& way = p.ways[to];
+    const io_result sent =
+        way.pipe ? conn.splice_out(way.pipe->read_fd, way.pipe->held_bytes) : conn.send(way.pending.bytes());
+    if (sent.end == io::failed) return home.abort(p, conn);
     if (sent.bytes > 0) p.last_byte = conn.loop().now(); // a reader that takes its time is not idle
-    pending.consume(sent.bytes, p.home.conns_.blocks());
-    if (!pending.empty()) return verdict::keep;
+    if (way.pipe) {
+        way.pipe->held_bytes -= static_cast<std::uint32_t>(sent.bytes);
+        if (way.pipe->held_bytes > 0) return verdict::keep;
+        home.pipes_->give_back(*std::exchange(way.pipe, nullptr));
+    } else {
+        way.pending.consume(sent.bytes, home.conns_.blocks());
+        if (!way.pending.empty()) return verdict::keep;
+    }
     conn.stop_send();
     p.ends[1 - to]->want_recv();
     return verdict::keep;
@@ -158,8 +239,10 @@ verdict relay_pool::abort(pair& p, connection& broken) noexcept {
 // Both ends at once. `cause` is ends[0]'s, `other_cause` ends[1]'s.
 verdict relay_pool::end(pair& p, close_intent intent, end_cause cause, end_cause other_cause) noexcept {
     p.deadline.cancel();
-    for (buffer& b : p.pending)
-        b.clear(conns_.blocks());
+    for (direction& way : p.ways) {
+        way.pending.clear(conns_.blocks());
+        if (way.pipe) pipes_->give_back(*way.pipe);
+    }
     connection* ends[2] = {p.ends[0], p.ends[1]};
     p.hook.unlink();
     pairs_.free(p);

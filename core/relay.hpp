@@ -4,24 +4,30 @@
 //      ends[0] ── recv ──> scratch ── send ──> ends[1]        and the other way round
 //                             └─ short: the rest into pending[1], and ends[0] stops receiving until it is gone
 //
+//   - A direction that keeps filling its reads is spliced: from then on its bytes stay in the kernel, in a pipe that is
+//     borrowed while there are any in it. When little comes at a time they are copied again, which is cheaper then.
 //   - A half-close is carried across after the last byte. From the first one on the fin timer runs.
 //   - An abort is carried across as an abort (RST), so that a truncation shows.
-//   - A pair that is quiet owns no block.
+//   - A pair that is quiet owns no block and no pipe.
 //
 // Owner: a relay_pool owns the pairs and both their connections. Thread: one loop's. Allocation: when the pool is made.
 
 #include <cstdint>
+#include <optional>
 
 #include "core/connection.hpp"
 #include "core/dialer.hpp"
+#include "core/pipes.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
 struct relay_options {
     std::uint32_t pairs_max = 512;
     duration connect_timeout = seconds{5};
-    duration fin_timeout = seconds{30};            // without a byte once an end was carried across
-    duration idle_timeout = seconds{300};          // without a byte either way
+    duration fin_timeout = seconds{30};   // without a byte once an end was carried across
+    duration idle_timeout = seconds{300}; // without a byte either way
+    // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is then blocked in the loop's thread.
+    pipe_options pipes{.pipes_max = 0};
     void (*ended)(void* owner) noexcept = nullptr; // a pair is no more; null: nobody wants to know
     void* owner = nullptr;
 };
@@ -48,15 +54,26 @@ class relay_pool {
     // 0: there was no memory for any pair; then none can be made.
     std::size_t capacity() const noexcept { return pairs_.capacity(); }
     std::size_t pair_count() const noexcept { return pairs_.used(); }
-    std::uint64_t bytes_count() const noexcept { return bytes_; } // carried so far, both ways
+    std::uint64_t bytes_count() const noexcept { return bytes_; }           // carried so far, both ways
+    std::uint64_t spliced_count() const noexcept { return spliced_bytes_; } // of these, the bytes that were spliced
+    const pipe_pool* pipes() const noexcept { return pipes_ ? &*pipes_ : nullptr; }
 
   private:
+    // Bytes wait in `pending` or in `pipe`, never in both; while there are any, nothing more is received.
+    struct direction {
+        buffer pending;
+        pipe_lease* pipe = nullptr;
+        std::uint8_t full_count = 0; // reads in a row that filled a block
+        std::uint8_t thin_count = 0; // splices in a row that moved little
+        bool can_splice = false;     // both ends can, and there are pipes
+        bool spliced = false;
+    };
     struct pair {
         pair(relay_pool& pool, connection& client) noexcept : home(pool), ends{&client, nullptr} {}
 
         relay_pool& home;
         connection* ends[2]; // the client; the server, null until it is dialed
-        buffer pending[2];   // [i]: received from the other end, to be sent to ends[i]
+        direction ways[2];   // [i]: from the other end to ends[i]
         time_point last_byte{};
         timer deadline{on_deadline};
         list_hook hook;
@@ -71,15 +88,23 @@ class relay_pool {
     static std::size_t side_of(const pair& p, const connection& conn) noexcept { return p.ends[1] == &conn ? 1 : 0; }
     pair* make_pair(connection& a) noexcept;
     void set_up(pair& p) noexcept;
+    // What a round of carrying has come to: go on, wait (answer keep), or the pair is gone.
+    enum class round : std::uint8_t { moved, stopped, gone };
+    round copy_some(pair& p, std::size_t to) noexcept;
+    round splice_some(pair& p, std::size_t to) noexcept;
+    round received_nothing(pair& p, std::size_t to, io end) noexcept;
+    void hold_up(pair& p, std::size_t to) noexcept;
+    void note_size(direction& way, std::size_t bytes) noexcept;
     verdict carry_fin(pair& p, std::size_t to) noexcept;
     verdict abort(pair& p, connection& broken) noexcept;
     verdict end(pair& p, close_intent intent, end_cause cause, end_cause other_cause) noexcept;
 
     conntab& conns_;
     relay_options options_;
+    std::optional<pipe_pool> pipes_; // none: nothing is spliced
     fixed_pool<pair> pairs_;
     list<&pair::hook> live_;
-    std::uint64_t bytes_ = 0;
+    std::uint64_t bytes_ = 0, spliced_bytes_ = 0;
 };
 
 } // namespace weir::inline WEIR_KERNEL

@@ -64,7 +64,7 @@ constexpr errnos_of documented[] = {
     {call::discard, {ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM}},
     {call::send, {ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENOBUFS, ENOMEM, EAGAIN}}, // EAGAIN: memory is short
     {call::pipe_open, {EMFILE, ENFILE, ENOMEM}},
-    {call::splice, {ENOMEM, EAGAIN}},          // what a socket answers besides is told by recv and send
+    {call::splice, {ENOMEM}},                  // what a socket answers besides is told by recv and send
     {call::pipe_room, {EPERM, ENOMEM}},        // beyond what one user may have
     {call::set_option, {EINVAL, ENOPROTOOPT}}, // a kernel without the option
     {call::set_nonblocking, {EPERM}},          // a filter of system calls

@@ -75,8 +75,8 @@ int pipe_open(int (&ends)[2]) noexcept; // [0] is read, [1] written; both non-bl
 // One of the two is a pipe. -EAGAIN does not say which of them could not: a full pipe answers it whatever the socket
 // holds, an end or an error too. A socket that is gone raises SIGPIPE in this thread, unless it is blocked or ignored.
 count splice(int from, int to, std::size_t bytes, bool more) noexcept;
-int pipe_room(int fd) noexcept;                // bytes, F_GETPIPE_SZ
 int set_pipe_room(int fd, int bytes) noexcept; // rounded up; what it is now, or -EPERM, -EBUSY, fcntl(2)
+void block_pipe_signal() noexcept;             // SIGPIPE stays pending in this thread, for good
 
 // --- sockets: facts and options
 int set_option(int fd, int level, int name, int value) noexcept;

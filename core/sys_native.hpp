@@ -127,10 +127,15 @@ inline count splice(int from, int to, std::size_t bytes, bool more) noexcept {
     return detail::repeat([&] { return ::splice(from, nullptr, to, nullptr, bytes, flags); });
 }
 
-inline int pipe_room(int fd) noexcept { return detail::value_or_error(::fcntl(fd, F_GETPIPE_SZ)); }
-
 inline int set_pipe_room(int fd, int bytes) noexcept {
     return detail::value_or_error(::fcntl(fd, F_SETPIPE_SZ, bytes));
+}
+
+inline void block_pipe_signal() noexcept {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
 inline int set_option(int fd, int level, int name, int value) noexcept {

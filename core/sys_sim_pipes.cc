@@ -79,12 +79,6 @@ count splice(int from, int to, std::size_t bytes, bool) noexcept {
     return c.broken(c.any() && f ? EINVAL : EBADF);
 }
 
-int pipe_room(int fd) noexcept {
-    crossing c{call::pipe_room, fd};
-    pipe_end* end = pipe_at(c.k, fd);
-    return end ? c.done(static_cast<int>(end->shared.slots_max * pipe_slots::slot_bytes)) : c.broken(EBADF);
-}
-
 int set_pipe_room(int fd, int bytes) noexcept {
     crossing c{call::pipe_room, fd, bytes};
     pipe_end* end = pipe_at(c.k, fd);
@@ -97,5 +91,7 @@ int set_pipe_room(int fd, int bytes) noexcept {
     end->shared.slots_max = slots;
     return c.done(static_cast<int>(slots * pipe_slots::slot_bytes));
 }
+
+void block_pipe_signal() noexcept {}
 
 } // namespace weir::inline WEIR_KERNEL::sys

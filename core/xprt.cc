@@ -9,16 +9,9 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
-    if (bytes > 1 && buggify(twist::recv_one)) bytes = 1;
-    const sys::count n = sys::recv(conn.fd(), to, bytes);
-    if (n > 0) {
-        // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end
-        // has been reported, which that recv must find.
-        const bool proves = conn.family().reports_rdhup && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
-        if (static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();
-        return {io::done, static_cast<std::size_t>(n)};
-    }
+// What a call that receives has answered.
+io_result received(connection& conn, sys::count n) noexcept {
+    if (n > 0) return {io::done, static_cast<std::size_t>(n)};
     if (n == 0) {
         conn.end_recv();
         return {io::closed, 0};
@@ -31,16 +24,23 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
     return {io::failed, 0};
 }
 
-io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count, bool more) noexcept {
-    if (parts_count > 0 && parts->iov_len > 1 && buggify(twist::send_one)) {
-        const iovec one_byte{.iov_base = parts->iov_base, .iov_len = 1};
-        return raw_send(conn, &one_byte, 1, more);
-    }
-    std::size_t asked = 0;
-    for (std::size_t i = 0; i < parts_count; i++)
-        asked += parts[i].iov_len;
-    const sys::count n = parts_count == 1 ? sys::send(conn.fd(), parts[0].iov_base, asked, more)
-                                          : sys::send_parts(conn.fd(), parts, parts_count, more);
+io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
+    if (bytes > 1 && buggify(twist::recv_one)) bytes = 1;
+    const sys::count n = sys::recv(conn.fd(), to, bytes);
+    // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end has been
+    // reported, which that recv must find.
+    const bool proves = conn.family().reports_rdhup && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
+    if (n > 0 && static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();
+    return received(conn, n);
+}
+
+// A short one proves nothing: the pipe may have run out of slots, however few bytes are in them.
+io_result raw_splice_in(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
+    return received(conn, sys::splice(conn.fd(), pipe_fd, bytes, false));
+}
+
+// What a call that sends has answered.
+io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
     if (n >= 0) {
         // A short send means that the socket's buffer is full: the kernel will say when it no longer is.
         if (static_cast<std::size_t>(n) < asked) conn.cant_send();
@@ -54,9 +54,32 @@ io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count
     return {io::failed, 0};
 }
 
+io_result raw_splice_out(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
+    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);
+}
+
+io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count, bool more) noexcept {
+    if (parts_count > 0 && parts->iov_len > 1 && buggify(twist::send_one)) {
+        const iovec one_byte{.iov_base = parts->iov_base, .iov_len = 1};
+        return raw_send(conn, &one_byte, 1, more);
+    }
+    std::size_t asked = 0;
+    for (std::size_t i = 0; i < parts_count; i++)
+        asked += parts[i].iov_len;
+    const sys::count n = parts_count == 1 ? sys::send(conn.fd(), parts[0].iov_base, asked, more)
+                                          : sys::send_parts(conn.fd(), parts, parts_count, more);
+    return sent(conn, n, asked);
+}
+
 } // namespace
 
-const xprt raw_xprt{
-    .name = "raw", .recv = raw_recv, .send = raw_send, .drain = nullptr, .handshake = nullptr, .close = nullptr};
+const xprt raw_xprt{.name = "raw",
+                    .recv = raw_recv,
+                    .send = raw_send,
+                    .drain = nullptr,
+                    .handshake = nullptr,
+                    .close = nullptr,
+                    .splice_in = raw_splice_in,
+                    .splice_out = raw_splice_out};
 
 } // namespace weir::inline WEIR_KERNEL

@@ -37,6 +37,10 @@ struct xprt {
     io (*handshake)(connection& conn) noexcept;
     // The connection is being closed, its descriptor still open: free the context. Null: nothing to free.
     void (*close)(connection& conn) noexcept;
+    // Bytes that stay in the kernel, splice(2): into a pipe that is empty, and out of one that holds `bytes`. Null where
+    // they must pass through the layer. SIGPIPE is not raised: see block_pipe_signal() in sys.hpp.
+    io_result (*splice_in)(connection& conn, int pipe_fd, std::size_t bytes) noexcept = nullptr;
+    io_result (*splice_out)(connection& conn, int pipe_fd, std::size_t bytes) noexcept = nullptr;
 };
 
 // Bytes as they are.

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include <sys/resource.h>
+
 #include "support/record_xprt.hpp"
 #include "support/rig.hpp"
 
@@ -101,9 +103,11 @@ TEST_CASE("a quiet pair owns no block, and carrying allocates nothing") {
 }
 
 TEST_CASE("megabytes go both ways at once, through small sockets, bit for bit") {
-    for (const bool is_unix : {false, true}) {
+    for (const int how : {0, 1, 2, 3}) {
+        const bool is_unix = (how & 1) != 0, may_splice = (how & 2) != 0;
         CAPTURE(is_unix);
-        relay_rig r;
+        CAPTURE(may_splice);
+        relay_rig r{{.pipes = {.pipes_max = may_splice ? 4u : 0u}}};
         support::pair first = is_unix ? stream_pair() : tcp_pair(), second = is_unix ? stream_pair() : tcp_pair();
         shrink_room(first.b); // the relay's side: its sends are short all the time
         shrink_room(second.b);
@@ -128,8 +132,9 @@ TEST_CASE("megabytes go both ways at once, through small sockets, bit for bit") 
         const bool up_same = at_server == up, down_same = at_client == down;
         CHECK(up_same);
         CHECK(down_same);
-        CHECK(blocks_max >= 1); // there was something to wait for
+        if (!may_splice) CHECK(blocks_max >= 1); // there was something to wait for
         CHECK(blocks_max <= 2);
+        CHECK((r.pool.spliced_count() > 0) == may_splice);
         r.turn(2);
         CHECK(r.conns.blocks().used() == 0);
         CHECK(r.pool.bytes_count() == up.size() + down.size());
@@ -678,6 +683,78 @@ TEST_CASE("the end of a pair is told once, with both connections closed") {
 
     CHECK(r.until([&] { return r.is_over(); }));
     CHECK(told == 1);
+}
+
+// Sends `bytes` from the client and answers what the server has got of them.
+std::string through(relay_rig& r, std::string_view bytes) {
+    std::string got;
+    const std::size_t all = bytes.size();
+    CHECK(r.until([&] {
+        push(r.client, bytes);
+        r.turn();
+        pull(r.server, got);
+        return got.size() == all;
+    }));
+    return got;
+}
+
+TEST_CASE("a large flow is spliced, and copied again when little comes at a time") {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 3);
+
+    CHECK(through(r, large) == large);
+    CHECK(r.pool.spliced_count() > large.size() / 2);
+    for (int i = 0; i < 8; i++)
+        CHECK(through(r, "little") == "little");
+    const std::uint64_t after = r.pool.spliced_count();
+    CHECK(through(r, "copied") == "copied");
+
+    CHECK(r.pool.spliced_count() == after);
+    CHECK(r.pool.bytes_count() == large.size() + 9 * 6);
+}
+
+TEST_CASE("without descriptors for a pipe bytes are copied, and nobody asks again for a second") {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 4);
+    rlimit was;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &was) == 0);
+    rlimit none = was;
+    none.rlim_cur = 3;
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+
+    const std::string got = through(r, large);
+
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &was) == 0);
+    CHECK(got == large);
+    CHECK(r.pool.spliced_count() == 0);
+    REQUIRE(r.pool.pipes() != nullptr);
+    CHECK(r.pool.pipes()->failed_count() >= 1);
+    CHECK(r.pool.pipes()->failed_count() <= 2);
+}
+
+TEST_CASE("a reset while bytes are in a pipe aborts the pair, and the pipe is not lent again with them") {
+    relay_rig r{{.pipes = {.pipes_max = 1}}};
+    support::pair second = tcp_pair();
+    shrink_room(second.b);
+    r.join(tcp_pair(), std::move(second));
+    const std::string large = noise(8 << 20, 5);
+    std::string_view left = large;
+    CHECK(r.until([&] {
+        push(r.client, left);
+        r.turn(4);
+        return r.pool.spliced_count() > 0;
+    }));
+    for (int i = 0; i < 20; i++) {
+        push(r.client, left);
+        r.turn(4);
+    }
+
+    reset(r.server);
+
+    CHECK(r.until([&] { return r.is_over(); }));
+    CHECK(r.pool.pipes()->open_count() == 0);
 }
 
 } // namespace

@@ -27,7 +27,7 @@ MUTANTS = [
             "    if (r < 0) return failure{-r};\n")),
     mutant("one read per edge", "relay", "I4",
            ("core/xprt.cc",
-            "if (static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();",
+            "if (n > 0 && static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();",
             "conn.cant_recv();")),
     mutant("a short read proves that there is no end", "relay", "I4",
            ("core/xprt.cc",
@@ -172,7 +172,7 @@ MUTANTS = [
     # ---- relay
     mutant("back-pressure forgotten", "relay", "I6 I7 EXPECT",
            ("core/relay.cc",
-            "            conn.stop_recv();\n            other.want_send();\n", "            other.want_send();\n")),
+            "    p.ends[1 - to]->stop_recv();\n    p.ends[to]->want_send();\n", "    p.ends[to]->want_send();\n")),
     # After a short send the side that says the end is no longer read, so the order can only be lost where bytes are
     # pending from the start.
     mutant("FIN before buffered bytes", "relay", "I7 I6",
@@ -184,8 +184,16 @@ MUTANTS = [
             "return end(p, close_intent::after_fin, is_server ? end_cause::done")),
     mutant("a pair keeps its blocks", "relay", "EXPECT I5",
            ("core/relay.cc",
-            "    for (buffer& b : p.pending)\n        b.clear(conns_.blocks());\n    connection* ends[2]",
-            "    connection* ends[2]")),
+            "        way.pending.clear(conns_.blocks());\n        if (way.pipe)", "        if (way.pipe)")),
+    mutant("a pair keeps its pipe", "relay", "EXPECT I1",
+           ("core/relay.cc",
+            "        way.pending.clear(conns_.blocks());\n        if (way.pipe) pipes_->give_back(*way.pipe);\n",
+            "        way.pending.clear(conns_.blocks());\n")),
+    mutant("a pipe with bytes in it is lent again", "relay", "I6",
+           ("core/pipes.cc", "    if (p.held_bytes > 0) close(p);\n    else free_.push_front(p);\n",
+            "    p.held_bytes = 0;\n    free_.push_front(p);\n")),
+    mutant("what a pipe still holds is forgotten", "relay", "I6 I7 I10",
+           ("core/relay.cc", "        if (way.pipe->held_bytes > 0) return verdict::keep;\n", "")),
 
     # ---- http1
     mutant("EOF while output is pending drops it", "http1", "I6 I10 I15",

@@ -28,9 +28,12 @@ struct guest {
 
 struct house {
     explicit house(world& w)
-        : conns(*w.conns), chance(w.k.chance), pairs(
-              *w.conns,
-              {.pairs_max = 32, .connect_timeout = seconds{3}, .fin_timeout = seconds{2}, .idle_timeout = seconds{6}}),
+        : conns(*w.conns), chance(w.k.chance),
+          pairs(*w.conns, {.pairs_max = 32,
+                           .connect_timeout = seconds{3},
+                           .fin_timeout = seconds{2},
+                           .idle_timeout = seconds{6},
+                           .pipes = {.pipes_max = w.k.chance.coin() ? 0 : w.k.chance.between(1, 4)}}),
           port(*w.conns) {}
     conntab& conns;
     dice& chance;
