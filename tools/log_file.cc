@@ -2,7 +2,7 @@
 
 #include "tools/log_file.hpp"
 
-#include <cstdio>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 
@@ -16,15 +16,32 @@ constexpr duration gather_time = milliseconds{100};
 constexpr std::size_t stamp_bytes = 25; // "2026-11-23T21:35:00.123Z "
 constexpr std::size_t line_bytes_max = 2048;
 
-// The wall clock: not the loop's, which counts from the machine's start. RFC 3339 section 5.6.
-void write_stamp(char (&to)[stamp_bytes + 1]) noexcept {
+// Right-aligned in exactly `width` characters, and what comes after them; where the next one goes.
+char* write_digits(char* to, std::uint32_t value, int width, char after) noexcept {
+    for (int i = width; i-- > 0; value /= 10)
+        to[i] = static_cast<char>('0' + value % 10);
+    to[width] = after;
+    return to + width + 1;
+}
+
+// The wall clock: not the loop's, which counts from the machine's start. RFC 3339 section 5.6. Not gmtime_r(): glibc's
+// reads /etc/localtime the first time, in the middle of a request.
+void write_stamp(char (&to)[stamp_bytes]) noexcept {
+    using namespace std::chrono;
     timespec at{};
     ::clock_gettime(CLOCK_REALTIME, &at);
-    tm utc{};
-    ::gmtime_r(&at.tv_sec, &utc);
-    char date[24];
-    std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &utc);
-    std::snprintf(to, sizeof to, "%.19s.%03uZ ", date, static_cast<unsigned>(at.tv_nsec / 1'000'000) % 1000);
+    const sys_days today = floor<days>(sys_seconds{seconds{at.tv_sec}});
+    const year_month_day date{today};
+    const hh_mm_ss time{sys_seconds{seconds{at.tv_sec}} - today};
+    const auto digits = [](auto part) noexcept { return static_cast<std::uint32_t>(part.count()); };
+    char* next = write_digits(to, static_cast<std::uint32_t>(static_cast<int>(date.year())), 4, '-');
+    next = write_digits(next, static_cast<unsigned>(date.month()), 2, '-');
+    next = write_digits(next, static_cast<unsigned>(date.day()), 2, 'T');
+    next = write_digits(next, digits(time.hours()), 2, ':');
+    next = write_digits(next, digits(time.minutes()), 2, ':');
+    next = write_digits(next, digits(time.seconds()), 2, '.');
+    next = write_digits(next, static_cast<std::uint32_t>(at.tv_nsec / 1'000'000), 3, 'Z');
+    *next = ' ';
 }
 
 } // namespace
@@ -41,7 +58,7 @@ void log_file::line(std::string_view text) noexcept {
     text = text.substr(0, line_bytes_max);
     if (size_ + stamp_bytes + text.size() + 1 > sizeof room_) flush();
     if (!flush_timer_.armed()) loop_->arm_in(flush_timer_, gather_time);
-    char stamp[stamp_bytes + 1];
+    char stamp[stamp_bytes];
     write_stamp(stamp);
     const auto put = [&](std::string_view part) noexcept {
         std::memcpy(room_ + size_, part.data(), part.size());

@@ -118,6 +118,18 @@ def test_one_registration():
         equal(len(ctl), accepted + dialed, f"epoll_ctl calls; {accepted} accepted, {dialed} dialed")
 
 
+def test_no_file():
+    """the first request of all, with an access log, opens no file: not even the time zone"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        log = pathlib.Path(place) / "log"
+        with Gateway(origin, options=["--access-log", log]) as gateway, Client(gateway.address) as client:
+            tracer = Tracer(gateway)
+            client.ask(get())
+            until(lambda: log.read_text().count("\n") == 1, "the line is written")
+            calls = tracer.stop()
+            equal([line for name, line in calls if name in ("open", "openat")], [])
+
+
 def counted():
     """A way to start the gateway so that its allocations are counted: (environment, read)."""
     library = os.environ.get("WEIR_COUNT_ALLOCATIONS", rig.TOOLS.parent / "tests" / "count_allocations.so")
