@@ -41,6 +41,8 @@ void say(const char* format, ...) noexcept {
     va_end(values);
 }
 
+void say_line(void*, std::string_view line) noexcept { say("%.*s", static_cast<int>(line.size()), line.data()); }
+
 void fail(const char* format, ...) noexcept {
     va_list values;
     va_start(values, format);
@@ -117,8 +119,6 @@ struct report_order {
     void* owner = nullptr;
 };
 constinit report_order to_report;
-
-void say_line(void*, std::string_view line) noexcept { say("%.*s", static_cast<int>(line.size()), line.data()); }
 
 void report(void*, int) noexcept {
     const std::uint32_t open_count = to_report.loop->list_descriptors({.take = say_line});

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "core/listener.hpp"
 #include "proto/address.hpp"
@@ -21,6 +22,8 @@ void name_program(const char* name) noexcept;
 
 // One line on stderr, with the program's name before it.
 [[gnu::format(printf, 1, 2)]] void say(const char* format, ...) noexcept;
+// The same, for whoever takes a function and its owner: line_sink, http1_gateway::on_trouble().
+void say_line(void* nobody, std::string_view line) noexcept;
 // The same, then ends with 1.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail(const char* format, ...) noexcept;
 

@@ -138,12 +138,7 @@ int main(int argc, char** argv) {
     program self{loop, gateway, set};
     if (set.access_log) self.keep_access_log();
     else std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
-    if (!set.quiet) {
-        const auto say = [](void*, std::string_view line) noexcept {
-            tools::say("%.*s", static_cast<int>(line.size()), line.data());
-        };
-        gateway.on_trouble(say, nullptr);
-    }
+    if (!set.quiet) gateway.on_trouble(tools::say_line, nullptr);
     const tools::listen_place& at = set.listen;
     auto listening =
         at.fd >= 0 ? gateway.listen(unique_fd{at.fd}, tools::family_of(at), {}) : gateway.listen(at.at, {});
