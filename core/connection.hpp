@@ -235,6 +235,7 @@ class conntab {
     static constexpr std::size_t scratch_bytes = 64 * 1024;
     char* scratch() noexcept { return scratch_.get(); }
     block_pool& blocks() noexcept { return *blocks_; }
+    const block_pool& blocks() const noexcept { return *blocks_; }
 
     // Descriptors or connections are short: closes the one that has lingered for the longest, or else asks whoever
     // registered (an idle_pool) to close one that nobody uses. True: one was closed.
@@ -269,9 +270,9 @@ class conntab {
     std::unique_ptr<char[]> scratch_;
     list<&connection::hook_> live_, lingering_, dead_;
     retired retired_;
-    std::uint32_t live_count_ = 0;
-    std::array<std::uint64_t, 3> opened_{};
-    std::array<std::uint64_t, static_cast<std::size_t>(end_cause::count_)> ended_{};
+    shared_count<std::uint32_t> live_count_;
+    std::array<counter, 3> opened_{};
+    std::array<counter, static_cast<std::size_t>(end_cause::count_)> ended_{};
     struct {
         relief callback = nullptr;
         void* owner = nullptr;

@@ -28,6 +28,7 @@
 
 #include "core/flags.hpp"
 #include "core/result.hpp"
+#include "core/shared_count.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -146,7 +147,7 @@ class fdtab {
     fd_slot* slots_ = nullptr;
     std::uint32_t fd_max_ = 0;
     std::uint32_t used_count_ = 0;
-    std::uint64_t stale_count_ = 0;
+    counter stale_count_;
     run_list lists_[2]; // [0]: idle
 };
 

@@ -166,8 +166,8 @@ class idle_pool {
     std::unique_ptr<bucket[]> buckets_;
     std::uint32_t keys_count_ = 0;
     list<&entry::by_age> by_age_; // oldest first
-    std::uint32_t idle_count_ = 0;
-    std::uint64_t parked_count_ = 0, taken_count_ = 0;
+    shared_count<std::uint32_t> idle_count_;
+    counter parked_count_, taken_count_;
     std::uint64_t random_;
 };
 

@@ -44,6 +44,7 @@ class listener {
 
     bool is_open() const noexcept { return slot_ != nullptr; }
     endpoint local() const noexcept { return local_; }
+    int fd() const noexcept { return slot_->fd; } // while open
 
     // Before close(): takes what the kernel has accepted already, at most so many.
     void accept_rest(std::uint32_t connections_max) noexcept;
@@ -74,7 +75,7 @@ class listener {
     endpoint local_;
     timer pause_timer_{pause_over};
     bool paused_by_user_ = false;
-    std::uint64_t accepted_count_ = 0, failed_count_ = 0, paused_count_ = 0;
+    counter accepted_count_, failed_count_, paused_count_;
 };
 
 } // namespace weir::inline WEIR_KERNEL

@@ -20,6 +20,7 @@
 #include "core/ledger.hpp"
 #include "core/mailbox.hpp"
 #include "core/poller.hpp"
+#include "core/shared_count.hpp"
 #include "core/timers.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -132,7 +133,7 @@ class event_loop {
     timers timers_;
     mailbox mailbox_;
     retired* retired_ = nullptr;
-    std::uint64_t turn_count_ = 0;
+    counter turn_count_;
     bool turning_ = false;
     std::uint32_t timers_max_ = 0;
     std::uint32_t deferred_count_ = 0; // turns in a row that left the timers for later

@@ -17,6 +17,7 @@
 
 #include "core/fdtab.hpp"
 #include "core/result.hpp"
+#include "core/shared_count.hpp"
 #include "core/unique_fd.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -55,7 +56,7 @@ class poller {
     unique_fd epoll_fd_;
     std::unique_ptr<epoll_event[]> events_;
     std::uint32_t events_max_ = 0;
-    std::uint64_t wait_count_ = 0, event_count_ = 0, ctl_count_ = 0;
+    counter wait_count_, event_count_, ctl_count_;
 };
 
 } // namespace weir::inline WEIR_KERNEL

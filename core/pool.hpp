@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/contract.hpp"
+#include "core/shared_count.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -75,7 +76,7 @@ class fixed_pool {
     cell* cells_;
     std::size_t capacity_;
     std::size_t touched_ = 0; // cells beyond this one were never used
-    std::size_t used_ = 0;
+    shared_count<std::size_t> used_;
     cell* free_ = nullptr;
 };
 

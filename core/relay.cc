@@ -40,7 +40,7 @@ relay_pool::pair* relay_pool::make_pair(connection& a) noexcept {
 }
 
 result<void> relay_pool::join(connection& a, connection& b, std::string_view early_to_b,
-                              std::string_view early_to_a) noexcept {
+                              std::string_view early_to_a, void* tag) noexcept {
     EXPECT(a.is(conn_flag::connected) && b.is(conn_flag::connected));
     pair* p = make_pair(a);
     if (!p) return failure{ENFILE};
@@ -52,6 +52,7 @@ result<void> relay_pool::join(connection& a, connection& b, std::string_view ear
         return failure{ENOBUFS};
     }
     p->ends[1] = &b;
+    p->tag = tag;
     a.attach(pair_cb, p);
     b.attach(pair_cb, p);
     set_up(*p);
@@ -244,11 +245,12 @@ verdict relay_pool::end(pair& p, close_intent intent, end_cause cause, end_cause
         if (way.pipe) pipes_->give_back(*way.pipe);
     }
     connection* ends[2] = {p.ends[0], p.ends[1]};
+    void* tag = p.tag;
     p.hook.unlink();
     pairs_.free(p);
     ends[0]->close(intent, cause);
     if (ends[1]) ends[1]->close(intent, other_cause);
-    if (options_.ended) options_.ended(options_.owner);
+    if (options_.ended) options_.ended(options_.owner, tag);
     return verdict::gone;
 }
 

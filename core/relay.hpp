@@ -28,7 +28,8 @@ struct relay_options {
     duration idle_timeout = seconds{300}; // without a byte either way
     // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is then blocked in the loop's thread.
     pipe_options pipes{.pipes_max = 0};
-    void (*ended)(void* owner) noexcept = nullptr; // a pair is no more; null: nobody wants to know
+    // A pair is no more: the `tag` it was made with. Null: nobody wants to know.
+    void (*ended)(void* owner, void* tag) noexcept = nullptr;
     void* owner = nullptr;
 };
 
@@ -42,10 +43,10 @@ class relay_pool {
     // Ties two connected connections together; both are the pool's from now on. `early_to_b` is sent before what `a`
     // still says, and the other way round; both are copied. ENFILE: no pair is free; ENOBUFS: one is larger than a
     // block, or no block is left. The connections are the caller's then.
-    result<void> join(connection& a, connection& b, std::string_view early_to_b = {},
-                      std::string_view early_to_a = {}) noexcept;
+    result<void> join(connection& a, connection& b, std::string_view early_to_b = {}, std::string_view early_to_a = {},
+                      void* tag = nullptr) noexcept;
 
-    // Dials `to` for `client` and ties the two together; on failure `client` is closed with RST. What the client says
+    // Dials `to` for `client` and ties the two together, without a tag; on failure `client` is closed with RST. What the client says
     // meanwhile waits in its socket. The client is the pool's from now on, whatever happens: answers `gone` if it was
     // closed at once.
     verdict dial(connection& client, const ctrl& family, const endpoint& to) noexcept;
@@ -76,6 +77,7 @@ class relay_pool {
         direction ways[2];   // [i]: from the other end to ends[i]
         time_point last_byte{};
         timer deadline{on_deadline};
+        void* tag = nullptr;
         list_hook hook;
     };
 
@@ -104,7 +106,7 @@ class relay_pool {
     std::optional<pipe_pool> pipes_; // none: nothing is spliced
     fixed_pool<pair> pairs_;
     list<&pair::hook> live_;
-    std::uint64_t bytes_ = 0, spliced_bytes_ = 0;
+    counter bytes_, spliced_bytes_;
 };
 
 } // namespace weir::inline WEIR_KERNEL

@@ -38,7 +38,7 @@ struct watch {
 };
 
 struct file {
-    enum class kind : std::uint8_t { stream, epoll, counter, signals, plain, pipe };
+    enum class kind : std::uint8_t { stream, epoll, event, signals, plain, pipe };
 
     explicit file(kind k) noexcept : what(k) {}
     file(const file&) = delete;
@@ -79,7 +79,7 @@ struct epoll_set final : file {
 };
 
 struct counter_file final : file { // eventfd(2)
-    counter_file() noexcept : file(kind::counter) {}
+    counter_file() noexcept : file(kind::event) {}
     std::uint32_t poll() noexcept override;
     static constexpr std::uint64_t value_max = ~std::uint64_t{0} - 1;
     std::uint64_t value = 0;

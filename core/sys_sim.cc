@@ -84,7 +84,7 @@ int eventfd_open() noexcept {
 
 int eventfd_ring(int fd) noexcept {
     crossing c{call::eventfd_ring, fd};
-    auto* f = c.as<counter_file>(file::kind::counter);
+    auto* f = c.as<counter_file>(file::kind::event);
     if (!f) return c.not_that();
     // Full it can only be once it was rung.
     if (f->value > 0 && (c.planned() != 0 || c.strikes(fault::eventfd_eagain))) f->value = counter_file::value_max;
@@ -96,7 +96,7 @@ int eventfd_ring(int fd) noexcept {
 
 int eventfd_reset(int fd) noexcept {
     crossing c{call::eventfd_reset, fd};
-    auto* f = c.as<counter_file>(file::kind::counter);
+    auto* f = c.as<counter_file>(file::kind::event);
     if (!f) return c.not_that();
     if (c.planned() != 0) f->value = 0;
     if (std::exchange(f->value, 0) == 0) return c.done(-EAGAIN);

@@ -23,8 +23,8 @@
 #include "proto/http1_body.hpp"
 #include "proto/http1_head.hpp"
 #include "proto/http1_reuse.hpp"
-#include "proto/http1_upstream.hpp"
 #include "proto/http1_write.hpp"
+#include "proto/upstream.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -46,18 +46,18 @@ struct http1_options {
 };
 
 struct http1_counters {
-    std::uint64_t requests = 0;          // heads understood
-    std::uint64_t responses = 0;         // forwarded to their end
-    std::uint64_t refused = 0;           // requests answered 4xx or 5xx for what they said, by us
-    std::uint64_t failed = 0;            // answered 502, 503 or 504 by us
-    std::uint64_t truncated = 0;         // the response broke off after its head was sent on
-    std::uint64_t abandoned = 0;         // the client went before its response was complete
-    std::uint64_t repeated = 0;          // sent once more on a fresh connection
-    std::uint64_t repeated_by_proof = 0; // of these: not idempotent, but the server never had a byte
-    std::uint64_t reused = 0;            // requests sent on a connection that had been idle
-    std::uint64_t fresh = 0;             // requests sent on a connection dialed for them
-    std::uint64_t tunnels = 0;
-    std::uint64_t shed = 0; // no exchange, block or descriptor was left: 503
+    counter requests;          // heads understood
+    counter responses;         // forwarded to their end
+    counter refused;           // requests answered 4xx or 5xx for what they said, by us
+    counter failed;            // answered 502, 503 or 504 by us
+    counter truncated;         // the response broke off after its head was sent on
+    counter abandoned;         // the client went before its response was complete
+    counter repeated;          // sent once more on a fresh connection
+    counter repeated_by_proof; // of these: not idempotent, but the server never had a byte
+    counter reused;            // requests sent on a connection that had been idle
+    counter fresh;             // requests sent on a connection dialed for them
+    counter tunnels;
+    counter shed; // no exchange, block or descriptor was left: 503
 };
 
 // Something within the process that answers instead of a server.
@@ -197,7 +197,7 @@ class http1_exchange {
     http1_exchanges& room_;
     connection* client_;           // null once it was closed or given away
     connection* server_ = nullptr; // null: not yet, or no more
-    http1_upstream* upstream_ = nullptr;
+    upstream* upstream_ = nullptr;
     const http1_applet* applet_;
 
     request_state request_ = request_state::head;
@@ -226,7 +226,7 @@ class http1_exchange {
     std::uint32_t keep_alive_s_ = 0; // Keep-Alive: timeout= of the response
     std::uint32_t sent_bytes_ = 0;   // of to_server_; beyond 0 only while keeping_ or partly sent
     std::int64_t acked_before_ = -1; // bytes_acked before the request's first byte; -1: not asked
-    http1_upstreams::mask tried_ = 0;
+    upstream_set::mask tried_ = 0;
     int connect_error_ = 0; // errno of the last server that was ruled out
     time_point client_deadline_ = never;
     time_point body_since_{};          // the present window of the minimum rate
@@ -249,7 +249,7 @@ struct http1_exchanges {
     conntab& conns;
     idle_pool& idle;
     relay_pool& tunnels;
-    http1_upstreams& upstreams;
+    upstream_set& upstreams;
     http1_options options;
     http1_counters counters{};
     bool draining = false; // finish what runs, keep no connection

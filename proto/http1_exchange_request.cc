@@ -229,7 +229,7 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
 
 verdict http1_exchange::acquire() noexcept {
     for (;;) {
-        http1_upstream* next = room_.upstreams.choose(tried_, now());
+        upstream* next = room_.upstreams.choose(tried_, now());
         if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
         if (connect_error_)
             report(502, std::strerror(connect_error_)); // of the one before, which this one stands in for

@@ -2,12 +2,9 @@
 
 #include "proto/http1_gateway.hpp"
 
-#include <cstdio>
-
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
-constexpr duration drain_grain = milliseconds{10};
 constexpr std::uint32_t accept_rest_max = 4096;
 } // namespace
 
@@ -19,7 +16,7 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
       tunnels_(conns, {.pairs_max = options.tunnels_max,
                        .fin_timeout = options.fin_timeout,
                        .idle_timeout = options.tunnel_idle_timeout,
-                       .ended = client_gone,
+                       .ended = [](void* self, void*) noexcept { client_gone(self); },
                        .owner = this}),
       upstreams_(options.how), exchanges_{.conns = conns,
                                           .idle = idle_,
@@ -37,12 +34,16 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
 }
 
 http1_gateway::~http1_gateway() {
-    drain_timer_.cancel();
+    drain_.stop();
     abort_all();
 }
 
 bool http1_gateway::has_memory() const noexcept {
     return exchanges_.pool.capacity() > 0 && idle_.capacity() > 0 && tunnels_.capacity() > 0;
+}
+
+void http1_gateway::add_upstream(const address& where) noexcept {
+    upstreams_.add(where, idle_.key_of({.remote = where.at, .family = where.family}));
 }
 
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
@@ -57,7 +58,9 @@ result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, cons
     return door_.port.adopt(std::move(inherited), family, options, accepted, &door_);
 }
 
-result<void> http1_gateway::listen_admin(const address& at) noexcept {
+result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner) noexcept {
+    counters_ = writer;
+    counters_owner_ = owner;
     return admin_door_.port.open(*at.family, at.at, {}, accepted, &admin_door_);
 }
 
@@ -153,17 +156,11 @@ void http1_gateway::drain(duration limit, drained done, void* owner) noexcept {
     door_.port.accept_rest(accept_rest_max); // they would be reset; now they have until `limit` to ask
     door_.port.close();
     admin_door_.port.close();
-    drain_until_ = conns_.loop().now() + limit;
-    conns_.loop().arm_in(drain_timer_, drain_grain);
+    drain_.begin(conns_, limit, drain_over, this);
 }
 
-void http1_gateway::drain_tick(timer& t, time_point now) noexcept {
-    http1_gateway& self = container_of<&http1_gateway::drain_timer_>(t);
-    const bool is_quiet = self.clients_count_ == 0 && self.conns_.live_count() == 0;
-    if (!is_quiet && now < self.drain_until_) {
-        self.conns_.loop().arm_in(t, drain_grain);
-        return;
-    }
+void http1_gateway::drain_over(void* at) noexcept {
+    http1_gateway& self = *static_cast<http1_gateway*>(at);
     self.cut_count_ = self.exchanges_.active_count() + self.tunnels_.pair_count();
     self.abort_all();
     self.drained_(self.drained_owner_);
@@ -200,56 +197,42 @@ http1_answer http1_gateway::answer_admin(void* self, const http1_head& request, 
     const bool is_get = request.method() == http1_method::get || request.method() == http1_method::head;
     if (!is_get) return {.status = 405, .body = "GET it.\n", .allow = "GET, HEAD"};
     if (request.path() != "/counters") return {.status = 404, .body = "There is /counters.\n"};
-    const std::size_t n = g.write_counters(room);
-    return {.status = 200, .content_type = "application/json", .body = {room.data(), n}};
+    std::size_t bytes = 0;
+    if (g.counters_) {
+        bytes = g.counters_(g.counters_owner_, room);
+    } else {
+        counter_table counters;
+        g.add_counters(counters);
+        bytes = counters.write_json(room);
+    }
+    return {.status = 200, .content_type = "application/json", .body = {room.data(), bytes}};
 }
 
-std::size_t http1_gateway::write_counters(std::span<char> room) noexcept {
+void http1_gateway::add_counters(counter_table& to) const noexcept {
     const http1_counters& c = exchanges_.counters;
-    http1_writer out{room.data(), room.size()};
-    bool is_first = true;
-    const auto put = [&](std::string_view name, std::uint64_t value) {
-        out.put(is_first ? "{\"" : ",\"").put(name).put("\":").put_number(value);
-        is_first = false;
-    };
-    put("requests", c.requests);
-    put("responses", c.responses);
-    put("refused", c.refused);
-    put("errors", c.failed + c.truncated);
-    put("failed", c.failed);
-    put("truncated", c.truncated);
-    put("abandoned", c.abandoned);
-    put("shed", c.shed);
-    put("reused", c.reused);
-    put("fresh", c.fresh);
-    put("retries", c.repeated);
-    put("retries_by_proof", c.repeated_by_proof);
-    put("tunnels", c.tunnels);
-    put("clients", clients_count_);
-    put("clients_total", clients_total_);
-    put("active", active_count());
-    put("idle", idle_.idle_count());
-    put("parked", idle_.parked_count());
-    put("taken", idle_.taken_count());
-    put("swaps", idle_.parked_count() + idle_.taken_count());
-    put("idle_closes",
-        conns_.ended_count(end_cause::idle_peer_closed) + conns_.ended_count(end_cause::idle_peer_failed));
-    put("live", conns_.live_count());
-    put("accepted", conns_.opened_count(conn_origin::accepted));
-    put("dialed", conns_.opened_count(conn_origin::dialed));
-    put("accept_failed", door_.port.failed_count());
-    put("accept_paused", door_.port.paused_count());
-    put("blocks", conns_.blocks().used());
-    put("turns", conns_.loop().turn_count());
-    put("epoll_waits", conns_.loop().polls().wait_count());
-    put("epoll_ctls", conns_.loop().polls().ctl_count());
-    put("stale_reports", conns_.loop().fds().stale_count());
-    for (std::size_t i = 1; i < static_cast<std::size_t>(end_cause::count_); i++) {
-        char name[40];
-        const int n = std::snprintf(name, sizeof name, "end_%s", to_string(static_cast<end_cause>(i)));
-        put({name, static_cast<std::size_t>(n)}, conns_.ended_count(static_cast<end_cause>(i)));
-    }
-    return out.put("}\n").size();
+    to.add("requests", c.requests);
+    to.add("responses", c.responses);
+    to.add("refused", c.refused);
+    to.add("errors", c.failed + c.truncated);
+    to.add("failed", c.failed);
+    to.add("truncated", c.truncated);
+    to.add("abandoned", c.abandoned);
+    to.add("shed", c.shed);
+    to.add("reused", c.reused);
+    to.add("fresh", c.fresh);
+    to.add("retries", c.repeated);
+    to.add("retries_by_proof", c.repeated_by_proof);
+    to.add("tunnels", c.tunnels);
+    to.add("clients", clients_count_);
+    to.add("clients_total", clients_total_);
+    to.add("active", active_count());
+    to.add("idle", idle_.idle_count());
+    to.add("parked", idle_.parked_count());
+    to.add("taken", idle_.taken_count());
+    to.add("swaps", idle_.parked_count() + idle_.taken_count());
+    to.add("idle_closes",
+           conns_.ended_count(end_cause::idle_peer_closed) + conns_.ended_count(end_cause::idle_peer_failed));
+    add_engine_counters(to, conns_, door_.port);
 }
 
 } // namespace weir::inline WEIR_KERNEL

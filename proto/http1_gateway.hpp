@@ -13,7 +13,9 @@
 #include <cstdint>
 #include <span>
 
+#include "core/drain.hpp"
 #include "core/listener.hpp"
+#include "proto/counter_table.hpp"
 #include "proto/http1_exchange.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -36,14 +38,16 @@ class http1_gateway {
     http1_gateway& operator=(const http1_gateway&) = delete;
     ~http1_gateway();
 
-    // Before the first request; at least one, at most http1_upstreams::capacity.
-    void add_upstream(const address& where) noexcept { upstreams_.add(where, idle_); }
+    // Before the first request; at least one, at most upstream_set::capacity.
+    void add_upstream(const address& where) noexcept;
 
     // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
     result<void> listen(const address& at, const listener_options& options) noexcept;
     result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
-    // GET /counters answers with JSON, everything else with 404.
-    result<void> listen_admin(const address& at) noexcept;
+    // GET /counters answers with JSON, everything else with 404: this gateway's counters, or what `writer` writes to
+    // `room` (2 KB and more), whose size it returns; 0: it does not fit.
+    using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
+    result<void> listen_admin(const address& at, counters_writer writer = nullptr, void* owner = nullptr) noexcept;
 
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
@@ -60,14 +64,15 @@ class http1_gateway {
     std::size_t cut_count() const noexcept { return cut_count_; }
 
     endpoint local() const noexcept { return door_.port.local(); }
-    endpoint admin_local() const noexcept { return admin_door_.port.local(); }
+    const listener& port() const noexcept { return door_.port; }
+    const listener& admin_port() const noexcept { return admin_door_.port; }
     const http1_counters& counters() const noexcept { return exchanges_.counters; }
     const idle_pool& idle() const noexcept { return idle_; }
     std::uint32_t clients_count() const noexcept { return clients_count_; }
     std::size_t active_count() const noexcept { return exchanges_.active_count(); }
 
-    // The counters as one JSON object. Returns its length, 0 if it does not fit (2 KB do).
-    std::size_t write_counters(std::span<char> room) noexcept;
+    // Any thread.
+    void add_counters(counter_table& to) const noexcept;
 
   private:
     struct door {
@@ -88,7 +93,7 @@ class http1_gateway {
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;
     static http1_answer answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept;
-    static void drain_tick(timer& t, time_point now) noexcept;
+    static void drain_over(void* self) noexcept;
     void await_request(connection& client) noexcept;
     void close_waiting() noexcept;
     void abort_all() noexcept;
@@ -97,20 +102,21 @@ class http1_gateway {
     http1_gateway_options options_;
     idle_pool idle_;
     relay_pool tunnels_;
-    http1_upstreams upstreams_;
+    upstream_set upstreams_;
     http1_exchanges exchanges_;
     http1_applet admin_;
     door door_, admin_door_;
-    std::uint32_t clients_count_ = 0;
-    std::uint64_t clients_total_ = 0;
+    shared_count<std::uint32_t> clients_count_;
+    counter clients_total_;
     line_sink trouble_ = nullptr, access_ = nullptr;
     void* trouble_owner_ = nullptr;
     void* access_owner_ = nullptr;
+    counters_writer counters_ = nullptr;
+    void* counters_owner_ = nullptr;
     drained drained_ = nullptr;
     void* drained_owner_ = nullptr;
-    time_point drain_until_ = never;
     std::size_t cut_count_ = 0;
-    timer drain_timer_{drain_tick};
+    drain_watch drain_;
 };
 
 } // namespace weir::inline WEIR_KERNEL

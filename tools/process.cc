@@ -2,6 +2,8 @@
 
 #include "tools/process.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdarg>
@@ -111,32 +113,25 @@ void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcep
             fail("signals cannot be received: %s", std::strerror(r.error()));
 }
 
-namespace {
-
-struct report_order {
-    event_loop* loop = nullptr;
-    counters_writer counters = nullptr;
-    void* owner = nullptr;
-};
-constinit report_order to_report;
-
-void report(void*, int) noexcept {
-    const std::uint32_t open_count = to_report.loop->list_descriptors({.take = say_line});
+void say_open(event_loop& loop, std::uint32_t index, std::uint32_t loops_count, counters_writer counters,
+              void* owner) noexcept {
+    const std::uint32_t open_count = loop.list_descriptors({.take = say_line});
+    if (index > 0) {
+        say("%u descriptors are open in loop %u", open_count, index);
+        return;
+    }
     char room[4000];
-    const std::size_t bytes = to_report.counters(to_report.owner, std::span<char>(room));
-    std::string_view counters(room, bytes);
-    while (counters.ends_with('\n'))
-        counters.remove_suffix(1);
-    say("%u descriptors are open; %.*s", open_count, static_cast<int>(counters.size()), counters.data());
+    std::string_view text(room, counters(owner, std::span<char>(room)));
+    while (text.ends_with('\n'))
+        text.remove_suffix(1);
+    say("%u descriptors are open%s; %.*s", open_count, loops_count > 1 ? " in loop 0" : "",
+        static_cast<int>(text.size()), text.data());
 }
 
-} // namespace
-
-void on_report_signal(event_loop& loop, counters_writer counters, void* owner) noexcept {
-    EXPECT(counters != nullptr);
-    to_report = {.loop = &loop, .counters = counters, .owner = owner};
-    if (auto r = loop.on_signal(SIGUSR1, report, nullptr); !r)
-        fail("signals cannot be received: %s", std::strerror(r.error()));
+unique_fd duplicate(int fd) noexcept {
+    const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) fail("descriptor %d cannot be duplicated: %s", fd, std::strerror(errno));
+    return unique_fd{copy};
 }
 
 } // namespace weir::inline WEIR_KERNEL::tools

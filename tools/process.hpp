@@ -46,9 +46,14 @@ inline void announce(const listener& at) noexcept { announce(at.local()); }
 using drain_callback = void (*)(void* owner) noexcept;
 void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcept;
 
-// SIGUSR1: says what is open, a line per descriptor (fd_ledger::list), and then on one line what `counters` writes:
-// at most 4,000 bytes, whose number it returns. Once per process. Somebody reads stderr, or the loop waits for them.
+// Says what is open in a loop, a line per descriptor (fd_ledger::list), and how much; behind it, for the first of
+// `loops_count` loops, what `counters` writes: at most 4,000 bytes, whose number it returns. Somebody reads stderr, or
+// the loop waits for them.
 using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
-void on_report_signal(event_loop& loop, counters_writer counters, void* owner) noexcept;
+void say_open(event_loop& loop, std::uint32_t index, std::uint32_t loops_count, counters_writer counters,
+              void* owner) noexcept;
+
+// Another number for the same descriptor; ends with 1 if there is none.
+unique_fd duplicate(int fd) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL::tools

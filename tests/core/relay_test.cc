@@ -673,7 +673,7 @@ TEST_CASE("urgent data does not hold up what follows it") {
 TEST_CASE("the end of a pair is told once, with both connections closed") {
     int told = 0;
     relay_options options;
-    options.ended = [](void* at) noexcept { ++*static_cast<int*>(at); };
+    options.ended = [](void* at, void*) noexcept { ++*static_cast<int*>(at); };
     options.owner = &told;
     relay_rig r(options);
     r.join();

@@ -35,7 +35,7 @@ NOT_UNDER_IT = {
     },
     "kernel": {},
 }
-SOURCES = {"proto": "*http1_exchange_test*,*http1_gateway_test*,*http1_upstream_test*"}
+SOURCES = {"proto": "*http1_exchange_test*,*http1_gateway_test*,*upstream_test*"}
 
 
 def left_open(log):

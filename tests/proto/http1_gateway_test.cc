@@ -831,7 +831,7 @@ TEST_CASE("without an exchange for it a request is a 503") {
     peer a = rig.client();
     a.say(get());
     peer s = rig.server();
-    peer admin{connect_small(rig.gateway->admin_local().port())};
+    peer admin{connect_small(rig.gateway->admin_port().local().port())};
     admin.say(get("/counters"));
     rig.expect(admin, own_answer(503, "Service Unavailable", "No room for this request now.\n", closes, "Retry-After: 1\r\n"));
     rig.expect_end(admin, ending::fin);
@@ -1050,7 +1050,7 @@ TEST_CASE("the admin page gives the counters as JSON, answers the rest with 404 
     rig.expect(c, ok());
     s.pull().got.clear();
 
-    peer admin{connect_small(rig.gateway->admin_local().port())};
+    peer admin{connect_small(rig.gateway->admin_port().local().port())};
     admin.say(get("/counters"));
     const message m = rig.expect_message(admin);
     CHECK(m.head.find("\r\nContent-Type: application/json\r\n") != m.head.npos);
@@ -1085,12 +1085,14 @@ TEST_CASE("the admin page gives the counters as JSON, answers the rest with 404 
 
 TEST_CASE("counters that do not fit are not written") {
     gateway_rig rig;
+    counter_table counters;
+    rig.gateway->add_counters(counters);
     char room[2048];
-    const std::size_t n = rig.gateway->write_counters(room);
+    const std::size_t n = counters.write_json(room);
     REQUIRE(n > 0);
     CHECK(is_json({room, n}));
-    CHECK(rig.gateway->write_counters({room, n}) == n);
-    CHECK(rig.gateway->write_counters({room, n - 1}) == 0);
+    CHECK(counters.write_json({room, n}) == n);
+    CHECK(counters.write_json({room, n - 1}) == 0);
 }
 
 TEST_CASE("the access log has a line for each request that was answered") {

@@ -1,6 +1,6 @@
-// http1_upstream: which server is asked next, and which ones rest.
+// upstream: which server is asked next, and which ones rest.
 
-#include "proto/http1_upstream.hpp"
+#include "proto/upstream.hpp"
 
 #include <vector>
 
@@ -15,32 +15,23 @@ using namespace support;
 struct servers : rig {
     explicit servers(std::size_t count, balance how = balance::round_robin) : all(how) {
         for (std::size_t i = 0; i < count; i++)
-            all.add({.family = &tcp, .at = endpoint::ipv4(0x7f000001, static_cast<std::uint16_t>(1000 + i))}, pool);
+            all.add({.family = &tcp, .at = endpoint::ipv4(0x7f000001, static_cast<std::uint16_t>(1000 + i))});
     }
     // Its number, -1: none.
-    int choose(http1_upstreams::mask tried = 0) {
-        const http1_upstream* u = all.choose(tried, clock.at);
+    int choose(upstream_set::mask tried = 0) {
+        const upstream* u = all.choose(tried, clock.at);
         return u ? u->where.at.port() - 1000 : -1;
     }
     void fail(std::size_t i) { all.failed(all.at(i), clock.at); }
     void let_pass(duration time) { clock.advance(time); }
 
-    idle_pool pool{conns, {.idle_max = 4}};
-    http1_upstreams all;
+    upstream_set all;
 };
 
 TEST_CASE("round robin asks one after the other") {
     servers s{3};
     for (const int next : {0, 1, 2, 0, 1, 2, 0})
         CHECK(s.choose() == next);
-}
-
-TEST_CASE("the same server added twice shares its idle connections") {
-    servers s{1};
-    s.all.add(s.all.at(0).where, s.pool);
-    CHECK(s.all.size() == 2);
-    CHECK(s.choose() == 0);
-    CHECK(s.choose() == 0);
 }
 
 TEST_CASE("least asks the one with the fewest requests, in turn among equals") {
@@ -150,13 +141,13 @@ TEST_CASE("a single server is asked always") {
 TEST_CASE("thirty-two servers are held, one more is a mistake") {
     servers s{32};
     CHECK(s.all.bit_of(s.all.at(31)) == 0x80000000u);
-    http1_upstreams::mask tried = 0;
+    upstream_set::mask tried = 0;
     for (int i = 0; i < 32; i++) {
         CHECK(s.choose(tried) == i);
         tried |= s.all.bit_of(s.all.at(static_cast<std::size_t>(i)));
     }
     CHECK(s.choose(tried) == -1);
-    CHECK(dies([&] { s.all.add(s.all.at(0).where, s.pool); }, "size_ < capacity"));
+    CHECK(dies([&] { s.all.add(s.all.at(0).where); }, "size_ < capacity"));
 }
 
 } // namespace

@@ -1,10 +1,10 @@
 #pragma once
-// http1_upstream: the servers that a gateway forwards to, and which of them is asked next.
+// upstream: the servers that a proxy forwards to, and which of them is asked next.
 //
 // Health is passive: a server that could not be connected to rests for a pause that doubles from 100 ms to 10 s, and
-// the next one is asked at once. A single server never rests: it is tried again with every request, so that it is back
-// the moment it is back.
-// Owner: the gateway. Thread: one loop's. Allocation: none.
+// the next one is asked at once. A single server never rests: it is tried again each time, so that it is back the
+// moment it is back.
+// Owner: the proxy. Thread: one loop's. Allocation: none.
 
 #include <array>
 #include <cstdint>
@@ -16,41 +16,41 @@ namespace weir::inline WEIR_KERNEL {
 
 enum class balance : std::uint8_t { round_robin, least };
 
-struct http1_upstream {
+struct upstream {
     address where{};
-    idle_pool::key key{};
-    std::uint32_t active_count = 0; // requests under way
+    idle_pool::key key{};           // of its idle connections, for who keeps any
+    std::uint32_t active_count = 0; // requests, or connections, under way
     time_point rests_until{};
     duration rest{};                // the present pause; 0: the last connect succeeded
     std::uint64_t failed_count = 0; // connects that failed
 };
 
-class http1_upstreams {
+class upstream_set {
   public:
     static constexpr std::size_t capacity = 32;
     using mask = std::uint32_t; // one bit per upstream
     static constexpr duration rest_min = milliseconds{100};
     static constexpr duration rest_max = seconds{10};
 
-    explicit http1_upstreams(balance how) noexcept : how_(how) {}
+    explicit upstream_set(balance how) noexcept : how_(how) {}
 
     // At most `capacity`: EXPECTed.
-    void add(const address& where, idle_pool& pool) noexcept;
+    void add(const address& where, idle_pool::key key = {}) noexcept;
     std::size_t size() const noexcept { return size_; }
-    http1_upstream& at(std::size_t i) noexcept { return servers_[i]; }
+    upstream& at(std::size_t i) noexcept { return servers_[i]; }
 
     // The one to ask, none of `tried`; resting ones only if there is no other. Null: all were tried.
-    http1_upstream* choose(mask tried, time_point now) noexcept;
-    mask bit_of(const http1_upstream& u) const noexcept { return mask{1} << (&u - servers_.data()); }
+    upstream* choose(mask tried, time_point now) noexcept;
+    mask bit_of(const upstream& u) const noexcept { return mask{1} << (&u - servers_.data()); }
 
-    void connected(http1_upstream& u) noexcept { u.rest = duration{}; }
-    void failed(http1_upstream& u, time_point now) noexcept;
+    void connected(upstream& u) noexcept { u.rest = duration{}; }
+    void failed(upstream& u, time_point now) noexcept;
 
   private:
     balance how_;
     std::size_t size_ = 0;
     std::size_t next_ = 0; // round robin
-    std::array<http1_upstream, capacity> servers_{};
+    std::array<upstream, capacity> servers_{};
 };
 
 } // namespace weir::inline WEIR_KERNEL

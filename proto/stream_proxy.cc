@@ -1,0 +1,271 @@
+// stream_proxy: greeting, dialing, handing over to the relay; draining.
+
+#include "proto/stream_proxy.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+constexpr std::uint32_t accept_rest_max = 4096;
+
+relay_options with_owner(relay_options options, void (*ended)(void*, void*) noexcept, void* owner) noexcept {
+    options.ended = ended;
+    options.owner = owner;
+    return options;
+}
+
+} // namespace
+
+const data_cb stream_proxy::client_cb{
+    .name = "stream-client", .recv = greeting_recv, .send = keep_on, .wake = client_wake};
+const data_cb stream_proxy::server_cb{.name = "stream-server", .recv = keep_on, .send = keep_on, .wake = server_wake};
+
+stream_proxy::stream_proxy(conntab& conns, const stream_proxy_options& options) noexcept
+    : conns_(conns), options_(options), upstreams_(options.how),
+      relay_(conns, with_owner(options.relay, pair_ended, this)), sessions_(options.relay.pairs_max), door_(conns) {
+    // What came with the line goes into one block, together with the line that is sent.
+    EXPECT(options.proxy.bytes_max + proxy_v2_bytes_max <= block_bytes);
+}
+
+stream_proxy::~stream_proxy() {
+    drain_.stop();
+    abort_all();
+}
+
+result<void> stream_proxy::listen(const address& at, const listener_options& options) noexcept {
+    EXPECT(upstreams_.size() > 0);
+    if (relay_.capacity() == 0 || sessions_.capacity() == 0) return failure{ENOMEM};
+    return door_.open(*at.family, at.at, options, accepted, this);
+}
+
+result<void> stream_proxy::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
+    EXPECT(upstreams_.size() > 0);
+    if (relay_.capacity() == 0 || sessions_.capacity() == 0) return failure{ENOMEM};
+    return door_.adopt(std::move(inherited), family, options, accepted, this);
+}
+
+void stream_proxy::on_trouble(line_sink sink, void* owner) noexcept {
+    trouble_ = sink;
+    trouble_owner_ = owner;
+}
+
+// --- a client, until its server is there
+
+void stream_proxy::accepted(void* self, connection& client, const endpoint& peer) noexcept {
+    stream_proxy& p = *static_cast<stream_proxy*>(self);
+    p.counters_.clients_total++;
+    p.clients_count_++;
+    if (p.clients_count_ >= p.options_.relay.pairs_max) p.door_.pause();
+    session* s = p.sessions_.make(p, client, peer);
+    EXPECT(s != nullptr); // there are as many as clients
+    p.waiting_.push_back(*s);
+    client.attach(client_cb, s);
+    if (!p.options_.accept_proxy) {
+        s->greeted = true;
+        p.dial_next(*s);
+        return;
+    }
+    s->line.start(p.options_.proxy);
+    client.arm(p.conns_.loop().now() + p.options_.proxy_timeout, greeting_late);
+    if (client.is(conn_flag::connected)) client.want_recv();
+}
+
+verdict stream_proxy::greeting_recv(connection& client) noexcept {
+    session& s = client.owner_as<session>();
+    stream_proxy& p = s.home;
+    for (;;) {
+        const auto room = s.early.room(p.conns_.blocks());
+        if (!room.at) return p.refuse(s, p.counters_.bad_greetings, end_cause::no_room, "no block is left");
+        const std::size_t bytes_max = p.options_.proxy.bytes_max - s.early.size();
+        const io_result got = client.recv(room.at, bytes_max);
+        switch (got.end) {
+        case io::done: s.early.grow(got.bytes); break;
+        case io::again: return verdict::keep;
+        case io::closed:
+            return p.refuse(s, p.counters_.bad_greetings, end_cause::peer_closed, "it ended within its PROXY line");
+        case io::failed: return p.refuse(s, p.counters_.abandoned, end_cause::peer_failed, nullptr);
+        }
+        switch (s.line.parse(s.early.bytes())) {
+        case proxy_line::progress::more:
+            if (!client.slot().is(fd_state::recv_ready)) return verdict::keep;
+            continue;
+        case proxy_line::progress::bad:
+            return p.refuse(s, p.counters_.bad_greetings, end_cause::protocol, to_string(s.line.error()));
+        case proxy_line::progress::done: break;
+        }
+        s.early.consume(s.line.size(), p.conns_.blocks());
+        s.greeted = true;
+        client.stop_recv();
+        client.disarm();
+        return p.dial_next(s);
+    }
+}
+
+void stream_proxy::greeting_late(timer& t, time_point) noexcept {
+    session& s = connection::of(t).owner_as<session>();
+    s.home.refuse(s, s.home.counters_.bad_greetings, end_cause::timed_out, "its PROXY line is not complete");
+}
+
+verdict stream_proxy::client_wake(connection& client) noexcept {
+    session& s = client.owner_as<session>();
+    if (client.is_broken()) return s.home.refuse(s, s.home.counters_.abandoned, end_cause::peer_failed, nullptr);
+    if (s.greeted) return s.home.start(s);
+    if (client.is(conn_flag::connected)) client.want_recv(); // its transport's handshake may just be through
+    return verdict::keep;
+}
+
+// --- its server
+
+// `keep`, or `gone`: none is left and the client was closed.
+verdict stream_proxy::dial_next(session& s) noexcept {
+    for (;;) {
+        upstream* to = upstreams_.choose(s.tried, conns_.loop().now());
+        if (!to) return refuse(s, counters_.refused, end_cause::connect_failed, std::strerror(s.error));
+        auto server =
+            dial(conns_, *to->where.family, to->where.at, {.timeout = options_.relay.connect_timeout}, server_cb, &s);
+        if (server) {
+            s.server = server.value();
+            s.to = to;
+            to->active_count++;
+            return verdict::keep;
+        }
+        if (is_shortage(server.error())) // ours, not the server's
+            return refuse(s, counters_.refused, end_cause::no_room, std::strerror(server.error()));
+        note_failed(s, *to, server.error());
+    }
+}
+
+void stream_proxy::note_failed(session& s, upstream& to, int error) noexcept {
+    counters_.connect_failed++;
+    upstreams_.failed(to, conns_.loop().now());
+    s.tried |= upstreams_.bit_of(to);
+    s.error = error;
+}
+
+verdict stream_proxy::server_wake(connection& server) noexcept {
+    session& s = server.owner_as<session>();
+    stream_proxy& p = s.home;
+    if (!server.is_broken()) {
+        if (server.is(conn_flag::connected)) p.upstreams_.connected(*s.to);
+        return p.start(s);
+    }
+    upstream& to = *std::exchange(s.to, nullptr);
+    to.active_count--;
+    s.server = nullptr;
+    const int error = server.error() != 0 ? server.error() : ECONNRESET;
+    server.close(close_intent::silent, server.failure());
+    p.note_failed(s, to, error);
+    p.dial_next(s);
+    return verdict::gone;
+}
+
+// Of whom the server is told. "" if it is not.
+std::size_t stream_proxy::write_line(const session& s, std::span<char> room) const noexcept {
+    if (options_.send == send_proxy::off) return 0;
+    endpoint source, destination;
+    const bool is_told = options_.accept_proxy && s.line.source().specified();
+    if (is_told) {
+        source = s.line.source();
+        destination = s.line.destination();
+    } else if (auto local = local_endpoint(s.client->fd()); local && local.value().family() != AF_UNIX) {
+        source = s.peer;
+        destination = local.value();
+    }
+    if (options_.send == send_proxy::v1)
+        return write_proxy_v1(room.first<proxy_v1_bytes_max>(), source, destination).size();
+    return write_proxy_v2(room, source, destination).size();
+}
+
+verdict stream_proxy::start(session& s) noexcept {
+    if (!s.server || !s.server->is(conn_flag::connected) || !s.client->is(conn_flag::connected)) return verdict::keep;
+    // The scratch room is free: nothing is received here.
+    const std::span<char> room{conns_.scratch(), conntab::scratch_bytes};
+    std::size_t bytes = write_line(s, room);
+    const std::string_view early = s.early.bytes();
+    std::memcpy(room.data() + bytes, early.data(), early.size());
+    bytes += early.size();
+    s.early.clear(conns_.blocks());
+    const auto joined = relay_.join(*s.client, *s.server, {room.data(), bytes}, {}, s.to);
+    if (!joined) return refuse(s, counters_.refused, end_cause::no_room, std::strerror(joined.error()));
+    counters_.relayed++;
+    s.hook.unlink();
+    sessions_.free(s);
+    return verdict::keep;
+}
+
+// --- ends
+
+// Closes the client, and the server's connection if there is one. `words`: for people; null if there is nothing to say.
+verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const char* words) noexcept {
+    why++;
+    if (trouble_ && words) {
+        char line[320], at[endpoint::text_max];
+        const std::string_view from = s.peer.text(at);
+        const int n = std::snprintf(line, sizeof line, "client %.*s refused: %s: %s", static_cast<int>(from.size()),
+                                    from.data(), to_string(cause), words);
+        trouble_(trouble_owner_, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
+    }
+    end(s, cause);
+    return verdict::gone;
+}
+
+void stream_proxy::end(session& s, end_cause cause) noexcept {
+    s.early.clear(conns_.blocks());
+    if (s.to) s.to->active_count--;
+    if (s.server) s.server->close(close_intent::silent, end_cause::done);
+    s.client->close(close_intent::abort, cause);
+    s.hook.unlink();
+    sessions_.free(s);
+    client_gone();
+}
+
+void stream_proxy::client_gone() noexcept {
+    clients_count_--;
+    if (clients_count_ == options_.relay.pairs_max - 1) door_.resume();
+}
+
+void stream_proxy::pair_ended(void* self, void* to) noexcept {
+    static_cast<upstream*>(to)->active_count--;
+    static_cast<stream_proxy*>(self)->client_gone();
+}
+
+void stream_proxy::abort_all() noexcept {
+    while (session* s = waiting_.front())
+        end(*s, end_cause::shutdown);
+    relay_.abort_all();
+}
+
+void stream_proxy::drain(duration limit, drained done, void* owner) noexcept {
+    EXPECT(done != nullptr);
+    drained_ = done;
+    drained_owner_ = owner;
+    door_.accept_rest(accept_rest_max); // they would be reset
+    door_.close();
+    drain_.begin(conns_, limit, drain_over, this);
+}
+
+void stream_proxy::drain_over(void* self) noexcept {
+    stream_proxy& p = *static_cast<stream_proxy*>(self);
+    p.cut_count_ = p.clients_count_;
+    p.abort_all();
+    p.drained_(p.drained_owner_);
+}
+
+void stream_proxy::add_counters(counter_table& to) const noexcept {
+    to.add("clients", clients_count_);
+    to.add("clients_total", counters_.clients_total);
+    to.add("relayed", counters_.relayed);
+    to.add("refused", counters_.refused);
+    to.add("bad_greetings", counters_.bad_greetings);
+    to.add("abandoned", counters_.abandoned);
+    to.add("connect_failed", counters_.connect_failed);
+    to.add("bytes", relay_.bytes_count());
+    to.add("spliced_bytes", relay_.spliced_count());
+    add_engine_counters(to, conns_, door_);
+}
+
+} // namespace weir::inline WEIR_KERNEL

@@ -1,0 +1,162 @@
+#pragma once
+// crew: a proxy run by several loops, one per thread: what weir-gateway and weir-relay have in common.
+//
+//     open (per loop: a Worker, its listener) ──> run ──(SIGTERM)──> each drains, each loop stops ──> back in main()
+//
+// Every worker listens at the same port with SO_REUSEPORT, and the kernel spreads the clients over them; what cannot be
+// bound twice (a unix socket, an inherited descriptor) is one socket that all accept from. Worker 0 has the main
+// thread, the signals and what only one can have. What is limited for the process (clients, descriptors) is split.
+//
+// A Worker is made, used and destroyed in its loop's thread:
+//
+//     struct worker {
+//         using settings = ...;                                       derived from crew_options
+//         static constexpr const char* in_use = "...";                what a drain may have to cut off
+//         worker(event_loop& loop, const settings& set, share mine);
+//         void open(crew<worker>& home, std::uint32_t index);         or ends the program with 1
+//         void reopen();                                              after reopen_on_hangup(): SIGHUP
+//         P proxy;                                                    http1_gateway, stream_proxy
+//     };
+//
+// Owner: main(). Thread: main's.
+
+#include <csignal>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+
+#include "core/loop_group.hpp"
+#include "tools/crew_options.hpp"
+
+namespace weir::inline WEIR_KERNEL::tools {
+
+template <class Worker>
+class crew {
+  public:
+    using settings = typename Worker::settings;
+
+    // `set` is borrowed. `descriptors`: how many the process may have.
+    crew(const settings& set, std::uint32_t descriptors) noexcept
+        : set_(set), mine_(split(set, descriptors)), members_(new (std::nothrow) member[set.threads]) {}
+    crew(const crew&) = delete;
+    crew& operator=(const crew&) = delete;
+
+    // Returns when every worker has drained. Ends the program with 1 if one cannot start.
+    void run() noexcept {
+        if (!members_) fail("no memory for %u threads", set_.threads);
+        auto opened = group_.open({.loops_count = set_.threads,
+                                   .loop = {.ledger_max = set_.ledger},
+                                   .set_up = set_up,
+                                   .tear_down = tear_down,
+                                   .told = told,
+                                   .owner = this});
+        if (!opened) fail("%u loops cannot be opened: %s", set_.threads, std::strerror(opened.error()));
+        announce(members_[0].local);
+        group_.run();
+        if (cut_count_ > 0) say("%zu %s that still ran at --drain-timeout were cut off", cut_count_, Worker::in_use);
+    }
+
+    // For Worker::open() of worker 0.
+    void reopen_on_hangup() noexcept {
+        reopens_ = true;
+        take_signal(group_.loop(0), SIGHUP,
+                    [](void* self, int) noexcept { static_cast<crew*>(self)->group_.tell(to_reopen); });
+    }
+
+    // The counters of all, and of those that have ended already. Any thread.
+    static std::size_t write_counters(void* self, std::span<char> room) noexcept {
+        crew& home = *static_cast<crew*>(self);
+        const std::lock_guard lock{home.lock_};
+        counter_table sum = home.ended_;
+        for (std::uint32_t i = 0; i < home.set_.threads; i++)
+            if (member& m = home.members_[i]; m.is_up) m.it->proxy.add_counters(sum);
+        return sum.write_json(room);
+    }
+
+  private:
+    enum message : std::uint32_t { to_drain, to_report, to_reopen };
+
+    struct member {
+        crew* home = nullptr;
+        event_loop* loop = nullptr;
+        std::optional<Worker> it;
+        endpoint local;
+        int listening_fd = -1; // the proxy's
+        bool is_up = false;    // its counters may be read; under lock_
+    };
+
+    static result<void> set_up(void* self, event_loop& loop, std::uint32_t index) noexcept {
+        crew& home = *static_cast<crew*>(self);
+        member& m = home.members_[index];
+        m.home = &home;
+        m.loop = &loop;
+        m.it.emplace(loop, home.set_, home.mine_);
+        m.it->open(home, index);
+        home.listen(m, index);
+        if (index == 0) home.take_signals(loop);
+        const std::lock_guard lock{home.lock_};
+        m.is_up = true;
+        return {};
+    }
+
+    static void tear_down(void* self, event_loop&, std::uint32_t index) noexcept {
+        crew& home = *static_cast<crew*>(self);
+        member& m = home.members_[index];
+        const std::lock_guard lock{home.lock_};
+        m.is_up = false;
+        m.it->proxy.add_counters(home.ended_);
+        home.cut_count_ += m.it->proxy.cut_count();
+        m.it.reset();
+    }
+
+    static void told(void* self, event_loop& loop, std::uint32_t index, std::uint32_t what) noexcept {
+        crew& home = *static_cast<crew*>(self);
+        member& m = home.members_[index];
+        switch (static_cast<message>(what)) {
+        case to_drain:
+            m.it->proxy.drain(
+                home.set_.drain, [](void* at) noexcept { static_cast<event_loop*>(at)->stop(); }, &loop);
+            break;
+        case to_report: say_open(loop, index, home.set_.threads, write_counters, self); break;
+        case to_reopen: m.it->reopen(); break;
+        }
+    }
+
+    void listen(member& m, std::uint32_t index) noexcept {
+        const listen_place& at = set_.listen;
+        const bool is_one_socket = at.fd >= 0 || at.at.at.family() == AF_UNIX;
+        result<void> r;
+        if (index == 0 && at.fd < 0)
+            r = m.it->proxy.listen(at.at, {.socket = {.reuse_port = set_.threads > 1 && !is_one_socket}});
+        else if (index == 0) r = m.it->proxy.listen(unique_fd{at.fd}, family_of(at), {});
+        else if (is_one_socket) r = m.it->proxy.listen(duplicate(members_[0].listening_fd), family_of(at), {});
+        else r = m.it->proxy.listen({at.at.family, members_[0].local}, {.socket = {.reuse_port = true}});
+        if (!r) fail("cannot listen at %s: %s", at.text, std::strerror(r.error()));
+        m.local = m.it->proxy.port().local();
+        m.listening_fd = m.it->proxy.port().fd();
+    }
+
+    void take_signals(event_loop& loop) noexcept {
+        if (!reopens_) std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
+        on_stop_signal(
+            loop, [](void* self) noexcept { static_cast<crew*>(self)->group_.tell(to_drain); }, this);
+        take_signal(loop, SIGUSR1, [](void* self, int) noexcept { static_cast<crew*>(self)->group_.tell(to_report); });
+    }
+    void take_signal(event_loop& loop, int signal, event_loop::signal_handler handler) noexcept {
+        if (auto r = loop.on_signal(signal, handler, this); !r)
+            fail("signals cannot be received: %s", std::strerror(r.error()));
+    }
+
+    const settings& set_;
+    const share mine_;
+    loop_group group_;
+    std::unique_ptr<member[]> members_;
+    bool reopens_ = false;
+    std::mutex lock_;
+    counter_table ended_; // under lock_, and so is the next
+    std::size_t cut_count_ = 0;
+};
+
+} // namespace weir::inline WEIR_KERNEL::tools
