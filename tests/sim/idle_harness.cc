@@ -376,7 +376,8 @@ std::uint64_t run(std::uint64_t seed) {
     w.k.note("heal");
     w.k.heal();
     people.calm_down();
-    w.turn_until(w.k.time.now + seconds{3}); // the latest visitors come in, the listener's pause ends
+    // The latest visitors come in: two seconds of them, those whose SYN was dropped after 1 s and 2 s more.
+    w.turn_until(w.k.time.now + seconds{9});
     // A client with a window of one byte may have several requests left, each within its deadline.
     w.require_by(w.k.time.now + seconds{90}, "I8", "a client is served beyond every deadline",
                  [&] { return o->desks_count() == 0 && w.conns->live_count() == o->idle().idle_count(); });
