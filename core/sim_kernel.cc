@@ -75,17 +75,9 @@ int kernel::drop(int fd) noexcept {
     fds_[static_cast<std::size_t>(fd)] = nullptr;
     lowest_ = std::min(lowest_, fd);
     open_count_--;
-    if (--f->refs > 0) {
-        if (options_.strict && f->watched_as(fd))
-            violate("I3", "closed, but shared and still watched under this number");
-        return 0;
-    }
-    if (f->what == file::kind::stream) {
-        static_cast<stream*>(f)->close();
-        return 0;
-    }
-    f->forget_watches();
-    delete f;
+    if (f->refs > 1 && options_.strict && f->watched_as(fd))
+        violate("I3", "closed, but shared and still watched under this number");
+    let_go(*f);
     return 0;
 }
 
