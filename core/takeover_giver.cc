@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/buggify.hpp"
 #include "core/takeover.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -167,7 +168,8 @@ void takeover_giver::moved(fd_slot& slot) noexcept {
 void takeover_giver::give() noexcept {
     const std::size_t fds_count = done_bytes_ == 0 ? (message_bytes_ - sizeof(takeover_head)) / sizeof tags_[0] : 0;
     const std::string_view rest{message_.data() + done_bytes_, message_bytes_ - done_bytes_};
-    const sys::count n = sys::send_with(taker_->fd, rest.data(), rest.size(), fds_.data(), fds_count);
+    const std::size_t bytes = buggify(twist::send_one) ? 1 : rest.size();
+    const sys::count n = sys::send_with(taker_->fd, rest.data(), bytes, fds_.data(), fds_count);
     if (n == -EAGAIN) {
         if (auto r = loop_.cant_send(*taker_); !r) fail(takeover_failure::system, r.error());
         return;
@@ -188,7 +190,8 @@ void takeover_giver::hear() noexcept {
     using takeover_words::ready;
     char word[ready.size()];
     const std::size_t heard = phase_ == phase::waiting ? done_bytes_ : 0;
-    const sys::count n = sys::recv(taker_->fd, word, ready.size() - heard);
+    const std::size_t bytes = buggify(twist::recv_one) ? 1 : ready.size() - heard;
+    const sys::count n = sys::recv(taker_->fd, word, bytes);
     if (n == -EAGAIN) return fdtab::cant_recv(*taker_);
     if (n < 0 && is_shortage(static_cast<int>(-n))) return refuse(takeover_failure::system, static_cast<int>(-n));
     if (n <= 0) return fail(takeover_failure::ended, static_cast<int>(-n));

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/buggify.hpp"
 #include "core/takeover.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -87,8 +88,9 @@ void takeover_taker::receive() noexcept {
         std::memcpy(&head, message_.data(), sizeof head);
         want += head.count * sizeof(takeover_tag); // look_at_message() has found that it fits
     }
+    const std::size_t bytes = buggify(twist::recv_one) ? 1 : want - have_bytes_;
     sys::passed_fds passed;
-    const sys::count n = sys::recv_with(giver_->fd, message_.data() + have_bytes_, want - have_bytes_, passed);
+    const sys::count n = sys::recv_with(giver_->fd, message_.data() + have_bytes_, bytes, passed);
     if (n == -EAGAIN) return fdtab::cant_recv(*giver_);
     if (n < 0 && n != -ECONNRESET) return finish(takeover_end::system, static_cast<int>(-n));
     if (n <= 0) return finish(takeover_end::died);
@@ -163,7 +165,8 @@ void takeover_taker::say_ready() noexcept {
 
 void takeover_taker::hear_answer() noexcept {
     using takeover_words::stays, takeover_words::taken;
-    const sys::count n = sys::recv(giver_->fd, message_.data() + have_bytes_, taken.size() - have_bytes_);
+    const std::size_t bytes = buggify(twist::recv_one) ? 1 : taken.size() - have_bytes_;
+    const sys::count n = sys::recv(giver_->fd, message_.data() + have_bytes_, bytes);
     if (n == -EAGAIN) return fdtab::cant_recv(*giver_);
     if (n < 0 && is_shortage(static_cast<int>(-n))) return try_later(); // an end is not to be taken for granted
     const bool is_asking = phase_ == phase::asking;
