@@ -135,14 +135,17 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
         time.run_due();
         n = collect(set, events, events_max);
     }
-    check_spin(timeout_ms, n);
+    check_spin(set, timeout_ms, n);
     return n;
 }
 
-void kernel::check_spin(int timeout_ms, int n) noexcept {
-    idle_turns_ = timeout_ms == 0 && n == 0 ? idle_turns_ + 1 : 0;
-    if (idle_turns_ > idle_turns_max && options_.strict) {
-        idle_turns_ = 0;
+// Of each loop by itself, which is known by its set.
+void kernel::check_spin(epoll_set& set, int timeout_ms, int n) noexcept {
+    if (set.progress_seen != progress_count_) set.idle_turns = 0;
+    set.progress_seen = progress_count_;
+    set.idle_turns = timeout_ms == 0 && n == 0 ? set.idle_turns + 1 : 0;
+    if (set.idle_turns > idle_turns_max && options_.strict) {
+        set.idle_turns = 0;
         violate("I11", "the loop turns, and nothing changes");
     }
 }
