@@ -132,6 +132,7 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
         else if (faults.strike(fault::epoll_late, chance))
             next += chance.between(duration{}, duration{milliseconds{300}});
         time.now = std::max(time.now, next);
+        progress(); // for other loops: meanwhile their timers may have become due
         time.run_due();
         n = collect(set, events, events_max);
     }

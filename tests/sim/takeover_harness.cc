@@ -282,7 +282,7 @@ void scene::turn_all(duration sleep_max) {
     for (std::size_t i = 0; i < 3; i++) {
         process* p = all[(first + i) % 3];
         if (!p || k.time.now < p->stopped_until) continue;
-        p->turn(std::min<duration>(sleep_max, k.chance.between(duration{}, duration{milliseconds{1}})));
+        p->turn(std::min<duration>(sleep_max, milliseconds{1})); // never none: a turn that cannot sleep counts as a spin
         slept = true;
     }
     if (!slept) { // all are stopped
@@ -346,6 +346,7 @@ void scene::attempt() {
     if (k.chance.below(4) == 0) send_stranger();
     if (!start_one()) return;
     if (k.chance.below(3) == 0) next->needs = k.chance.between(duration{}, 2 * giver_patience);
+    if (k.chance.below(8) == 0) next->needs = std::chrono::hours{10}; // it never is
     const std::uint32_t what = k.chance.below(6); // 0: the new one is killed, 1: the old one, 2: the old one is stopped
     std::uint32_t when = k.chance.magnitude(1, 60);
     std::uint32_t turns_left = 100'000; // not a time: the clock may jump
