@@ -24,7 +24,8 @@ constexpr std::uint32_t main_door = 1;
 endpoint fresh_name() {
     static int used = 0;
     char name[64];
-    const int length = std::snprintf(name, sizeof name, "@weir-takeover-test-%d-%d", static_cast<int>(getpid()), used++);
+    const int length =
+        std::snprintf(name, sizeof name, "@weir-takeover-test-%d-%d", static_cast<int>(getpid()), used++);
     return endpoint::unix_path({name, static_cast<std::size_t>(length)}).value();
 }
 
@@ -122,7 +123,8 @@ bool echoes(house& h, int client) {
 }
 
 // What a giver says, as bytes.
-std::string message(std::uint32_t count, const std::vector<takeover_tag>& tags, const char* line = "weir-takeover 1\n") {
+std::string message(std::uint32_t count, const std::vector<takeover_tag>& tags,
+                    const char* line = "weir-takeover 1\n") {
     std::string bytes(line, 16);
     bytes.append(reinterpret_cast<const char*>(&count), sizeof count);
     for (const takeover_tag& tag : tags)
@@ -493,42 +495,18 @@ TEST_CASE("whatever is not a message of this version is refused, and its descrip
     auto [a, b] = tcp_pair();
     pair pipe = pipe_pair();
     const int door = g.door.get(), gift = g.gift.fd.get();
-    SUBCASE("another protocol") {
-        g.say("HTTP/1.1 400 Bad Request\r\n\r\n", {door, gift});
-    }
-    SUBCASE("another version") {
-        g.say(message(2, two_tags, "weir-takeover 2\n"), {door, gift});
-    }
-    SUBCASE("a single byte too many in the line") {
-        g.say("weir-takeover 1 ", {door, gift});
-    }
-    SUBCASE("no descriptors") {
-        g.say(message(2, two_tags));
-    }
-    SUBCASE("one descriptor less than it says") {
-        g.say(message(2, two_tags), {door});
-    }
-    SUBCASE("one more") {
-        g.say(message(2, two_tags), {door, gift, gift});
-    }
-    SUBCASE("a count of none") {
-        g.say(message(0, {}));
-    }
-    SUBCASE("a count beyond all limits") {
-        g.say(message(0xffffffff, two_tags), {door, gift});
-    }
-    SUBCASE("the takeover socket is not the first") {
-        g.say(message(2, {{main_door, 0}, {0, 0}}), {gift, door});
-    }
-    SUBCASE("two takeover sockets") {
-        g.say(message(2, {{0, 0}, {0, 1}}), {door, door});
-    }
-    SUBCASE("a socket that does not listen") {
-        g.say(message(2, two_tags), {door, a.get()});
-    }
-    SUBCASE("no socket at all") {
-        g.say(message(2, two_tags), {door, pipe.a.get()});
-    }
+    SUBCASE("another protocol") { g.say("HTTP/1.1 400 Bad Request\r\n\r\n", {door, gift}); }
+    SUBCASE("another version") { g.say(message(2, two_tags, "weir-takeover 2\n"), {door, gift}); }
+    SUBCASE("a single byte too many in the line") { g.say("weir-takeover 1 ", {door, gift}); }
+    SUBCASE("no descriptors") { g.say(message(2, two_tags)); }
+    SUBCASE("one descriptor less than it says") { g.say(message(2, two_tags), {door}); }
+    SUBCASE("one more") { g.say(message(2, two_tags), {door, gift, gift}); }
+    SUBCASE("a count of none") { g.say(message(0, {})); }
+    SUBCASE("a count beyond all limits") { g.say(message(0xffffffff, two_tags), {door, gift}); }
+    SUBCASE("the takeover socket is not the first") { g.say(message(2, {{main_door, 0}, {0, 0}}), {gift, door}); }
+    SUBCASE("two takeover sockets") { g.say(message(2, {{0, 0}, {0, 1}}), {door, door}); }
+    SUBCASE("a socket that does not listen") { g.say(message(2, two_tags), {door, a.get()}); }
+    SUBCASE("no socket at all") { g.say(message(2, two_tags), {door, pipe.a.get()}); }
     SUBCASE("descriptors in two messages") {
         g.say(message(2, two_tags).substr(0, 10), {door});
         g.h.r.turn();
@@ -677,8 +655,8 @@ enum class death : std::uint8_t { before_connect, after_connect, with_everything
 }
 
 TEST_CASE("a new process may die at any step until the old one has answered: the old one serves on") {
-    for (const death when : {death::before_connect, death::after_connect, death::with_everything, death::after_ready,
-                             death::none}) {
+    for (const death when :
+         {death::before_connect, death::after_connect, death::with_everything, death::after_ready, death::none}) {
         CAPTURE(static_cast<int>(when));
         const endpoint at = fresh_name();
         house h, next;

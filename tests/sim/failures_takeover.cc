@@ -43,8 +43,7 @@ struct household {
         takeover_socket.reset();
         front.port.close();
         taker.close();
-        return taker
-            .open(unix_stream, socket_at, {.timeout = seconds{1}}, {.received = received, .over = over}, this)
+        return taker.open(unix_stream, socket_at, {.timeout = seconds{1}}, {.received = received, .over = over}, this)
             .ok();
     }
     // Until it has ended for the taker, or longer than both have patience. One that cannot hear the answer serves on.

@@ -50,8 +50,8 @@ struct process {
             if (!b.empty()) b.clear(conns.blocks());
     }
 
-    bool open();             // the loop and what needs no socket
-    void open_fresh();       // as the first of its line; faults are silent
+    bool open();       // the loop and what needs no socket
+    void open_fresh(); // as the first of its line; faults are silent
     void turn(duration sleep_max);
     void serve(unique_fd fd);
     void give_on();
@@ -124,8 +124,9 @@ void customer::leave(remote& r, bool was_served) noexcept {
     over = true;
     served = was_served;
     end = nullptr;
+    const bool waited_too_long = r.error() == ETIMEDOUT; // before a full queue: nobody has refused it
     r.close();
-    if (!served) home->lost(*this);
+    if (!served && !waited_too_long) home->lost(*this);
 }
 
 void customer::run(remote& r) noexcept {
@@ -174,7 +175,8 @@ void scene::send_stranger() {
                                             char bytes[64];
                                             if (r.connecting()) return;
                                             const sys::count n = r.recv(bytes);
-                                            if (n > 6) kernel::current().violate("T3", "a stranger was given something");
+                                            if (n > 6)
+                                                kernel::current().violate("T3", "a stranger was given something");
                                             if (n > 0 || n == -EAGAIN) return;
                                             r.close();
                                         }};
@@ -282,7 +284,8 @@ void scene::turn_all(duration sleep_max) {
     for (std::size_t i = 0; i < 3; i++) {
         process* p = all[(first + i) % 3];
         if (!p || k.time.now < p->stopped_until) continue;
-        p->turn(std::min<duration>(sleep_max, milliseconds{1})); // never none: a turn that cannot sleep counts as a spin
+        p->turn(
+            std::min<duration>(sleep_max, milliseconds{1})); // never none: a turn that cannot sleep counts as a spin
         slept = true;
     }
     if (!slept) { // all are stopped
@@ -325,7 +328,8 @@ void scene::let_drain(std::unique_ptr<process>& who) {
 process* scene::start_one() {
     is_killed.push_back(false);
     next = std::make_unique<process>(*this, static_cast<int>(is_killed.size()) - 1);
-    if (next->open() && next->taker.open(unix_stream, path, {.timeout = taker_patience}, process::taker_told, next.get()))
+    if (next->open() &&
+        next->taker.open(unix_stream, path, {.timeout = taker_patience}, process::taker_told, next.get()))
         return next.get();
     saw(mark::start_failed);
     next.reset();
@@ -349,7 +353,7 @@ void scene::attempt() {
     if (k.chance.below(8) == 0) next->needs = std::chrono::hours{10}; // it never is
     const std::uint32_t what = k.chance.below(6); // 0: the new one is killed, 1: the old one, 2: the old one is stopped
     std::uint32_t when = k.chance.magnitude(1, 60);
-    std::uint32_t turns_left = 100'000; // not a time: the clock may jump
+    std::int32_t turns_left = 20'000; // not a time: the clock may jump
     for (; now && next && !next->end && !next->gives_up && turns_left-- > 0; when -= when > 0) {
         turn_all(milliseconds{1});
         if (when != 1) continue;
@@ -376,7 +380,7 @@ void scene::attempt() {
 void scene::settle(process& newer) {
     const bool serves = newer.end == takeover_end::taken || newer.end == takeover_end::taken_alone;
     if (!serves) {
-        let_drain(next); // it withdraws, but some it may have accepted
+        let_drain(next);                             // it withdraws, but some it may have accepted
         turn_until(k.time.now + 2 * giver_patience); // until the old one has noticed
         if (now && (now->has_given || !now->giver.is_open()))
             k.violate("T2", "a takeover that failed has ended the old one");
