@@ -50,6 +50,11 @@ void listener::close() noexcept {
     slot_ = nullptr;
 }
 
+void listener::share() noexcept {
+    EXPECT(slot_ != nullptr);
+    slot_->state |= fd_state::shared;
+}
+
 void listener::accept_rest(std::uint32_t connections_max) noexcept {
     if (!slot_) return;
     const std::uint32_t generation = slot_->generation;

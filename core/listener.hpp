@@ -44,7 +44,9 @@ class listener {
 
     bool is_open() const noexcept { return slot_ != nullptr; }
     endpoint local() const noexcept { return local_; }
-    int fd() const noexcept { return slot_->fd; } // while open
+    // Another process, or another descriptor, is about to hold the socket, too: close() takes it out of epoll first. Open.
+    void share() noexcept;
+    int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 
     // Before close(): takes what the kernel has accepted already, at most so many.
     void accept_rest(std::uint32_t connections_max) noexcept;

@@ -21,7 +21,7 @@ const char* to_string(fault kind) noexcept {
         "send_eagain",         "send_enobufs",     "send_enomem",      "recv_enomem",
         "recv_etimedout",      "option_einval",    "name_enobufs",     "map_enomem",
         "close_eintr",         "close_eio",        "wire_slow",        "wire_pieces",
-        "wire_reset",          "clock_jump",
+        "wire_reset",          "clock_jump",       "recv_with_cut",
     };
     static_assert(sizeof names / sizeof *names == fault_plan::kinds, "every kind has a name");
     EXPECT(kind < fault::count_);
@@ -63,6 +63,8 @@ constexpr errnos_of documented[] = {
     {call::peek, {ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM}},
     {call::discard, {ECONNRESET, ETIMEDOUT, EHOSTUNREACH, ENOMEM}},
     {call::send, {ECONNRESET, EPIPE, ETIMEDOUT, EHOSTUNREACH, ENOBUFS, ENOMEM, EAGAIN}}, // EAGAIN: memory is short
+    {call::send_with, {ECONNRESET, EPIPE, ENOBUFS, ENOMEM, ETOOMANYREFS, EAGAIN}},
+    {call::recv_with, {ECONNRESET, ENOMEM, EMFILE}}, // EMFILE: what was passed is cut off
     {call::pipe_open, {EMFILE, ENFILE, ENOMEM}},
     {call::splice, {ENOMEM}},                  // what a socket answers besides is told by recv and send
     {call::pipe_room, {EPERM, ENOMEM}},        // beyond what one user may have
@@ -72,6 +74,7 @@ constexpr errnos_of documented[] = {
     {call::socket_error, {ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ECONNRESET}},
     {call::local_name, {ENOBUFS}},
     {call::peer_name, {ENOBUFS}},
+    {call::peer_user, {ENOPROTOOPT}}, // a filter of system calls
     {call::bytes_acked, {ENOPROTOOPT}},
     {call::map, {ENOMEM}},
     {call::open_append, {EACCES, EDQUOT, EISDIR, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EROFS}},
@@ -109,11 +112,14 @@ int planned_failure::ask(call what) noexcept {
 
 void fault_plan::draw(dice& chance) noexcept {
     static constexpr std::uint32_t strengths[] = {10, 50, 200, 800, 2500};
-    for (std::uint32_t& ratio : ratios_) {
+    constexpr auto cut = static_cast<std::size_t>(fault::recv_with_cut);
+    static_assert(cut + 1 == kinds, "what is drawn comes first");
+    for (std::uint32_t& ratio : std::span{ratios_}.first<cut>()) {
         const bool silent = chance.coin();
         const std::uint32_t strength = strengths[chance.below(5)];
         ratio = silent ? 0 : strength;
     }
+    ratios_[cut] = ratio(fault::accept_emfile); // who is short of descriptors is so for both
     // These cost seconds of virtual time or a whole connection each: as often as the others they would hide them.
     for (fault kind : {fault::clock_jump, fault::wire_reset, fault::epoll_late}) {
         auto& ratio = ratios_[static_cast<std::size_t>(kind)];

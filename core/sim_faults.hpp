@@ -61,10 +61,11 @@ enum class fault : std::uint8_t {
     map_enomem,
     close_eintr,
     close_eio,
-    wire_slow,   // a delivery takes its time
-    wire_pieces, // it comes in parts
-    wire_reset,  // both ends see a reset
-    clock_jump,  // 1 to 20 s are gone
+    wire_slow,     // a delivery takes its time
+    wire_pieces,   // it comes in parts
+    wire_reset,    // both ends see a reset
+    clock_jump,    // 1 to 20 s are gone
+    recv_with_cut, // short of descriptors for what was passed; as often as accept_emfile
     count_
 };
 const char* to_string(fault kind) noexcept;

@@ -75,17 +75,9 @@ int kernel::drop(int fd) noexcept {
     fds_[static_cast<std::size_t>(fd)] = nullptr;
     lowest_ = std::min(lowest_, fd);
     open_count_--;
-    if (--f->refs > 0) {
-        if (options_.strict && f->watched_as(fd))
-            violate("I3", "closed, but shared and still watched under this number");
-        return 0;
-    }
-    if (f->what == file::kind::stream) {
-        static_cast<stream*>(f)->close();
-        return 0;
-    }
-    f->forget_watches();
-    delete f;
+    if (f->refs > 1 && options_.strict && f->watched_as(fd))
+        violate("I3", "closed, but shared and still watched under this number");
+    let_go(*f);
     return 0;
 }
 
@@ -140,17 +132,21 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
         else if (faults.strike(fault::epoll_late, chance))
             next += chance.between(duration{}, duration{milliseconds{300}});
         time.now = std::max(time.now, next);
+        progress(); // for other loops: meanwhile their timers may have become due
         time.run_due();
         n = collect(set, events, events_max);
     }
-    check_spin(timeout_ms, n);
+    check_spin(set, timeout_ms, n);
     return n;
 }
 
-void kernel::check_spin(int timeout_ms, int n) noexcept {
-    idle_turns_ = timeout_ms == 0 && n == 0 ? idle_turns_ + 1 : 0;
-    if (idle_turns_ > idle_turns_max && options_.strict) {
-        idle_turns_ = 0;
+// Of each loop by itself, which is known by its set.
+void kernel::check_spin(epoll_set& set, int timeout_ms, int n) noexcept {
+    if (set.progress_seen != progress_count_) set.idle_turns = 0;
+    set.progress_seen = progress_count_;
+    set.idle_turns = timeout_ms == 0 && n == 0 ? set.idle_turns + 1 : 0;
+    if (set.idle_turns > idle_turns_max && options_.strict) {
+        set.idle_turns = 0;
         violate("I11", "the loop turns, and nothing changes");
     }
 }

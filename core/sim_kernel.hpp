@@ -95,13 +95,13 @@ class kernel {
     // --- for the seam (sys_sim.cc)
     void enter() noexcept;
     void leave() noexcept { depth_--; }
-    void progress() noexcept { idle_turns_ = 0; }
+    void progress() noexcept { progress_count_++; }
     void* map(std::size_t bytes) noexcept;
     void unmap(void* at) noexcept;
     int wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept;
 
   private:
-    void check_spin(int timeout_ms, int n) noexcept;
+    void check_spin(epoll_set& set, int timeout_ms, int n) noexcept;
     int collect(epoll_set& set, epoll_event* events, int events_max) noexcept;
 
     kernel_options options_;
@@ -112,7 +112,7 @@ class kernel {
     int numbers_end_ = 0;
     int depth_ = 0; // calls within calls: a remote's doing may make some
     std::uint32_t maps_count_ = 0;
-    std::uint32_t idle_turns_ = 0;
+    std::uint64_t progress_count_ = 0;
     sleep_check sleep_check_ = nullptr;
     void* sleep_owner_ = nullptr;
     interleaving interleaving_ = nullptr;

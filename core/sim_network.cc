@@ -26,6 +26,8 @@ stream& network::make(int family) noexcept {
     stream& s = *streams_free_.back();
     streams_free_.pop_back();
     s.family = family;
+    s.user = user;
+    s.peer_user = ~0u;
     s.in_max = chance.magnitude(options.buffer_bytes_min, options.buffer_bytes_max);
     s.out_max = chance.magnitude(options.buffer_bytes_min, options.buffer_bytes_max);
     s.delay = duration{};
@@ -38,6 +40,7 @@ stream& network::make(int family) noexcept {
 
 void network::free(stream& s) noexcept {
     EXPECT(!s.peer && s.refs == 0 && s.watches.empty());
+    s.drop_parcels();
     // Who sent the first FIN keeps the port for a while; after a RST nobody does.
     if (s.port_claim && s.closed_first) time_waits_.push_back({time.now + options.time_wait, s.port_claim});
     else if (s.port_claim) ports_taken_.erase(s.port_claim);

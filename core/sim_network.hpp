@@ -80,6 +80,7 @@ class network {
     fault_plan& faults;
     trace& log;
     network_options options;
+    std::uint32_t user = 1000; // whose sockets are made from now on
 
   private:
     static void deliver_now(void* at, std::uint32_t serial) noexcept;

@@ -114,6 +114,9 @@ void network::answer_connect(stream& s) noexcept {
     stream& server = make(s.family);
     server.local = s.other;
     server.other = s.local;
+    server.user = door ? door->user : server.user;
+    server.peer_user = s.user;
+    s.peer_user = server.user;
     establish(s, server);
     if (door) {
         door->accept_queue.push_back(&server);
@@ -146,6 +149,8 @@ void network::join(stream& a, stream& b) noexcept {
     a.peer = &b;
     b.peer = &a;
     a.at = b.at = stream::phase::established;
+    a.peer_user = b.user;
+    b.peer_user = a.user;
 }
 
 // ---- addresses

@@ -69,7 +69,7 @@ sys::count stream::send(const char* from, std::size_t bytes) noexcept {
     return static_cast<sys::count>(n);
 }
 
-sys::count stream::recv(char* to, std::size_t bytes, reading how) noexcept {
+sys::count stream::recv(char* to, std::size_t bytes, reading how, std::vector<file*>* passed) noexcept {
     if (!is_tcp() && at != phase::established) return -EINVAL;
     if (at == phase::listening) return -ENOTCONN;
     if (in.empty()) {
@@ -78,13 +78,43 @@ sys::count stream::recv(char* to, std::size_t bytes, reading how) noexcept {
         if (recv_shut) return 0;
         return at == phase::fresh ? -ENOTCONN : -EAGAIN;
     }
-    const std::size_t n = std::min(bytes, in.size());
+    std::size_t n = std::min(bytes, in.size());
+    // A read that meets what was passed ends with the send it came with.
+    if (!in_parcels.empty() && n > in_parcels.front().at)
+        n = std::min(n, in_parcels.front().at + in_parcels.front().bytes);
     if (how != reading::throw_away) std::memcpy(to, in.front(), n);
     if (how == reading::peek) return static_cast<sys::count>(n);
     in.pop(n);
+    unpack(n, passed);
     if (!is_tcp()) uncharge();
     else if (peer) net.deliver_soon(*peer);
     return static_cast<sys::count>(n);
+}
+
+void stream::pass(const std::vector<file*>& files, std::size_t bytes) noexcept {
+    for (file* f : files)
+        f->refs++;
+    peer->in_parcels.push_back({peer->in.size() - bytes, bytes, files});
+}
+
+// After n bytes were read.
+void stream::unpack(std::size_t n, std::vector<file*>* passed) noexcept {
+    if (!in_parcels.empty() && in_parcels.front().at < n) {
+        const std::vector<file*> files = std::move(in_parcels.front().files);
+        in_parcels.pop_front();
+        if (passed) *passed = files;
+        else
+            for (file* f : files)
+                let_go(*f);
+    }
+    for (parcel& p : in_parcels)
+        p.at -= n;
+}
+
+void stream::drop_parcels() noexcept {
+    for (const parcel& p : std::exchange(in_parcels, {}))
+        for (file* f : p.files)
+            let_go(*f);
 }
 
 // Gives the sends back that were read to their end; each is room for the sender.
@@ -144,6 +174,16 @@ void stream::fail(int why) noexcept {
     error = why;
     wake(0);
     wake(EPOLLERR);
+}
+
+void let_go(file& f) noexcept {
+    if (--f.refs > 0) return;
+    if (f.what == file::kind::stream) {
+        static_cast<stream&>(f).close();
+        return;
+    }
+    f.forget_watches();
+    delete &f;
 }
 
 void stream::close() noexcept {

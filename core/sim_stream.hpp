@@ -55,6 +55,9 @@ class byte_queue {
     std::size_t head_ = 0;
 };
 
+// One reference less. With the last one the file is closed.
+void let_go(file& f) noexcept;
+
 struct stream final : file {
     enum class phase : std::uint8_t { fresh, listening, connecting, established, over };
     enum class reading : std::uint8_t { take, peek, throw_away };
@@ -66,7 +69,10 @@ struct stream final : file {
 
     // The system calls, as far as the socket alone decides. A value or -errno.
     sys::count send(const char* from, std::size_t bytes) noexcept;
-    sys::count recv(char* to, std::size_t bytes, reading how) noexcept;
+    // What was passed with the bytes goes to `passed`, or is let go.
+    sys::count recv(char* to, std::size_t bytes, reading how, std::vector<file*>* passed = nullptr) noexcept;
+    // Behind a send of `bytes`, at least one: these were passed with it.
+    void pass(const std::vector<file*>& files, std::size_t bytes) noexcept;
     int shutdown_send() noexcept;
     int take_error() noexcept; // an errno, 0: none
     void close() noexcept;     // its holder is gone
@@ -76,6 +82,8 @@ struct stream final : file {
     void receive_reset() noexcept;
     void fail(int why) noexcept;
 
+    void unpack(std::size_t n, std::vector<file*>* passed) noexcept;
+    void drop_parcels() noexcept;
     void uncharge() noexcept;
     std::size_t out_room() const noexcept;
     std::size_t in_room() const noexcept { return in.size() < in_max ? in_max - in.size() : 0; }
@@ -102,6 +110,12 @@ struct stream final : file {
     byte_queue in, out;
     std::deque<std::size_t> in_sends; // unix: the sizes of the sends that `in` is made of, the first one in part read
     std::size_t in_charged = 0;       // unix: their sum
+    struct parcel {
+        std::size_t at, bytes; // the send that it came with: how far behind the front of `in` it begins, and its length
+        std::vector<file*> files;
+    };
+    std::deque<parcel> in_parcels;           // unix: descriptors on their way here
+    std::uint32_t user = 0, peer_user = ~0u; // whose socket it is, and to whose it was connected
     std::size_t in_max = 65536, out_max = 65536;
     std::int64_t acked = 0;
     std::int64_t acked_late = 0; // delivered, and the acknowledgement is on its way

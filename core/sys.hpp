@@ -70,6 +70,20 @@ count discard(int fd, std::size_t bytes) noexcept; // MSG_TRUNC: TCP throws away
 count send(int fd, const void* from, std::size_t bytes, bool more) noexcept; // never raises SIGPIPE; more: MSG_MORE
 count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool more) noexcept;
 
+// --- descriptors that go to another process: unix(7), SCM_RIGHTS
+inline constexpr std::size_t pass_max = 253; // in one message: SCM_MAX_FD
+struct passed_fds {
+    int fds[pass_max]; // the first fds_count are open, and the caller's to close
+    std::size_t fds_count;
+    bool is_cut; // more were sent than could be had (MSG_CTRUNC): this process is short of descriptors
+};
+// The descriptors go with the first byte: a short send has passed them all. They stay open here. -ETOOMANYREFS: too many
+// are on their way.
+count send_with(int fd, const void* from, std::size_t bytes, const int* fds, std::size_t fds_count) noexcept;
+// Reads no further than the end of the send that had descriptors with it. On error there are none. What recv() reads
+// loses its descriptors.
+count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) noexcept;
+
 // --- bytes that stay in the kernel: pipe(7), splice(2)
 int pipe_open(int (&ends)[2]) noexcept; // [0] is read, [1] written; both non-blocking
 // One of the two is a pipe. -EAGAIN does not say which of them could not: a full pipe answers it whatever the socket
@@ -86,6 +100,7 @@ bool is_listening(int fd) noexcept; // SO_ACCEPTCONN
 int socket_error(int fd) noexcept;  // SO_ERROR, which it clears: an errno, 0: none
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
+std::int64_t peer_user(int fd) noexcept;   // SO_PEERCRED: whose process connected, or listened, unix(7)
 std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 4898)
 
 // --- threads: pthreads(7)
@@ -97,6 +112,7 @@ void thread_join(thread made) noexcept;
 void* map(std::size_t bytes) noexcept;               // zeroed, touched lazily; null: no memory
 void* map_wiped_on_fork(std::size_t bytes) noexcept; // a child of fork() sees zeroes, madvise(2)
 void unmap(void* at, std::size_t bytes) noexcept;
+std::int64_t own_user() noexcept;      // geteuid(2)
 int descriptor_limit() noexcept;       // RLIMIT_NOFILE, soft
 int raise_descriptor_limit() noexcept; // soft to hard; the new soft limit
 int open_append(const char* path) noexcept;

@@ -120,6 +120,51 @@ inline count send_parts(int fd, const iovec* parts, std::size_t parts_count, boo
     return detail::repeat([&] { return ::sendmsg(fd, &message, flags); });
 }
 
+inline count send_with(int fd, const void* from, std::size_t bytes, const int* fds, std::size_t fds_count) noexcept {
+    iovec part{.iov_base = const_cast<void*>(from), .iov_len = bytes}; // sendmsg(2) does not write to it
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * pass_max)]{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (fds_count > 0) {
+        if (fds_count > pass_max) return -EINVAL; // as the kernel answers
+        const std::size_t fds_bytes = sizeof(int) * fds_count;
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(fds_bytes);
+        cmsghdr* rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(fds_bytes);
+        __builtin_memcpy(CMSG_DATA(rights), fds, fds_bytes);
+    }
+    return detail::repeat([&] { return ::sendmsg(fd, &message, MSG_NOSIGNAL); });
+}
+
+// The room is for all that one message can have, so what is cut off was cut for want of descriptors.
+inline count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) noexcept {
+    iovec part{.iov_base = to, .iov_len = bytes};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * pass_max)];
+    msghdr message{};
+    passed.fds_count = 0;
+    passed.is_cut = false;
+    const count n = detail::repeat([&] {
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        return ::recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    });
+    if (n < 0) return n;
+    passed.is_cut = (message.msg_flags & MSG_CTRUNC) != 0;
+    for (cmsghdr* at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at)) {
+        if (at->cmsg_level != SOL_SOCKET || at->cmsg_type != SCM_RIGHTS) continue;
+        const std::size_t fds_bytes = at->cmsg_len - CMSG_LEN(0);
+        __builtin_memcpy(passed.fds + passed.fds_count, CMSG_DATA(at), fds_bytes);
+        passed.fds_count += fds_bytes / sizeof(int);
+    }
+    return n;
+}
+
 inline int pipe_open(int (&ends)[2]) noexcept { return detail::value_or_error(::pipe2(ends, O_CLOEXEC | O_NONBLOCK)); }
 
 inline count splice(int from, int to, std::size_t bytes, bool more) noexcept {
@@ -173,6 +218,12 @@ inline int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {
     return detail::value_or_error(::getpeername(fd, address, bytes));
 }
 
+inline std::int64_t peer_user(int fd) noexcept {
+    ucred who{};
+    socklen_t bytes = sizeof who;
+    return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) < 0 ? -errno : std::int64_t{who.uid};
+}
+
 // The head of struct tcp_info as far as tcpi_bytes_acked (linux/tcp.h since 4.1). glibc's <netinet/tcp.h> ends
 // before that field, and <linux/tcp.h> cannot be included beside it.
 struct tcp_info_head {
@@ -216,6 +267,8 @@ inline void* map_wiped_on_fork(std::size_t bytes) noexcept {
 }
 
 inline void unmap(void* at, std::size_t bytes) noexcept { ::munmap(at, bytes); }
+
+inline std::int64_t own_user() noexcept { return std::int64_t{::geteuid()}; }
 
 inline int descriptor_limit() noexcept {
     rlimit limit;

@@ -132,6 +132,7 @@ void* map(std::size_t bytes) noexcept {
 }
 void* map_wiped_on_fork(std::size_t bytes) noexcept { return map(bytes); } // nothing forks here
 void unmap(void* at, std::size_t) noexcept { kernel::current().unmap(at); }
+std::int64_t own_user() noexcept { return kernel::current().net.user; }
 int descriptor_limit() noexcept { return kernel::current().descriptors_max(); }
 int raise_descriptor_limit() noexcept { return descriptor_limit(); }
 

@@ -209,6 +209,53 @@ count send_parts(int fd, const iovec* parts, std::size_t parts_count, bool) noex
     return s ? c.done(send_through(c, *s, parts, parts_count)) : c.not_that();
 }
 
+namespace {
+
+// What cannot be had of a message is let go: MSG_CTRUNC.
+void unwrap(crossing& c, const std::vector<file*>& files, std::size_t most, passed_fds& passed) noexcept {
+    for (file* f : files) {
+        const int number = passed.fds_count < most && !passed.is_cut ? c.k.install(*f) : -EMFILE;
+        if (number < 0) passed.is_cut = true;
+        else passed.fds[passed.fds_count++] = number;
+        let_go(*f);
+    }
+}
+
+} // namespace
+
+count send_with(int fd, const void* from, std::size_t bytes, const int* fds, std::size_t fds_count) noexcept {
+    crossing c{call::send_with, fd, static_cast<std::int64_t>(fds_count)};
+    stream* s = c.socket();
+    if (!s || s->is_tcp()) return c.not_that();
+    if (fds_count > pass_max) return c.done(count{-EINVAL});
+    std::vector<file*> files;
+    for (std::size_t i = 0; i < fds_count; i++) {
+        file* f = c.k.at(fds[i]);
+        if (!f) return c.broken(EBADF);
+        files.push_back(f);
+    }
+    const iovec part{.iov_base = const_cast<void*>(from), .iov_len = bytes};
+    const count n = send_through(c, *s, &part, 1);
+    if (n > 0 && !files.empty()) s->pass(files, static_cast<std::size_t>(n));
+    return c.done(n);
+}
+
+count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) noexcept {
+    crossing c{call::recv_with, fd, static_cast<std::int64_t>(bytes)};
+    passed.fds_count = 0;
+    passed.is_cut = false;
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    const int error = struck(c, *s, recv_ways);
+    if (error && error != EMFILE) return c.done(count{-error});
+    std::vector<file*> files;
+    const count n = s->recv(static_cast<char*>(to), bytes, stream::reading::take, &files);
+    const bool is_cut = !files.empty() && (error || c.strikes(fault::recv_with_cut));
+    const std::size_t most = is_cut ? c.k.chance.below(static_cast<std::uint32_t>(files.size())) : files.size();
+    unwrap(c, files, most, passed);
+    return c.done(n);
+}
+
 int set_option(int fd, int level, int name, int value) noexcept {
     crossing c{call::set_option, fd, name};
     stream* s = c.socket();
@@ -236,7 +283,7 @@ int set_nonblocking(int fd) noexcept {
 bool is_listening(int fd) noexcept {
     crossing c{call::is_listening, fd};
     stream* s = c.socket();
-    if (!s) return c.not_that() > 0;
+    if (!s) return c.no_socket() > 0;
     const bool listens = s->at == stream::phase::listening && c.planned() == 0;
     return c.done(int{listens}) != 0;
 }
@@ -247,6 +294,14 @@ int socket_error(int fd) noexcept {
     if (!s) return -c.not_that();
     if (const int error = c.planned()) c.k.net.break_off(*s, error);
     return c.done(s->take_error());
+}
+
+std::int64_t peer_user(int fd) noexcept {
+    crossing c{call::peer_user, fd};
+    stream* s = c.socket();
+    if (!s) return c.no_socket();
+    if (const int error = c.planned()) return c.done(std::int64_t{-error});
+    return c.done(std::int64_t{s->peer_user});
 }
 
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept {

@@ -88,6 +88,108 @@ TEST_CASE("parts are sent in their order") {
     CHECK(support::recv_exactly(ends.b.get(), 9) == "head body");
 }
 
+// One that what `fd` stands for can be told by.
+bool is_same_file(int a, int b) {
+    struct stat one, other;
+    return fstat(a, &one) == 0 && fstat(b, &other) == 0 && one.st_ino == other.st_ino && one.st_dev == other.st_dev;
+}
+
+TEST_CASE("descriptors go with the first byte of a send, as new numbers that are closed on exec") {
+    const auto ends = stream_pair();
+    const auto gift = support::tcp_pair();
+    const int sent[] = {gift.a.get(), gift.b.get()};
+    send_all(ends.a.get(), "before");
+    CHECK(sys::send_with(ends.a.get(), "word", 4, sent, 2) == 4);
+    CHECK(sys::send_with(ends.a.get(), "none", 4, nullptr, 0) == 4);
+    char bytes[32];
+    sys::passed_fds first, second;
+
+    const auto n = sys::recv_with(ends.b.get(), bytes, 8, first); // into the middle of the word
+    REQUIRE(first.fds_count == 2);
+    const descriptor one(first.fds[0]), other(first.fds[1]);
+    const auto rest = sys::recv_with(ends.b.get(), bytes + 8, sizeof bytes - 8, second);
+
+    CHECK(n == 8);
+    CHECK(rest == 6); // nothing was passed with what is left, so it goes on
+    CHECK(std::string(bytes, 14) == "beforewordnone");
+    CHECK(second.fds_count == 0);
+    CHECK_FALSE(first.is_cut);
+    CHECK(one.get() != gift.a.get());
+    CHECK(is_same_file(one.get(), gift.a.get()));
+    CHECK(is_same_file(other.get(), gift.b.get()));
+    CHECK(fcntl(one.get(), F_GETFD) == FD_CLOEXEC);
+}
+
+TEST_CASE("a read that meets passed descriptors ends with the send they came with") {
+    const auto ends = stream_pair();
+    const int sent[] = {ends.a.get()};
+    CHECK(sys::send_with(ends.a.get(), "one", 3, sent, 1) == 3);
+    CHECK(sys::send_with(ends.a.get(), "two", 3, sent, 1) == 3);
+    char bytes[32];
+    sys::passed_fds passed;
+
+    for (int i = 0; i < 2; i++) {
+        CHECK(sys::recv_with(ends.b.get(), bytes, sizeof bytes, passed) == 3);
+        REQUIRE(passed.fds_count == 1);
+        sys::close(passed.fds[0]);
+    }
+    CHECK(sys::recv_with(ends.b.get(), bytes, sizeof bytes, passed) == -EAGAIN);
+    CHECK(passed.fds_count == 0);
+}
+
+TEST_CASE("as many descriptors as the kernel takes go in one message, and not one more") {
+    const auto ends = stream_pair();
+    int sent[sys::pass_max + 1];
+    for (int& fd : sent)
+        fd = ends.a.get();
+    char byte;
+    sys::passed_fds passed;
+
+    CHECK(sys::send_with(ends.a.get(), "x", 1, sent, sys::pass_max + 1) == -EINVAL);
+    CHECK(sys::send_with(ends.a.get(), "x", 1, sent, sys::pass_max) == 1);
+    CHECK(sys::recv_with(ends.b.get(), &byte, 1, passed) == 1);
+
+    CHECK(passed.fds_count == sys::pass_max);
+    CHECK_FALSE(passed.is_cut);
+    for (std::size_t i = 0; i < passed.fds_count; i++)
+        sys::close(passed.fds[i]);
+}
+
+TEST_CASE("descriptors that cannot all be had are cut off, and those that came are told") {
+    const auto ends = stream_pair();
+    const int sent[] = {ends.a.get(), ends.b.get()};
+    rlimit limit;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    const int lowest = dup(0); // the first number that is free, and behind it there is one more
+    close(lowest);
+    char byte;
+    for (const int places : {0, 1}) {
+        CHECK(sys::send_with(ends.a.get(), "x", 1, sent, 2) == 1);
+        sys::passed_fds passed;
+        rlimit lower = limit;
+        lower.rlim_cur = static_cast<rlim_t>(lowest + places);
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &lower) == 0);
+        const auto n = sys::recv_with(ends.b.get(), &byte, 1, passed);
+        setrlimit(RLIMIT_NOFILE, &limit);
+
+        CHECK(n == 1);
+        CHECK(passed.is_cut);
+        CHECK(passed.fds_count == static_cast<std::size_t>(places));
+        for (std::size_t i = 0; i < passed.fds_count; i++)
+            sys::close(passed.fds[i]);
+    }
+}
+
+TEST_CASE("the user at the other end of a unix socket is known") {
+    const auto ends = stream_pair();
+    const auto tcp_ends = support::tcp_pair();
+
+    CHECK(sys::own_user() == geteuid());
+    CHECK(sys::peer_user(ends.a.get()) == geteuid());
+    CHECK(sys::peer_user(tcp_ends.a.get()) == static_cast<uid_t>(-1));
+    CHECK(sys::peer_user(-1) == -EBADF);
+}
+
 TEST_CASE("shutdown sends the end and goes on receiving") {
     const auto ends = stream_pair();
 

@@ -195,6 +195,45 @@ MUTANTS = [
     mutant("what a pipe still holds is forgotten", "relay", "I6 I7 I10",
            ("core/relay.cc", "        if (way.pipe->held_bytes > 0) return verdict::keep;\n", "")),
 
+    # ---- takeover
+    mutant("the old one stops listening before the new one is ready", "takeover", "T1 T2 I10 I12 I2 EXPECT signal",
+           ("core/takeover_giver.cc", "    phase_ = phase::waiting;\n    done_bytes_ = 0;\n",
+            "    close();\n    told_.taken(owner_);\n")),
+    mutant("a shared listener is closed without DEL", "takeover", "I3",
+           ("core/listener.cc", "    EXPECT(slot_ != nullptr);\n    slot_->state |= fd_state::shared;\n",
+            "    EXPECT(slot_ != nullptr);\n")),
+    mutant("the takeover socket is not taken for shared", "takeover", "I3",
+           ("core/takeover_giver.cc",
+            "    door_->state |= fd_state::shared; // with every taker, and perhaps with the one before\n", "")),
+    mutant("the taker does not compare descriptors with the message", "takeover", "T3 EXPECT I2 signal",
+           ("core/takeover_taker.cc", " || head.count != fds_count_)", ")"),
+           ("core/takeover_taker.cc", "    if (passed.is_cut) return finish(takeover_end::system, EMFILE);\n", ""),
+           ("core/takeover_taker.cc", "        if (!sys::is_listening(fds_[i].fd.get())) return finish(takeover_end::mismatch);\n", "")),
+    mutant("leak when descriptors are cut off", "takeover", "I1",
+           ("core/takeover_taker.cc", "    if (passed.is_cut) return finish(takeover_end::system, EMFILE);\n",
+            "    if (passed.is_cut) {\n"
+            "        for (std::size_t i = 0; i < fds_count_; i++)\n"
+            "            static_cast<void>(fds_[i].fd.release());\n"
+            "        return finish(takeover_end::system, EMFILE);\n    }\n")),
+    mutant("what was received is not closed when the giver ends", "takeover", "I1",
+           ("core/takeover_taker.cc", "        fds_[i].fd.reset();\n    fds_count_ = 0;\n}\n\nvoid takeover_taker::finish",
+            "        static_cast<void>(fds_[i].fd.release());\n    fds_count_ = 0;\n}\n\nvoid takeover_taker::finish")),
+    mutant("a failed takeover ends the old one", "takeover", "T2 T1 I10 EXPECT signal",
+           ("core/takeover_giver.cc", "    loop_.fds().want_recv(*door_);\n    told_.failed(owner_, why, error);\n",
+            "    close();\n    told_.failed(owner_, why, error);\n")),
+    mutant("a taker has no deadline at the giver", "takeover", "I8",
+           ("core/takeover_giver.cc", "    loop_.arm_in(timer_, options_.timeout);\n", "")),
+    mutant("a giver that stays does not say so", "takeover", "T2",
+           ("core/takeover_giver.cc", "    fdtab::stop_recv(*taker_);\n    say_stays();\n", "    fail(why, error);\n")),
+    mutant("ready is believed of a taker that is gone", "takeover", "T2 T1 I10",
+           ("core/takeover_giver.cc",
+            "    if (n < 0 && !may_pass(static_cast<int>(-n))) return fail(takeover_failure::ended, static_cast<int>(-n));\n"
+            "    close();\n", "    static_cast<void>(n);\n    close();\n")),
+    mutant("strangers are served", "takeover", "T3",
+           ("core/takeover_giver.cc", "return user == 0 || (user > 0 && user == sys::own_user());", "return user >= 0;")),
+    mutant("the descriptors go once more with the rest of the message", "takeover", "T3",
+           ("core/takeover_giver.cc", "const std::size_t fds_count = done_bytes_ == 0 ? ", "const std::size_t fds_count = true ? ")),
+
     # ---- http1
     mutant("EOF while output is pending drops it", "http1", "I6 I10 I15",
            ("proto/http1_exchange_response.cc", "    return to_client_.empty() ? finish() : verdict::keep;\n",

@@ -33,6 +33,18 @@ const char* to_string(mark what) noexcept {
         "repeated",
         "start failed",
         "letter rang",
+        "takeover taken",
+        "takeover taken alone",
+        "takeover refused",
+        "takeover died",
+        "takeover timed out",
+        "takeover system",
+        "takeover untrusted",
+        "takeover too late",
+        "taker killed",
+        "taker killed after all",
+        "giver killed",
+        "giver stopped",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];

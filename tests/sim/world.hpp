@@ -46,6 +46,18 @@ enum class mark : std::uint8_t {
     repeated,
     start_failed,
     letter_rang,
+    takeover_taken,
+    takeover_taken_alone,
+    takeover_refused,
+    takeover_died,
+    takeover_timed_out,
+    takeover_system,
+    takeover_untrusted,
+    takeover_too_late,
+    taker_killed,
+    taker_killed_behind_the_answer,
+    giver_killed,
+    giver_stopped,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -67,7 +79,7 @@ struct harness {
 // simtest.cc: what a violation comes to.
 void watch(kernel& k) noexcept;
 
-extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness, timers_harness;
+extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness, timers_harness, takeover_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
