@@ -64,6 +64,13 @@ result<void> http1_gateway::listen_admin(const address& at, counters_writer writ
     return admin_door_.port.open(*at.family, at.at, {}, accepted, &admin_door_);
 }
 
+result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer,
+                                         void* owner) noexcept {
+    counters_ = writer;
+    counters_owner_ = owner;
+    return admin_door_.port.adopt(std::move(inherited), family, {}, accepted, &admin_door_);
+}
+
 void http1_gateway::on_trouble(line_sink sink, void* owner) noexcept {
     trouble_ = sink;
     trouble_owner_ = owner;
@@ -146,13 +153,14 @@ void http1_gateway::waiting_fired(timer& t, time_point now) noexcept {
 
 // --- draining
 
-void http1_gateway::drain(duration limit, drained done, void* owner) noexcept {
+void http1_gateway::drain(duration limit, drained done, void* owner, waiting_clients how) noexcept {
     EXPECT(done != nullptr);
+    if (how == waiting_clients::close) close_waiting();
+    if (exchanges_.draining) return;
     exchanges_.draining = true;
     drained_ = done;
     drained_owner_ = owner;
     idle_.flush();
-    close_waiting();
     door_.port.accept_rest(accept_rest_max); // they would be reset; now they have until `limit` to ask
     door_.port.close();
     admin_door_.port.close();

@@ -48,6 +48,8 @@ class http1_gateway {
     // `room` (2 KB and more), whose size it returns; 0: it does not fit.
     using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
     result<void> listen_admin(const address& at, counters_writer writer = nullptr, void* owner = nullptr) noexcept;
+    result<void> listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer = nullptr,
+                              void* owner = nullptr) noexcept;
 
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
@@ -56,15 +58,19 @@ class http1_gateway {
     // client that is gone by then is "-"; in the quotes, what is not printable ASCII, '"' and '\' are \xHH.
     void on_access(line_sink sink, void* owner) noexcept;
 
-    // Stops listening, closes what is idle, lets what runs finish, then calls `done` once; after `limit` whatever still
-    // runs is closed.
+    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed.
+    // Clients that wait are closed at once, or have until `limit` to ask once more: a close may cross the request that
+    // they are just sending. Said again, it only closes those.
+    enum class waiting_clients : std::uint8_t { close, serve_once };
     using drained = void (*)(void* owner) noexcept;
-    void drain(duration limit, drained done, void* owner) noexcept;
+    void drain(duration limit, drained done, void* owner, waiting_clients how = waiting_clients::close) noexcept;
     // Requests and tunnels that a drain cut off at its limit. Valid from `done` on.
     std::size_t cut_count() const noexcept { return cut_count_; }
 
     endpoint local() const noexcept { return door_.port.local(); }
+    listener& port() noexcept { return door_.port; }
     const listener& port() const noexcept { return door_.port; }
+    listener& admin_port() noexcept { return admin_door_.port; }
     const listener& admin_port() const noexcept { return admin_door_.port; }
     const http1_counters& counters() const noexcept { return exchanges_.counters; }
     const idle_pool& idle() const noexcept { return idle_; }

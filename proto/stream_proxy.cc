@@ -241,6 +241,7 @@ void stream_proxy::abort_all() noexcept {
 
 void stream_proxy::drain(duration limit, drained done, void* owner) noexcept {
     EXPECT(done != nullptr);
+    if (drained_) return;
     drained_ = done;
     drained_owner_ = owner;
     door_.accept_rest(accept_rest_max); // they would be reset

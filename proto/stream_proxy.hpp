@@ -64,12 +64,14 @@ class stream_proxy {
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
     void on_trouble(line_sink sink, void* owner) noexcept;
 
-    // Stops listening, lets what runs end, then calls `done` once; after `limit` whatever still runs is aborted.
+    // Stops listening, lets what runs end, then calls `done` once; after `limit` whatever still runs is aborted. Said
+    // again, it changes nothing.
     using drained = void (*)(void* owner) noexcept;
     void drain(duration limit, drained done, void* owner) noexcept;
     // Clients that a drain cut off at its limit. Valid from `done` on.
     std::size_t cut_count() const noexcept { return cut_count_; }
 
+    listener& port() noexcept { return door_; }
     const listener& port() const noexcept { return door_; }
     const relay_pool& relay() const noexcept { return relay_; }
     const counters_type& counters() const noexcept { return counters_; }

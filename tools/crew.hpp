@@ -14,6 +14,10 @@
 //         static constexpr const char* in_use = "...";                what a drain may have to cut off
 //         worker(event_loop& loop, const settings& set, share mine);
 //         void open(crew<worker>& home, std::uint32_t index);         or ends the program with 1
+//         void drain(done, owner);                                    SIGTERM: the proxy's drain(), perhaps for the
+//                                                                     second time
+//         void hand_over(done, owner);                                the next process serves: drain, without haste
+//         int admin_fd();                                             -1: there is no other listener
 //         void reopen();                                              after reopen_on_hangup(): SIGHUP
 //         P proxy;                                                    http1_gateway, stream_proxy
 //     };
@@ -29,6 +33,7 @@
 
 #include "core/loop_group.hpp"
 #include "tools/crew_options.hpp"
+#include "tools/inheritance.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
 
@@ -46,6 +51,7 @@ class crew {
     // Returns when every worker has drained. Ends the program with 1 if one cannot start.
     void run() noexcept {
         if (!members_) fail("no memory for %u threads", set_.threads);
+        if (will_hand_on()) take_over();
         auto opened = group_.open({.loops_count = set_.threads,
                                    .loop = {.ledger_max = set_.ledger},
                                    .set_up = set_up,
@@ -53,6 +59,7 @@ class crew {
                                    .told = told,
                                    .owner = this});
         if (!opened) fail("%u loops cannot be opened: %s", set_.threads, std::strerror(opened.error()));
+        if (will_hand_on()) hand_on();
         announce(members_[0].local);
         group_.run();
         if (cut_count_ > 0) say("%zu %s that still ran at --drain-timeout were cut off", cut_count_, Worker::in_use);
@@ -65,6 +72,9 @@ class crew {
                     [](void* self, int) noexcept { static_cast<crew*>(self)->group_.tell(to_reopen); });
     }
 
+    // What the process before had for that; none if there was none. For Worker::open() of worker 0.
+    unique_fd inherited(heirloom what, const endpoint& wanted) noexcept { return heritage_.socket(what, 0, wanted); }
+
     // The counters of all, and of those that have ended already. Any thread.
     static std::size_t write_counters(void* self, std::span<char> room) noexcept {
         crew& home = *static_cast<crew*>(self);
@@ -76,7 +86,7 @@ class crew {
     }
 
   private:
-    enum message : std::uint32_t { to_drain, to_report, to_reopen };
+    enum message : std::uint32_t { to_drain, to_hand_over, to_report, to_reopen };
 
     struct member {
         crew* home = nullptr;
@@ -111,32 +121,59 @@ class crew {
         m.it.reset();
     }
 
+    static void drained(void* loop) noexcept { static_cast<event_loop*>(loop)->stop(); }
+
     static void told(void* self, event_loop& loop, std::uint32_t index, std::uint32_t what) noexcept {
         crew& home = *static_cast<crew*>(self);
         member& m = home.members_[index];
         switch (static_cast<message>(what)) {
         case to_drain:
-            m.it->proxy.drain(
-                home.set_.drain, [](void* at) noexcept { static_cast<event_loop*>(at)->stop(); }, &loop);
+            if (index == 0) home.heritage_.stop();
+            m.it->drain(drained, &loop);
             break;
+        case to_hand_over: m.it->hand_over(drained, &loop); break;
         case to_report: say_open(loop, index, home.set_.threads, write_counters, self); break;
         case to_reopen: m.it->reopen(); break;
         }
     }
 
     void listen(member& m, std::uint32_t index) noexcept {
+        auto& proxy = m.it->proxy;
         const listen_place& at = set_.listen;
         const bool is_one_socket = at.fd >= 0 || at.at.at.family() == AF_UNIX;
+        const listener_options own{.socket = {.reuse_port = !is_one_socket && (set_.threads > 1 || will_hand_on())}};
+        const endpoint wanted = index == 0 ? at.at.at : members_[0].local;
         result<void> r;
-        if (index == 0 && at.fd < 0)
-            r = m.it->proxy.listen(at.at, {.socket = {.reuse_port = set_.threads > 1 && !is_one_socket}});
-        else if (index == 0) r = m.it->proxy.listen(unique_fd{at.fd}, family_of(at), {});
-        else if (is_one_socket) r = m.it->proxy.listen(duplicate(members_[0].listening_fd), family_of(at), {});
-        else r = m.it->proxy.listen({at.at.family, members_[0].local}, {.socket = {.reuse_port = true}});
+        if (index > 0 && is_one_socket) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), {});
+        else if (at.fd >= 0) r = proxy.listen(unique_fd{at.fd}, family_of(at), {});
+        else if (unique_fd fd = heritage_.socket(heirloom::listener, index, wanted))
+            r = proxy.listen(std::move(fd), *at.at.family, own);
+        else r = proxy.listen({at.at.family, wanted}, own);
         if (!r) fail("cannot listen at %s: %s", at.text, std::strerror(r.error()));
-        m.local = m.it->proxy.port().local();
-        m.listening_fd = m.it->proxy.port().fd();
+        if (is_one_socket || will_hand_on()) proxy.port().share();
+        m.local = proxy.port().local();
+        m.listening_fd = proxy.port().fd();
     }
+
+    // Inherited sockets whose queues nobody would look after must not be taken.
+    void take_over() noexcept {
+        heritage_.take(set_.takeover);
+        const std::uint32_t before = heritage_.count(heirloom::listener);
+        if (before > set_.threads)
+            fail("--threads %u: the process before has %u, and no fewer will do", set_.threads, before);
+    }
+
+    // Everything listens, and the loop of this thread does not run yet.
+    void hand_on() noexcept {
+        heritage_.confirm();
+        const bool is_one_socket = set_.listen.fd >= 0 || set_.listen.at.at.family() == AF_UNIX;
+        for (std::uint32_t i = 0; i < (is_one_socket ? 1 : set_.threads); i++)
+            heritage_.offer(heirloom::listener, i, members_[i].listening_fd);
+        if (const int fd = members_[0].it->admin_fd(); fd >= 0) heritage_.offer(heirloom::admin, 0, fd);
+        heritage_.give(
+            group_.loop(0), [](void* self) noexcept { static_cast<crew*>(self)->group_.tell(to_hand_over); }, this);
+    }
+    bool will_hand_on() const noexcept { return set_.takeover.at.family != nullptr; }
 
     void take_signals(event_loop& loop) noexcept {
         if (!reopens_) std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
@@ -153,6 +190,7 @@ class crew {
     const share mine_;
     loop_group group_;
     std::unique_ptr<member[]> members_;
+    inheritance heritage_;
     bool reopens_ = false;
     std::mutex lock_;
     counter_table ended_; // under lock_, and so is the next

@@ -20,6 +20,7 @@ struct crew_options {
     duration linger = seconds{2};
     duration drain = seconds{30};
     std::uint32_t ledger = 4096;
+    listen_place takeover; // a unix address, or none
     bool quiet = false;
 };
 

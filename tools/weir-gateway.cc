@@ -87,13 +87,22 @@ struct worker {
         if (index > 0) return;
         if (set.access_log) home.reopen_on_hangup();
         if (!set.admin.at.family) return;
-        if (auto r = proxy.listen_admin(set.admin.at, tools::crew<worker>::write_counters, &home); !r)
-            tools::fail("cannot listen at %s: %s", set.admin.text, std::strerror(r.error()));
+        const auto write = tools::crew<worker>::write_counters;
+        unique_fd before = home.inherited(tools::heirloom::admin, set.admin.at.at);
+        auto r = before ? proxy.listen_admin(std::move(before), *set.admin.at.family, write, &home)
+                        : proxy.listen_admin(set.admin.at, write, &home);
+        if (!r) tools::fail("cannot listen at %s: %s", set.admin.text, std::strerror(r.error()));
+        if (set.takeover.at.family) proxy.admin_port().share();
         char text[endpoint::text_max];
         const std::string_view where = proxy.admin_port().local().text(text);
         tools::say("admin on %.*s", static_cast<int>(where.size()), where.data());
     }
+    void drain(http1_gateway::drained done, void* owner) noexcept { proxy.drain(set.drain, done, owner); }
+    void hand_over(http1_gateway::drained done, void* owner) noexcept {
+        proxy.drain(set.drain, done, owner, http1_gateway::waiting_clients::serve_once);
+    }
     void reopen() noexcept { access.reopen(); }
+    int admin_fd() const noexcept { return proxy.admin_port().fd(); }
 
     event_loop& loop;
     const settings& set;

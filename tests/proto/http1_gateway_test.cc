@@ -924,6 +924,38 @@ TEST_CASE("draining finishes what runs, closes what is idle, accepts nobody, and
     CHECK(rig.conns.live_count() == 0);
 }
 
+TEST_CASE("a drain without haste serves each client that waits once more; a second drain closes who still waits") {
+    gateway_rig rig;
+    peer asks = rig.client(), waits = rig.client();
+    asks.say(get());
+    peer first = rig.server();
+    first.say(ok());
+    rig.expect(asks, ok());
+    first.got.clear();
+    rig.settle();
+    first.pull().got.clear();
+    rig.exchange(waits, first);
+
+    drained_count done;
+    using how = http1_gateway::waiting_clients;
+    rig.gateway->drain(seconds{30}, drained_count::count, &done, how::serve_once);
+    rig.expect_silence(asks);
+    asks.say(get("/more"));
+    peer s = rig.server();
+    s.say(ok("m"));
+    rig.expect(asks, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nm");
+    rig.expect_end(asks, ending::fin);
+    asks.close();
+
+    rig.expect_silence(waits);
+    rig.gateway->drain(seconds{30}, drained_count::count, &done);
+    rig.expect_end(waits, ending::fin);
+    waits.close();
+    rig.settle();
+    rig.pass(milliseconds{20});
+    CHECK(done.calls == 1);
+}
+
 TEST_CASE("draining with nothing under way is done with the next tick") {
     gateway_rig rig;
     drained_count done;

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""--takeover: a process that takes the listening sockets of a running one, and what happens when one of the two dies."""
+
+import array
+import pathlib
+import re
+import socket
+import struct
+import tempfile
+import threading
+
+import rig
+from rig import Gateway, Origin, Program, TOOLS, until
+from wire import Client, equal, get
+
+HEAD = b"weir-takeover 1\n"
+
+
+class Relay(Program):
+    def __init__(self, upstream, *options, at="127.0.0.1:0", **more):
+        super().__init__([TOOLS / "weir-relay", *options, at, upstream], **more)
+
+
+class Load:
+    """Threads that connect, ask and close, all the time; `failures` is what went wrong."""
+
+    def __init__(self, address, threads=4):
+        self.failures, self.served, self.over = [], 0, False
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.work, args=(address,)) for _ in range(threads)]
+        for t in self.threads:
+            t.start()
+
+    def work(self, address):
+        while not self.over:
+            try:
+                with Client(address) as client:
+                    for _ in range(3):
+                        answer = client.ask(get())
+                        equal(answer.status, 200)
+                        if answer.value("connection") == "close":
+                            break
+                with self.lock:
+                    self.served += 1
+            except Exception as e:  # whatever it is, the test tells
+                self.failures.append(repr(e))
+                return
+
+    def stop(self):
+        self.over = True
+        for t in self.threads:
+            t.join()
+
+
+def ten_times(start):
+    """start(generation) starts a process that takes over from the one before."""
+    running = start(0)
+    load = Load(running.address)
+    try:
+        for generation in range(1, 11):
+            mark = load.served
+            until(lambda: load.served > mark + 5 or load.failures, "clients are served")
+            new = start(generation)
+            equal(new.address, running.address)
+            equal(running.wait(), 0, "the old one's exit status")
+            assert "another process has taken over" in running.stderr(), running.stderr()
+            assert "took over at" in new.stderr(), new.stderr()
+            running.kill()
+            running = new
+        mark = load.served
+        until(lambda: load.served > mark + 5 or load.failures, "clients are served by the last one")
+    finally:
+        load.stop()
+    equal(load.failures, [], "clients refused, reset or not answered")
+    equal(running.end(), 0)
+    running.kill()
+
+
+def test_relay():
+    """ten takeovers of weir-relay with two threads under load: no client is refused or reset"""
+    with tempfile.TemporaryDirectory() as place, Origin("--body", "100") as origin:
+        path = f"unix:{place}/takeover"
+        ten_times(lambda n: Relay(origin.address, "--threads", "2", "--takeover", path, "--drain-timeout", "5s"))
+
+
+def test_gateway():
+    """ten takeovers of weir-gateway under load, admin page and all"""
+    with tempfile.TemporaryDirectory() as place, Origin("--body", "100") as origin:
+        options = ["--takeover", f"unix:{place}/takeover", "--drain-timeout", "5s"]
+        admins = set()
+
+        def start(_):
+            gateway = Gateway(origin, options=options)
+            admins.add(gateway.admin)
+            assert gateway.counters()["clients"] >= 0
+            return gateway
+        ten_times(start)
+        equal(len(admins), 1, "the admin page stays where it was")
+
+
+def test_unix():
+    """a unix LISTEN passes on, too; the number of descriptors is the same in each generation"""
+    with tempfile.TemporaryDirectory() as place, Origin("--body", "9") as origin:
+        at, options = f"unix:{place}/listen", ["--takeover", f"unix:{place}/takeover"]
+        seen, running = set(), None
+        for _ in range(4):
+            new = Relay(origin.address, *options, at=at)
+            if running:
+                equal(running.wait(), 0)
+                running.kill()
+            running = new
+            with Client(at) as client:
+                equal(client.ask(get()).status, 200)
+            seen.add(until(lambda: running.descriptors(), "it is there") - 0)
+            until(lambda: running.descriptors() == min(seen), "its connections are closed")
+        equal(running.end(), 0)
+        running.kill()
+
+
+def test_fresh():
+    """nobody there, or only the file of one that was killed: a fresh start"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        options = ["--takeover", f"unix:{place}/takeover"]
+        for _ in range(2):
+            relay = Relay(origin.address, *options)
+            assert "took over" not in relay.stderr(), relay.stderr()
+            relay.kill()
+        assert (pathlib.Path(place) / "takeover").exists()
+
+
+def dial_giver(place):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(rig.DEADLINE)
+    s.connect(f"{place}/takeover")
+    return s
+
+
+def test_taker_dies():
+    """a new process that dies before, within or after the sockets: the old one says so and goes on serving"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        with Relay(origin.address, "--takeover", f"unix:{place}/takeover") as relay:
+            for step in range(3):
+                with dial_giver(place) as s:
+                    if step >= 1:
+                        data, fds, _, _ = socket.recv_fds(s, 4096, 16)
+                        assert data.startswith(HEAD), data
+                        equal(len(fds), 2, "the takeover socket and the listener")
+                        for fd in fds:
+                            socket.close(fd)
+                    if step == 2:
+                        s.sendall(b"rea")
+                until(lambda: relay.stderr().count("came to nothing") == step + 1, "it says so")
+                with Client(relay.address) as client:
+                    equal(client.ask(get()).status, 200)
+            equal(relay.end(), 0)
+
+
+def test_giver_dies():
+    """an old process that dies midway, or is none: the new one says so and exits 1"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        for said in (b"", HEAD, HEAD + struct.pack("=I", 2), b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+            path = f"{place}/takeover"
+            with socket.socket(socket.AF_UNIX) as s:
+                s.bind(path)
+                s.listen()
+                s.settimeout(rig.DEADLINE)
+                new = Relay(origin.address, "--takeover", f"unix:{path}", ready=False)
+                c, _ = s.accept()
+                c.sendall(said)
+                c.close()
+                equal(new.wait(), 1, said)
+                assert "--takeover unix:" in new.stderr(), new.stderr()
+                assert "listening" not in new.stderr(), new.stderr()
+                new.kill()
+            pathlib.Path(path).unlink()
+
+
+def test_fewer_threads():
+    """fewer threads than before would leave a queue to nobody: exit 1, and the old one goes on"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        path = f"unix:{place}/takeover"
+        with Relay(origin.address, "--threads", "3", "--takeover", path) as relay:
+            new = Relay(origin.address, "--threads", "2", "--takeover", path, ready=False)
+            equal(new.wait(), 1)
+            assert "no fewer will do" in new.stderr(), new.stderr()
+            new.kill()
+            with Client(relay.address) as client:
+                equal(client.ask(get()).status, 200)
+            more = Relay(origin.address, "--threads", "4", "--takeover", path)
+            equal(relay.wait(), 0)
+            equal(more.address, relay.address)
+            with Client(more.address) as client:
+                equal(client.ask(get()).status, 200)
+            equal(more.end(), 0)
+            more.kill()
+
+
+def test_wrong():
+    """an address that is not of a unix socket is a mistake"""
+    new = Relay("127.0.0.1:1", "--takeover", "127.0.0.1:80", ready=False)
+    equal(new.wait(), 2)
+    assert re.search("--takeover: .* is no unix address", new.stderr()), new.stderr()
+    new.kill()
+
+
+rig.main(globals())
