@@ -245,8 +245,8 @@ verdict http1_exchange::acquire() noexcept {
             }
         }
         const address& where = upstream_->where;
-        auto dialed =
-            dial(conns(), *where.family, where.at, {.timeout = room_.options.connect_timeout}, server_cb, this);
+        const dial_options how{.timeout = room_.options.connect_timeout, .transport = upstream_->transport};
+        auto dialed = dial(conns(), *where.family, where.at, how, server_cb, this);
         if (dialed) {
             assign(*dialed.value(), false);
             return verdict::keep;

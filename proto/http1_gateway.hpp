@@ -36,8 +36,10 @@ class http1_gateway {
     http1_gateway& operator=(const http1_gateway&) = delete;
     ~http1_gateway();
 
-    // Before the first request; at least one, at most http1_upstreams::capacity.
-    void add_upstream(const address& where) noexcept { upstreams_.add(where, idle_); }
+    // Before the first request; at least one, at most http1_upstreams::capacity. That of the clients: listener_options.
+    void add_upstream(const address& where, const xprt& transport = raw_xprt) noexcept {
+        upstreams_.add(where, idle_, transport);
+    }
 
     // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
     result<void> listen(const address& at, const listener_options& options) noexcept;

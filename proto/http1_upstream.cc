@@ -6,10 +6,11 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-void http1_upstreams::add(const address& where, idle_pool& pool) noexcept {
+void http1_upstreams::add(const address& where, idle_pool& pool, const xprt& transport) noexcept {
     EXPECT(size_ < capacity);
     servers_[size_].where = where;
-    servers_[size_].key = pool.key_of({.remote = where.at, .family = where.family});
+    servers_[size_].transport = &transport;
+    servers_[size_].key = pool.key_of({.remote = where.at, .family = where.family, .transport = &transport});
     size_++;
 }
 

@@ -18,6 +18,7 @@ enum class balance : std::uint8_t { round_robin, least };
 
 struct http1_upstream {
     address where{};
+    const xprt* transport = &raw_xprt;
     idle_pool::key key{};
     std::uint32_t active_count = 0; // requests under way
     time_point rests_until{};
@@ -35,7 +36,7 @@ class http1_upstreams {
     explicit http1_upstreams(balance how) noexcept : how_(how) {}
 
     // At most `capacity`: EXPECTed.
-    void add(const address& where, idle_pool& pool) noexcept;
+    void add(const address& where, idle_pool& pool, const xprt& transport = raw_xprt) noexcept;
     std::size_t size() const noexcept { return size_; }
     http1_upstream& at(std::size_t i) noexcept { return servers_[i]; }
 

@@ -806,7 +806,7 @@ TEST_CASE("a cause is told once, of the server that it was") {
 TEST_CASE("at its limit of clients the gateway accepts nobody until one goes") {
     gateway_rig rig{{.clients_max = 2}};
     peer a = rig.client(), b = rig.client();
-    peer c{connect_small(rig.gateway->local().port())};
+    peer c{connect_small(rig.gateway->local().port()), is_layered(side::clients)};
     c.say(get());
     rig.settle();
     CHECK(rig.conns.opened_count(conn_origin::accepted) == 2);
@@ -1221,7 +1221,7 @@ struct chaos {
 
     void client_step(client_actor& c, bool is_wild) {
         if (!c.p.open()) {
-            if (roll.one_in(3)) c = {.p = peer{connect_small(port)}, .to_say = {}, .awaited = {}};
+            if (roll.one_in(3)) c = {.p = peer{connect_small(port), is_layered(side::clients)}, .to_say = {}, .awaited = {}};
             c.reads_slowly = is_wild && roll.one_in(5);
             return;
         }
@@ -1251,7 +1251,7 @@ struct chaos {
         if (roll.one_in(60)) c.p.reset();
         else if (roll.one_in(80)) c.p.close();
         else if (c.to_say.empty() && !c.is_shut && roll.one_in(40)) {
-            ::shutdown(c.p.fd.get(), SHUT_WR); // it may be dead already
+            c.p.try_shut();
             c.is_shut = true;
         }
     }
@@ -1316,7 +1316,7 @@ struct chaos {
                 const int fd = ::accept4(rig.origins[i].fd.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
                 if (fd < 0) break;
                 seen_erase(fd);
-                servers.push_back({.p = peer{descriptor(fd)}, .to_say = {}});
+                servers.push_back({.p = peer{descriptor(fd), is_layered(side::servers)}, .to_say = {}});
             }
         const std::size_t first = roll.below(clients.size());
         for (std::size_t i = 0; i < clients.size(); i++)

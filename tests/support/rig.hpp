@@ -139,7 +139,12 @@ struct rig {
 };
 
 // How a stream ends for the one who reads it.
-enum class ending : std::uint8_t { fin, reset, none };
+enum class ending : std::uint8_t {
+    fin,
+    reset,
+    none,
+    cut, // of a stream over records: a FIN without the end that has to stand in front of it
+};
 
 // Reads what is left, then says how it ended. none: nothing more came.
 inline ending ending_of(int fd, std::string* bytes = nullptr, std::chrono::milliseconds limit = patience) {
@@ -154,7 +159,7 @@ inline ending ending_of(int fd, std::string* bytes = nullptr, std::chrono::milli
     return ending::none;
 }
 inline std::ostream& operator<<(std::ostream& to, ending e) {
-    return to << (e == ending::fin ? "fin" : e == ending::reset ? "reset" : "none");
+    return to << (e == ending::fin ? "fin" : e == ending::reset ? "reset" : e == ending::cut ? "cut" : "none");
 }
 
 // The bytes of a socket's other end have come as far as its descriptor.
