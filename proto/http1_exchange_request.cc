@@ -41,7 +41,7 @@ verdict http1_exchange::read_head() noexcept {
     EXPECT(to.bytes > 0); // a head that fills a block is over its limit
     const io_result got = client_->recv(to.at, to.bytes);
     switch (got.end) {
-    case io::again: return in_scratch ? next_request() : verdict::keep; // nothing yet: wait without an exchange
+    case io::again: return in_scratch ? wait_on() : verdict::keep; // nothing yet: wait without an exchange
     case io::closed: return close_client(close_intent::after_fin, end_cause::peer_closed);
     case io::failed: return close_client(close_intent::silent, end_cause::peer_failed);
     case io::done: break;

@@ -81,7 +81,7 @@ struct peer {
     explicit peer(descriptor socket, bool over_records = false) : fd(std::move(socket)), layered_(over_records) {
         const int on = 1; // small pieces go out at once, each on its own
         setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        if (layered_) send_all(fd.get(), "H");
+        if (layered_) say_raw("H"); // the socket may be dead already
     }
 
     bool open() const { return fd.get() >= 0; }
@@ -304,6 +304,8 @@ struct gateway_rig : rig {
     explicit gateway_rig(const http1_gateway_options& options = {}) : gateway_rig(options, setup{}) {}
     gateway_rig(const http1_gateway_options& options, const setup& how)
         : rig(how.tab), gateway(std::make_unique<http1_gateway>(conns, options)) {
+        clients_layered = how.clients == &record_xprt;
+        servers_layered = how.servers == &record_xprt;
         for (const origin_state state : how.origins) {
             origins.push_back(listen_tcp(blocking::no, state == origin_state::swallowing ? 0 : 128));
             const std::uint16_t port = origins.back().port;
@@ -326,7 +328,7 @@ struct gateway_rig : rig {
     // A new client. The gateway has accepted it.
     peer client() {
         const std::uint64_t before = conns.opened_count(conn_origin::accepted);
-        peer p{connect_small(gateway->local().port()), is_layered(side::clients)};
+        peer p{connect_small(gateway->local().port()), clients_layered};
         REQUIRE(until([&] { return conns.opened_count(conn_origin::accepted) > before; }));
         REQUIRE(until([&] { return p.greeted(); }));
         return p;
@@ -334,7 +336,7 @@ struct gateway_rig : rig {
     // The gateway has dialed: the server's end of that.
     peer server(std::size_t origin = 0) {
         REQUIRE(until([&] { return ready(origins[origin].fd.get(), POLLIN); }));
-        peer p{accept_tcp(origins[origin]), is_layered(side::servers)};
+        peer p{accept_tcp(origins[origin]), servers_layered};
         turn();
         REQUIRE(until([&] { return p.greeted(); }));
         return p;
@@ -457,6 +459,7 @@ struct gateway_rig : rig {
             narrow(conn->fd());
     }
 
+    bool clients_layered = false, servers_layered = false; // choked ones, say, are not
     std::vector<tcp_listener> origins;
     std::vector<descriptor> fillers;
     std::vector<std::string> troubles;
