@@ -114,7 +114,8 @@ bool connection::establish() noexcept {
         switch (xprt_->handshake(*this)) {
         case io::done: flags_ &= ~conn_flag::handshaking; break;
         case io::again:
-            at.state &= ~fd_state::news; // for the transport, which has looked; what is latched stays so
+            if (is(conn_flag::failed)) return true; // in cant_send(): nobody would say when there is room
+            at.state &= ~fd_state::news;            // for the transport, which has looked; what is latched stays so
             return false;
         case io::closed: fail(ECONNRESET); return true;
         case io::failed:
@@ -165,7 +166,9 @@ void connection::shutdown_send() noexcept {
 void connection::say_end() noexcept {
     switch (xprt_->shutdown(*this)) {
     case io::done: break;
-    case io::again: want_send(); return;
+    case io::again:
+        if (!is(conn_flag::failed)) want_send(); // else in cant_send(), as above
+        return;
     case io::closed:
     case io::failed:
         if (!is(conn_flag::failed)) fail(EPROTO);

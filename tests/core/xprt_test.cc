@@ -287,6 +287,42 @@ TEST_CASE("news of the socket do not make a handshake spin that waits for someth
     CHECK(conn.ended()); // not forgotten
 }
 
+TEST_CASE("a failure that a handshake or an end met while it waits for room is told by one wake") {
+    static bool in_handshake; // epoll has no memory for the interest in room, say: cant_send() fails the connection
+    static const xprt unlucky{.name = "unlucky",
+                              .recv = raw_xprt.recv,
+                              .send = raw_xprt.send,
+                              .drain = nullptr,
+                              .handshake = [](connection& conn) noexcept {
+                                  if (!in_handshake) return io::done;
+                                  conn.fail(ENOMEM);
+                                  return io::again;
+                              },
+                              .close = nullptr,
+                              .shutdown = [](connection& conn) noexcept {
+                                  conn.fail(ENOMEM);
+                                  return io::again;
+                              }};
+    for (const bool handshake : {true, false}) {
+        CAPTURE(handshake);
+        in_handshake = handshake;
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who, tcp, unlucky);
+        r.turn();
+        if (!handshake) {
+            who.calls.clear();
+            conn.shutdown_send();
+            r.turn();
+        }
+
+        CHECK(who.calls == "w");
+        CHECK(conn.error() == ENOMEM);
+        CHECK(r.sleeps());
+    }
+}
+
 TEST_CASE("hidden bytes keep recv ready though the socket is empty") {
     rig r;
     pair ends = tcp_pair();

@@ -33,6 +33,7 @@ const char* to_string(mark what) noexcept {
         "repeated",
         "start failed",
         "letter rang",
+        "over records",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];

@@ -46,6 +46,7 @@ enum class mark : std::uint8_t {
     repeated,
     start_failed,
     letter_rang,
+    over_records,
     count_
 };
 const char* to_string(mark what) noexcept;
