@@ -15,9 +15,13 @@ const data_cb idle_pool::idle_cb{.name = "idle", .recv = idle_ready, .send = idl
 verdict idle_pool::idle_ready(connection& conn) noexcept {
     entry& e = conn.owner_as<entry>();
     conn.stop_send(); // room to send is no news to anybody here
-    if (conn.ended()) return idle_wake(conn);
-
     const bool hides = conn.hides_bytes();
+    if (conn.ended()) {
+        // The transport's own end stands before a FIN: unread, it would make our close a reset.
+        if (hides && !conn.is_broken()) static_cast<void>(conn.transport().drain(conn));
+        return idle_wake(conn);
+    }
+
     if (!hides && !conn.family().drain) {
         if (e.pool.is_quiet(conn)) return verdict::keep;
         if (conn.ended()) return idle_wake(conn);
