@@ -209,8 +209,7 @@ bool idle_pool::is_quiet(connection& conn) noexcept {
     if (conn.ended()) return false;
     const bool unseen = conn.slot().is(fd_state::recv_ready);
     const bool drains = options_.on_bytes == unsolicited::drain;
-    if (!unseen && !options_.probe && !buggify(twist::take_probes))
-        return drains || !conn.owner_as<entry>().partial;
+    if (!unseen && !options_.probe && !buggify(twist::take_probes)) return drains || !conn.owner_as<entry>().partial;
     const bool hides = conn.hides_bytes();
     if (!hides) {
         const sys::count n = sys::peek(conn.fd());

@@ -682,10 +682,11 @@ struct record_rig : relay_rig {
 
 constexpr struct {
     bool client, server;
-} over_records[] = {{true, false}, {false, true}, {true, true}};
+} layerings[] = {{true, false}, {false, true}, {true, true}};
 
 TEST_CASE("over records on either side or both, bytes are carried bit for bit, also when they come one by one") {
-    for (const auto [client, server] : over_records) {
+    for (const auto& at : layerings) {
+        const bool client = at.client, server = at.server;
         for (const std::size_t read_max : {std::size_t{4096}, std::size_t{1}}) {
             for (const std::uint32_t pipes_max : {0u, 2u}) { // there is nothing to splice, and nobody tries
                 CAPTURE(client);
@@ -706,7 +707,8 @@ TEST_CASE("over records on either side or both, bytes are carried bit for bit, a
 }
 
 TEST_CASE("over records a half-close is carried across with the transport's own end, either way") {
-    for (const auto [client, server] : over_records) {
+    for (const auto& at : layerings) {
+        const bool client = at.client, server = at.server;
         for (const int first : {0, 1}) {
             CAPTURE(client);
             CAPTURE(server);
@@ -776,7 +778,8 @@ TEST_CASE("over records both ends that end leave no byte and no end behind, thou
 }
 
 TEST_CASE("over records an abort is carried across as an abort, and so are a truncation and a broken record") {
-    for (const auto [client, server] : over_records) {
+    for (const auto& at : layerings) {
+        const bool client = at.client, server = at.server;
         for (const int from : {0, 1}) {
             for (const char how : {'r', 't', 'b'}) {
                 CAPTURE(client);

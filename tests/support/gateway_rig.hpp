@@ -64,6 +64,7 @@ inline const xprt& transport_of(side s) { return is_layered(s) ? record_xprt : r
 
 // A case that is about something of the raw transport's, and of that side's only: it is not run over records there.
 struct raw_only {
+    constexpr raw_only(side s, const char* reason) : of(s), why(reason) {}
     side of;
     const char* why;
     void fill(doctest::detail::TestCase& test) const {
