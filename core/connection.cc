@@ -57,8 +57,8 @@ void connection::ready(fd_slot& slot) noexcept {
     connection& conn = *static_cast<connection*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     const conn_flag before = conn.flags_;
-    const bool underway = conn.is(conn_flag::connecting | conn_flag::handshaking) && !conn.is(conn_flag::failed);
-    if (underway && !conn.establish()) return;
+    constexpr conn_flag unsettled = conn_flag::connecting | conn_flag::handshaking | conn_flag::ending;
+    if (conn.is(unsettled) && !conn.is(conn_flag::failed) && !conn.go_on()) return;
 
     constexpr fd_state recv_both = fd_state::recv_active | fd_state::recv_ready;
     constexpr fd_state send_both = fd_state::send_active | fd_state::send_ready;
@@ -74,6 +74,15 @@ void connection::ready(fd_slot& slot) noexcept {
     if (!has_news && !any(before ^ conn.flags_, state)) return;
     slot.state &= ~fd_state::news; // a failure that recv or send met: this wake tells it, not another in the next turn
     conn.cb_->wake(conn);
+}
+
+// What is the engine's to do, before the user is asked. False: the user is not asked.
+bool connection::go_on() noexcept {
+    if (!is(conn_flag::ending)) return establish();
+    if (slot_->is(fd_state::send_ready)) say_end();
+    if (is(conn_flag::ending) || !all(flags_, conn_flag::lingering | conn_flag::recv_ended)) return true;
+    finish(close_intent::after_fin, end_cause::none);
+    return false;
 }
 
 // Goes on with connecting and handshaking. True: something to tell the user; false: the kernel must be waited for.
@@ -105,7 +114,8 @@ bool connection::establish() noexcept {
         switch (xprt_->handshake(*this)) {
         case io::done: flags_ &= ~conn_flag::handshaking; break;
         case io::again:
-            at.state &= ~fd_state::news; // for the transport, which has looked; what is latched stays so
+            if (is(conn_flag::failed)) return true; // in cant_send(): nobody would say when there is room
+            at.state &= ~fd_state::news;            // for the transport, which has looked; what is latched stays so
             return false;
         case io::closed: fail(ECONNRESET); return true;
         case io::failed:
@@ -143,7 +153,30 @@ void connection::shutdown_send() noexcept {
     EXPECT(!is(conn_flag::send_ended));
     flags_ |= conn_flag::send_ended;
     stop_send();
-    sys::shutdown_send(fd()); // ENOTCONN: the peer has reset it, which wake tells
+    if (!xprt_->shutdown) {
+        sys::shutdown_send(fd()); // ENOTCONN: the peer has reset it, which wake tells
+        return;
+    }
+    flags_ |= conn_flag::ending;
+    if (!is(conn_flag::failed)) say_end();
+}
+
+// Until the transport has said its own end no FIN follows, and finish() sends none either: a FIN alone would be a
+// truncation.
+void connection::say_end() noexcept {
+    switch (xprt_->shutdown(*this)) {
+    case io::done: break;
+    case io::again:
+        if (!is(conn_flag::failed)) want_send(); // else in cant_send(), as above
+        return;
+    case io::closed:
+    case io::failed:
+        if (!is(conn_flag::failed)) fail(EPROTO);
+        return;
+    }
+    flags_ &= ~conn_flag::ending;
+    stop_send();
+    sys::shutdown_send(fd()); // ENOTCONN, as above
 }
 
 end_cause connection::failure() const noexcept {
@@ -155,14 +188,16 @@ end_cause connection::failure() const noexcept {
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT(cause != end_cause::none);
     EXPECT(!is(conn_flag::idle)); // the pool closes what it holds
+    const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
+    const bool is_alive = is(conn_flag::connected) && !is_broken();
+    if (!is_polite || !is_alive || is(conn_flag::lingering)) return finish(intent, cause);
     // A FIN that is only known may stand behind unread input, and closing on that would reset the peer.
-    const bool is_over = is(conn_flag::recv_ended | conn_flag::failed) || slot_->is(fd_state::err);
-    const bool can_linger = is(conn_flag::connected) && !is_over && !is(conn_flag::lingering);
-    if (intent == close_intent::graceful && can_linger) {
-        begin_linger(cause);
-        return verdict::gone;
-    }
-    return finish(intent, cause);
+    const bool must_drain = intent == close_intent::graceful && !is(conn_flag::recv_ended);
+    // Whoever ended his own side may still wait for the end of ours.
+    if (xprt_->shutdown && !is(conn_flag::send_ended)) shutdown_send();
+    if (!must_drain && (!is(conn_flag::ending) || is(conn_flag::failed))) return finish(intent, cause);
+    begin_linger(cause);
+    return verdict::gone;
 }
 
 void connection::begin_linger(end_cause cause) noexcept {
@@ -176,7 +211,7 @@ void connection::begin_linger(end_cause cause) noexcept {
     if (!is(conn_flag::send_ended)) shutdown_send();
     arm(loop().now() + home_->options_.linger,
         [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
-    want_recv();
+    if (!is(conn_flag::recv_ended)) want_recv();
 }
 
 const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send = keep_on, .wake = linger_wake};
@@ -186,6 +221,7 @@ verdict connection::linger_recv(connection& conn) noexcept {
     for (;;) {
         const io_result r = conn.recv(conn.home_->scratch(), conntab::scratch_bytes);
         if (r.end == io::again) return verdict::keep;
+        if (r.end == io::closed && conn.is(conn_flag::ending)) return verdict::keep; // our own end is still to be sent
         if (r.end != io::done) return conn.finish(close_intent::after_fin, end_cause::none);
         conn.lingered_bytes_ += static_cast<std::uint32_t>(r.bytes);
         if (conn.lingered_bytes_ > bytes_max) return conn.finish(close_intent::after_fin, end_cause::none);
@@ -205,7 +241,8 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
     // After the peer's FIN or an error there is nothing to abort, and no TIME_WAIT on our side to avoid.
-    if (intent == close_intent::abort || (intent == close_intent::silent && !ended())) sys::set_abortive(fd());
+    const bool is_silent = intent == close_intent::silent && !ended();
+    if (intent == close_intent::abort || is_silent || is(conn_flag::ending)) sys::set_abortive(fd());
     loop().close(*slot_, to_string(cause_));
     home_->bury(*this);
     return verdict::gone;

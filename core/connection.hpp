@@ -42,6 +42,7 @@ enum class conn_flag : std::uint16_t {
     failed = 1 << 5,      // an error was met: error()
     idle = 1 << 6,        // in an idle_pool
     lingering = 1 << 7,   // closed gracefully: its user is gone already
+    ending = 1 << 8,      // send_ended, but the transport's own end, and so the FIN, are still to be sent
 };
 template <>
 inline constexpr bool enable_flags<conn_flag> = true;
@@ -72,7 +73,7 @@ const char* to_string(end_cause cause) noexcept;
 
 enum class close_intent : std::uint8_t {
     graceful,  // send FIN, throw away what the peer still sends, up to a cap and a deadline, then close: RFC 9112 9.6
-    after_fin, // both sides are done: just close
+    after_fin, // both sides are done: close, once the transport has said its own end. It has graceful's deadline
     silent,    // RST if the peer has not ended yet: no TIME_WAIT stays behind
     abort,     // RST: the peer shall see that something is missing
 };
@@ -115,8 +116,12 @@ class alignas(64) connection {
     bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
     io_result splice_in(int pipe_fd, std::size_t bytes) noexcept { return xprt_->splice_in(*this, pipe_fd, bytes); }
     io_result splice_out(int pipe_fd, std::size_t bytes) noexcept { return xprt_->splice_out(*this, pipe_fd, bytes); }
-    // Ends our side: FIN after everything sent. Once.
+    // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room, the
+    // engine goes on with it; send is its to want and to stop from here on.
     void shutdown_send() noexcept;
+    // Bytes may stand in a layer between the user and the socket, on their way in or out: neither side's count is the
+    // other's.
+    bool hides_bytes() const noexcept { return xprt_->drain != nullptr; }
 
     // --- what the user wants. Until connected nothing but wake is called, and these are the engine's and the
     // transport's: leave them alone.
@@ -171,7 +176,9 @@ class alignas(64) connection {
 
     static void ready(fd_slot& slot) noexcept;
     static void tell(const fd_slot& slot, fd_facts& to) noexcept;
+    bool go_on() noexcept;
     bool establish() noexcept;
+    void say_end() noexcept;
     void begin_linger(end_cause cause) noexcept;
     verdict finish(close_intent intent, end_cause cause) noexcept;
     fdtab& fds() const noexcept;

@@ -18,6 +18,8 @@ enum class drained : std::uint8_t {
 struct drain_result {
     drained end;
     std::size_t bytes; // thrown away on the way
+    // Of a transport: it holds the beginning of a record, which may turn out to be anything.
+    bool partial = false;
 };
 
 struct ctrl {

@@ -15,9 +15,13 @@ const data_cb idle_pool::idle_cb{.name = "idle", .recv = idle_ready, .send = idl
 verdict idle_pool::idle_ready(connection& conn) noexcept {
     entry& e = conn.owner_as<entry>();
     conn.stop_send(); // room to send is no news to anybody here
-    if (conn.ended()) return idle_wake(conn);
+    const bool hides = conn.hides_bytes();
+    if (conn.ended()) {
+        // The transport's own end stands before a FIN: unread, it would make our close a reset.
+        if (hides && !conn.is_broken()) static_cast<void>(conn.transport().drain(conn));
+        return idle_wake(conn);
+    }
 
-    const bool hides = conn.transport().drain != nullptr;
     if (!hides && !conn.family().drain) {
         if (e.pool.is_quiet(conn)) return verdict::keep;
         if (conn.ended()) return idle_wake(conn);
@@ -28,6 +32,7 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
     const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
     if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill)
         return e.pool.kill(e, end_cause::idle_unsolicited);
+    e.partial = r.partial;
     if (r.end == drained::closed) {
         conn.end_recv();
         return idle_wake(conn);
@@ -129,6 +134,8 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     parked_count_++;
     by_age_.push_back(*e);
     in.entries.push_front(*e);
+    // What the transport holds it only tells when it is asked.
+    if (conn.hides_bytes()) conns_.loop().fds().may_recv(conn.slot());
 }
 
 // Out of the pool: the only function that unlinks and uncounts.
@@ -201,8 +208,9 @@ bool idle_pool::take_back(connection& conn, const data_cb& table, void* owner) n
 bool idle_pool::is_quiet(connection& conn) noexcept {
     if (conn.ended()) return false;
     const bool unseen = conn.slot().is(fd_state::recv_ready);
-    if (!unseen && !options_.probe && !buggify(twist::take_probes)) return true;
-    const bool hides = conn.transport().drain != nullptr;
+    const bool drains = options_.on_bytes == unsolicited::drain;
+    if (!unseen && !options_.probe && !buggify(twist::take_probes)) return drains || !conn.owner_as<entry>().partial;
+    const bool hides = conn.hides_bytes();
     if (!hides) {
         const sys::count n = sys::peek(conn.fd());
         if (n == -EAGAIN) {
@@ -219,7 +227,7 @@ bool idle_pool::is_quiet(connection& conn) noexcept {
         return false;
     }
     conn.cant_recv();
-    return r.bytes == 0 || options_.on_bytes == unsolicited::drain;
+    return options_.on_bytes == unsolicited::drain || (r.bytes == 0 && !r.partial);
 }
 
 duration idle_pool::safe_age(key k) const noexcept {

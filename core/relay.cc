@@ -63,8 +63,12 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     pair* p = make_pair(client);
     if (!p) return client.close(close_intent::abort, end_cause::no_room);
     client.attach(pair_cb, p);
-    if (client.is(conn_flag::connected)) client.stop_recv(); // otherwise its handshake goes on
-    auto server = weir::dial(conns_, family, to, {.timeout = options_.connect_timeout}, pair_cb, p);
+    if (client.is(conn_flag::connected)) client.stop_recv();
+    else // its handshake goes on, and ends the deadline
+        client.arm(conns_.loop().now() + options_.connect_timeout,
+                   [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
+    const dial_options how{.timeout = options_.connect_timeout, .transport = options_.transport};
+    auto server = weir::dial(conns_, family, to, how, pair_cb, p);
     if (!server) return end(*p, close_intent::abort, end_cause::connect_failed, end_cause::connect_failed);
     p->ends[1] = server.value();
     return verdict::keep;

@@ -23,9 +23,10 @@ namespace weir::inline WEIR_KERNEL {
 
 struct relay_options {
     std::uint32_t pairs_max = 512;
-    duration connect_timeout = seconds{5};
-    duration fin_timeout = seconds{30};   // without a byte once an end was carried across
-    duration idle_timeout = seconds{300}; // without a byte either way
+    duration connect_timeout = seconds{5}; // of the server's connect, and of either side's handshake
+    const xprt* transport = &raw_xprt;     // of the servers that are dialed
+    duration fin_timeout = seconds{30};    // without a byte once an end was carried across
+    duration idle_timeout = seconds{300};  // without a byte either way
     // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is then blocked in the loop's thread.
     pipe_options pipes{.pipes_max = 0};
     // A pair is no more: the `tag` it was made with. Null: nobody wants to know.

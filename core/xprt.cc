@@ -79,6 +79,7 @@ const xprt raw_xprt{.name = "raw",
                     .drain = nullptr,
                     .handshake = nullptr,
                     .close = nullptr,
+                    .shutdown = nullptr,
                     .splice_in = raw_splice_in,
                     .splice_out = raw_splice_out};
 

@@ -271,7 +271,7 @@ verdict http1_exchange::next_request() noexcept {
     rest.take(from_client_);
     room.pool.free(*this);
     if (rest.empty()) {
-        room.client_waits(room.gateway, client, applet);
+        room.client_waits(room.gateway, client, applet, http1_exchanges::wait::anew);
         return verdict::gone;
     }
     http1_exchange* next = room.pool.make(room, client, applet);
@@ -281,6 +281,17 @@ verdict http1_exchange::next_request() noexcept {
     client.attach(client_cb, next);
     client.want_recv();
     room.conns.loop().fds().may_recv(client.slot());
+    return verdict::gone;
+}
+
+// It was looked for a first byte in vain: the kernel had none, or only talk of the transport's. Its deadline, which is still
+// armed, is no later for that.
+verdict http1_exchange::wait_on() noexcept {
+    http1_exchanges& room = room_;
+    connection& client = *client_;
+    const http1_applet* applet = applet_;
+    room.pool.free(*this);
+    room.client_waits(room.gateway, client, applet, http1_exchanges::wait::still);
     return verdict::gone;
 }
 

@@ -41,7 +41,7 @@ verdict http1_exchange::read_head() noexcept {
     EXPECT(to.bytes > 0); // a head that fills a block is over its limit
     const io_result got = client_->recv(to.at, to.bytes);
     switch (got.end) {
-    case io::again: return in_scratch ? next_request() : verdict::keep; // nothing yet: wait without an exchange
+    case io::again: return in_scratch ? wait_on() : verdict::keep; // nothing yet: wait without an exchange
     case io::closed: return close_client(close_intent::after_fin, end_cause::peer_closed);
     case io::failed: return close_client(close_intent::silent, end_cause::peer_failed);
     case io::done: break;
@@ -245,8 +245,8 @@ verdict http1_exchange::acquire() noexcept {
             }
         }
         const address& where = upstream_->where;
-        auto dialed =
-            dial(conns(), *where.family, where.at, {.timeout = room_.options.connect_timeout}, server_cb, this);
+        const dial_options how{.timeout = room_.options.connect_timeout, .transport = upstream_->transport};
+        auto dialed = dial(conns(), *where.family, where.at, how, server_cb, this);
         if (dialed) {
             assign(*dialed.value(), false);
             return verdict::keep;

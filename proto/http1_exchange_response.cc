@@ -279,14 +279,17 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
 // A request is sent twice only where that is proven harmless: the connection had been idle, not one byte of a response
 // came, all that was sent is still held, and
 //   - the method is idempotent (RFC 9110 section 9.2.2), or
-//   - no byte was accepted by send(), or
+//   - no byte was accepted by send(), where that tells of the wire: a transport may have sent records of a request of
+//     which it accepted nothing so far, or
 //   - the server had closed before: it reset the connection after its FIN (EPIPE), and the count of acknowledged bytes
 //     has not moved. After a FIN alone the reset is still to come: wait for it. A server that ends its own side, then
 //     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has closed,
-//     nor could it answer one. RFC 9112 section 9.6.
+//     nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too: they can
+//     only make it move, which is no proof.
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!may_repeat_at_all()) return repeatable::no;
-    if (is_idempotent(method_) || sent_bytes_ == 0) return repeatable::yes;
+    if (is_idempotent(method_)) return repeatable::yes;
+    if (sent_bytes_ == 0 && !server_->hides_bytes()) return repeatable::yes;
     if (!is_unseen()) return repeatable::no;
     const int error = server_->error() ? server_->error() : sys::socket_error(server_->fd());
     if (error == EPIPE) {

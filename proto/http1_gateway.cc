@@ -42,8 +42,9 @@ bool http1_gateway::has_memory() const noexcept {
     return exchanges_.pool.capacity() > 0 && idle_.capacity() > 0 && tunnels_.capacity() > 0;
 }
 
-void http1_gateway::add_upstream(const address& where) noexcept {
-    upstreams_.add(where, idle_.key_of({.remote = where.at, .family = where.family}));
+void http1_gateway::add_upstream(const address& where, const xprt& transport) noexcept {
+    upstreams_.add(where, transport,
+                   idle_.key_of({.remote = where.at, .family = where.family, .transport = &transport}));
 }
 
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
@@ -110,9 +111,11 @@ void http1_gateway::await_request(connection& client) noexcept {
     if (client.is(conn_flag::connected)) client.want_recv();
 }
 
-void http1_gateway::client_waits(void* self, connection& client, const http1_applet* applet) noexcept {
+void http1_gateway::client_waits(void* self, connection& client, const http1_applet* applet,
+                                 http1_exchanges::wait how) noexcept {
     http1_gateway& g = *static_cast<http1_gateway*>(self);
     client.attach(waiting_cb, applet ? &g.admin_door_ : &g.door_);
+    if (how == http1_exchanges::wait::still) return;
     client.arm(g.conns_.loop().now() + g.options_.http.keep_alive_timeout, waiting_fired);
     client.want_recv();
 }

@@ -38,8 +38,8 @@ class http1_gateway {
     http1_gateway& operator=(const http1_gateway&) = delete;
     ~http1_gateway();
 
-    // Before the first request; at least one, at most upstream_set::capacity.
-    void add_upstream(const address& where) noexcept;
+    // Before the first request; at least one, at most upstream_set::capacity. The clients' transport: listener_options.
+    void add_upstream(const address& where, const xprt& transport = raw_xprt) noexcept;
 
     // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
     result<void> listen(const address& at, const listener_options& options) noexcept;
@@ -94,7 +94,8 @@ class http1_gateway {
     static verdict waiting_wake(connection& client) noexcept;
     static void waiting_fired(timer& t, time_point now) noexcept;
     static void accepted(void* at, connection& client, const endpoint& peer) noexcept;
-    static void client_waits(void* self, connection& client, const http1_applet* applet) noexcept;
+    static void client_waits(void* self, connection& client, const http1_applet* applet,
+                             http1_exchanges::wait how) noexcept;
     static void client_gone(void* self) noexcept;
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;

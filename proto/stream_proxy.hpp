@@ -53,8 +53,10 @@ class stream_proxy {
     stream_proxy& operator=(const stream_proxy&) = delete;
     ~stream_proxy(); // aborts everything
 
-    // Before listen(); at least one, at most upstream_set::capacity.
-    void add_upstream(const address& where) noexcept { upstreams_.add(where); }
+    // Before listen(); at least one, at most upstream_set::capacity. The clients' transport: listener_options.
+    void add_upstream(const address& where, const xprt& transport = raw_xprt) noexcept {
+        upstreams_.add(where, transport);
+    }
 
     // Once. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
     result<void> listen(const address& at, const listener_options& options) noexcept;

@@ -6,9 +6,10 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-void upstream_set::add(const address& where, idle_pool::key key) noexcept {
+void upstream_set::add(const address& where, const xprt& transport, idle_pool::key key) noexcept {
     EXPECT(size_ < capacity);
     servers_[size_].where = where;
+    servers_[size_].transport = &transport;
     servers_[size_].key = key;
     size_++;
 }

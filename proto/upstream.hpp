@@ -18,6 +18,7 @@ enum class balance : std::uint8_t { round_robin, least };
 
 struct upstream {
     address where{};
+    const xprt* transport = &raw_xprt;
     idle_pool::key key{};           // of its idle connections, for who keeps any
     std::uint32_t active_count = 0; // requests, or connections, under way
     time_point rests_until{};
@@ -35,7 +36,7 @@ class upstream_set {
     explicit upstream_set(balance how) noexcept : how_(how) {}
 
     // At most `capacity`: EXPECTed.
-    void add(const address& where, idle_pool::key key = {}) noexcept;
+    void add(const address& where, const xprt& transport = raw_xprt, idle_pool::key key = {}) noexcept;
     std::size_t size() const noexcept { return size_; }
     upstream& at(std::size_t i) noexcept { return servers_[i]; }
 

@@ -287,6 +287,42 @@ TEST_CASE("news of the socket do not make a handshake spin that waits for someth
     CHECK(conn.ended()); // not forgotten
 }
 
+TEST_CASE("a failure that a handshake or an end met while it waits for room is told by one wake") {
+    static bool in_handshake; // epoll has no memory for the interest in room, say: cant_send() fails the connection
+    static const xprt unlucky{.name = "unlucky",
+                              .recv = raw_xprt.recv,
+                              .send = raw_xprt.send,
+                              .drain = nullptr,
+                              .handshake = [](connection& conn) noexcept {
+                                  if (!in_handshake) return io::done;
+                                  conn.fail(ENOMEM);
+                                  return io::again;
+                              },
+                              .close = nullptr,
+                              .shutdown = [](connection& conn) noexcept {
+                                  conn.fail(ENOMEM);
+                                  return io::again;
+                              }};
+    for (const bool handshake : {true, false}) {
+        CAPTURE(handshake);
+        in_handshake = handshake;
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who, tcp, unlucky);
+        r.turn();
+        if (!handshake) {
+            who.calls.clear();
+            conn.shutdown_send();
+            r.turn();
+        }
+
+        CHECK(who.calls == "w");
+        CHECK(conn.error() == ENOMEM);
+        CHECK(r.sleeps());
+    }
+}
+
 TEST_CASE("hidden bytes keep recv ready though the socket is empty") {
     rig r;
     pair ends = tcp_pair();
@@ -341,7 +377,7 @@ TEST_CASE("an end behind records is received after them, one within a record is 
         user who;
         connection& conn = greeted(r, std::move(ends.b), ends.a, who);
         conn.want_recv();
-        send_all(ends.a.get(), record("whole") + (is_cut ? "\5cut" : ""));
+        send_all(ends.a.get(), record("whole") + (is_cut ? "\5cut" : std::string{record_end}));
         shut_write(ends.a.get());
         REQUIRE(end_arrived(conn));
 
@@ -408,6 +444,301 @@ TEST_CASE("however a connection ends, its transport's context is freed once") {
     }
 
     CHECK(record_layer::live_count == before);
+}
+
+// --- our end, and theirs
+
+TEST_CASE("the transport's own end goes out in front of the FIN, by shutdown_send and by both polite closes") {
+    for (const char how : {'s', 'g', 'f', 'p'}) { // shutdown_send; graceful; after_fin, unread and once the peer has ended
+        CAPTURE(how);
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+        CHECK(conn.send("answer").end == io::done);
+        if (how == 'p') {
+            send_all(ends.a.get(), record_end);
+            conn.want_recv();
+            CHECK(r.until([&] { return conn.is(conn_flag::recv_ended); }));
+        }
+
+        if (how == 's') conn.shutdown_send();
+        else conn.close(how == 'g' ? close_intent::graceful : close_intent::after_fin, end_cause::done);
+
+        std::string seen;
+        CHECK(ending_of(ends.a.get(), &seen) == ending::fin);
+        CHECK(seen == record("answer") + std::string{record_end});
+        if (how != 's') ends.a.close();
+        if (how != 's') CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+    }
+}
+
+TEST_CASE("an abort and a silent close say no end of the transport's: a reset does") {
+    for (const auto intent : {close_intent::abort, close_intent::silent}) {
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+
+        conn.close(intent, end_cause::done);
+
+        std::string seen;
+        CHECK(ending_of(ends.a.get(), &seen) == ending::reset);
+        CHECK(seen == "");
+    }
+}
+
+// Fills the way to the peer, up to a record that was not sent to its end.
+std::size_t fill(connection& conn) {
+    const std::string much(1 << 20, 'x');
+    std::size_t sent = 0;
+    do {
+        for (io_result r{io::done, 0}; r.end == io::done; sent += r.bytes)
+            r = conn.send(much);
+    } while (ready(conn.fd(), POLLOUT)); // what the kernel moved on meanwhile
+    return sent;
+}
+
+TEST_CASE("an end that has to wait for room keeps its FIN back, and goes out without its user") {
+    for (const char how : {'s', 'g', 'f'}) {
+        CAPTURE(how);
+        rig r;
+        pair ends = tcp_pair();
+        shrink_room(ends.b);
+        user who;
+        connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+        const std::size_t sent = fill(conn);
+        const std::uint64_t before = record_layer::pending_ends;
+
+        const std::uint64_t allocations = allocation_count();
+        if (how == 's') conn.shutdown_send();
+        else conn.close(how == 'g' ? close_intent::graceful : close_intent::after_fin, end_cause::done);
+        const std::uint64_t allocated = allocation_count() - allocations;
+        CHECK(allocated == 0);
+        CHECK(record_layer::pending_ends == before + 1);
+        CHECK(r.conns.live_count() == 1);
+        CHECK(r.sleeps()); // waits for the poller
+        if (how == 's') CHECK(conn.is(conn_flag::ending));
+
+        std::string encoded, bytes;
+        bool is_end = false;
+        for (int i = 0; i < 100'000 && !is_end; i++) {
+            r.turn();
+            char room[8192];
+            const ssize_t n = ::recv(ends.a.get(), room, sizeof room, MSG_DONTWAIT);
+            CHECK(n != 0); // no FIN in front of the end
+            if (n > 0) encoded.append(room, static_cast<std::size_t>(n));
+            is_end = n > 0 && encoded.ends_with(record_end);
+        }
+        CHECK(r.until([&] { return ready(ends.a.get(), POLLRDHUP); }));
+        CHECK(ending_of(ends.a.get(), &encoded) == ending::fin);
+        bytes = unrecord(std::string_view{encoded});
+        // What was begun is sent to its end, though its user never heard that it was taken.
+        CHECK(bytes.size() >= sent);
+        CHECK(bytes.size() <= sent + 255);
+        CHECK(bytes.find_first_not_of('x') == bytes.npos);
+        CHECK(who.calls == "");
+        if (how == 's') {
+            CHECK_FALSE(conn.is(conn_flag::ending));
+            CHECK_FALSE(conn.slot().is(fd_state::send_active));
+            CHECK(r.sleeps());
+        }
+    }
+}
+
+TEST_CASE("a close while the end still waits for room waits for it, too, whoever ended first") {
+    for (const bool peer_ended : {false, true}) {
+        CAPTURE(peer_ended);
+        rig r;
+        pair ends = tcp_pair();
+        shrink_room(ends.b);
+        user who;
+        connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+        if (peer_ended) send_all(ends.a.get(), record_end);
+        conn.want_recv();
+        if (peer_ended) CHECK(r.until([&] { return conn.is(conn_flag::recv_ended); }));
+        fill(conn);
+        conn.shutdown_send();
+
+        conn.close(close_intent::after_fin, end_cause::peer_closed);
+        r.turn(3);
+        CHECK(r.conns.live_count() == 1);
+
+        std::string encoded;
+        CHECK(r.until([&] {
+            char room[8192];
+            for (ssize_t n; (n = ::recv(ends.a.get(), room, sizeof room, MSG_DONTWAIT)) > 0;)
+                encoded.append(room, static_cast<std::size_t>(n));
+            return encoded.ends_with(record_end);
+        }));
+        if (!peer_ended) shut_write(ends.a.get());
+        CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+        CHECK(r.ended(end_cause::peer_closed) == 1);
+        CHECK(ending_of(ends.a.get(), &encoded) == ending::fin);
+    }
+}
+
+TEST_CASE("an end that finds no room until the deadline is replaced by a reset, not by a FIN") {
+    for (const bool peer_ended : {false, true}) {
+        CAPTURE(peer_ended);
+        rig r;
+        pair ends = tcp_pair();
+        shrink_room(ends.b);
+        user who;
+        connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+        if (peer_ended) {
+            send_all(ends.a.get(), record_end);
+            conn.want_recv();
+            CHECK(r.until([&] { return conn.is(conn_flag::recv_ended); }));
+        }
+        fill(conn);
+        conn.close(close_intent::graceful, end_cause::done);
+        r.pass(seconds{2} - milliseconds{1});
+        CHECK(r.conns.live_count() == 1);
+
+        r.pass(milliseconds{2});
+
+        CHECK(r.conns.live_count() == 0);
+        CHECK(ending_of(ends.a.get()) == ending::reset);
+    }
+}
+
+TEST_CASE("an end that cannot be said is a failure that its user hears of, and a reset") {
+    for (const bool is_closed : {false, true}) {
+        CAPTURE(is_closed);
+        rig r;
+        xprt speechless = record_xprt;
+        speechless.shutdown = [](connection&) noexcept { return io::failed; };
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who, tcp, speechless);
+        send_all(ends.a.get(), "H");
+        REQUIRE(r.until([&] { return conn.is(conn_flag::connected); }));
+        who.calls.clear();
+
+        if (is_closed) {
+            conn.close(close_intent::graceful, end_cause::done);
+        } else {
+            conn.shutdown_send();
+            r.turn();
+            CHECK(who.calls == "w");
+            CHECK(conn.error() == EPROTO);
+            conn.close(close_intent::after_fin, conn.failure());
+        }
+        r.turn(2);
+
+        CHECK(r.conns.live_count() == 0);
+        CHECK(ending_of(ends.a.get()) == ending::reset);
+    }
+}
+
+TEST_CASE("a FIN without the transport's own end is a truncation: recv answers failed, not closed") {
+    for (const bool is_truncated : {false, true}) {
+        for (const bool is_idle_socket : {false, true}) { // nothing in front of the end
+            CAPTURE(is_truncated);
+            rig r;
+            pair ends = tcp_pair();
+            user who;
+            connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+            send_all(ends.a.get(), (is_idle_socket ? "" : record("bytes")) + (is_truncated ? "" : std::string{record_end}));
+            shut_write(ends.a.get());
+            REQUIRE(end_arrived(conn));
+            r.turn();
+            char room[8];
+            if (!is_idle_socket) CHECK(conn.recv(room, 8).bytes == 5);
+
+            const io_result got = conn.recv(room, 8);
+
+            CHECK(got.end == (is_truncated ? io::failed : io::closed));
+            CHECK(conn.is(conn_flag::recv_ended) == !is_truncated);
+            CHECK(conn.error() == (is_truncated ? EPROTO : 0));
+            CHECK(conn.failure() == (is_truncated ? end_cause::peer_failed : end_cause::peer_closed));
+        }
+    }
+}
+
+TEST_CASE("the transport's own end is an end before its FIN has come, and what follows it is nobody's") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+    conn.want_recv();
+    send_all(ends.a.get(), record("last") + std::string{record_end} + record("never"));
+    REQUIRE(arrived(conn));
+
+    r.turn(3);
+
+    CHECK(who.received == "last");
+    CHECK(conn.is(conn_flag::recv_ended));
+    CHECK_FALSE(conn.slot().ended());
+    CHECK(r.sleeps());
+}
+
+TEST_CASE("a handshake that has much to say goes on while its user wants nothing") {
+    rig r;
+    record_layer::hello_bytes = 4 << 20;
+    pair ends = tcp_pair();
+    shrink_room(ends.b);
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, tcp, record_xprt);
+    send_all(ends.a.get(), "H"); // said early: only our own words are missing
+    CHECK(r.until([&] { return r.sleeps(); }));
+    CHECK(conn.is(conn_flag::handshaking));
+
+    std::size_t heard = 0;
+    CHECK(r.until([&] {
+        char room[64 * 1024];
+        for (ssize_t n; (n = ::recv(ends.a.get(), room, sizeof room, MSG_DONTWAIT)) > 0;)
+            heard += static_cast<std::size_t>(n);
+        return heard == record_layer::hello_bytes;
+    }));
+    CHECK(r.until([&] { return conn.is(conn_flag::connected); }));
+
+    CHECK(who.calls == "w");
+    record_layer::hello_bytes = 1;
+}
+
+TEST_CASE("records without payload are no bytes, wherever they stand and however they are cut") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+    conn.want_recv();
+    const std::string t{ticket}, all = t + record("a") + t + t + record("b") + t + std::string{record_end};
+    for (const char byte : all) {
+        send_all(ends.a.get(), {&byte, 1});
+        REQUIRE(arrived(conn));
+        r.turn(2);
+        CHECK(r.sleeps());
+    }
+
+    CHECK(who.received == "ab");
+    CHECK(conn.is(conn_flag::recv_ended));
+    CHECK_FALSE(conn.is(conn_flag::failed));
+}
+
+TEST_CASE("a transport with settings finds them by the connection") {
+    struct named_xprt : xprt {
+        const char* wanted;
+    };
+    static const named_xprt named{{.name = "named",
+                                   .recv = raw_xprt.recv,
+                                   .send = raw_xprt.send,
+                                   .drain = nullptr,
+                                   .handshake = [](connection& conn) noexcept {
+                                       const auto& mine = static_cast<const named_xprt&>(conn.transport());
+                                       return mine.wanted == std::string_view{"example.org"} ? io::done : io::failed;
+                                   },
+                                   .close = nullptr},
+                                  "example.org"};
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, tcp, named);
+
+    r.turn();
+
+    CHECK(conn.is(conn_flag::connected));
 }
 
 // --- parked
@@ -478,6 +809,67 @@ TEST_CASE("a transport's own talk is not unsolicited: a ticket does not kill a p
             r.turn(2);
 
             CHECK(next.received == "answer");
+        }
+    }
+}
+
+TEST_CASE("the beginning of a record may be anything: nobody is given its connection until it is known") {
+    for (const bool is_ticket : {false, true}) {
+        for (const char when : {'b', 's', 'a'}) { // before the park, in the turn of the take, and in one before
+            CAPTURE(is_ticket);
+            CAPTURE(when);
+            idle_rig r({});
+            pair ends = tcp_pair();
+            user who, next;
+            connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+            const std::string stray = is_ticket ? std::string{ticket} : record("stray");
+            const auto begin = [&] {
+                send_all(ends.a.get(), stray.substr(0, 1));
+                REQUIRE(arrived(conn));
+                r.turn(when == 's' ? 0 : 2);
+            };
+            if (when == 'b') conn.want_recv();
+            if (when == 'b') begin(); // and the user met EAGAIN
+            r.pool.park(conn, r.key, rest);
+            if (when != 'b') begin();
+            if (when == 's') r.loop.fds().may_recv(conn.slot()); // the report of this turn
+            if (is_ticket) {
+                CHECK(r.sleeps());
+                CHECK(r.pool.idle_count() == 1);
+                send_all(ends.a.get(), stray.substr(1));
+                REQUIRE(arrived(conn));
+                CHECK(r.sleeps());
+                CHECK(r.pool.take(r.key, user::table, &next) == &conn);
+                continue;
+            }
+
+            CHECK(r.pool.take(r.key, user::table, &next) == nullptr);
+            CHECK(r.ended(end_cause::idle_unsolicited) == 1);
+        }
+    }
+}
+
+TEST_CASE("a parked connection ends by its transport's own end, by a FIN with it and by one without, and is closed then") {
+    for (const char how : {'e', 'f', 't'}) {
+        for (const bool probe : {false, true}) {
+            CAPTURE(how);
+            CAPTURE(probe);
+            idle_rig r({.probe = probe});
+            pair ends = tcp_pair();
+            user who, next;
+            connection& conn = greeted(r, std::move(ends.b), ends.a, who);
+            r.pool.park(conn, r.key, rest);
+            r.turn(2);
+            r.clock.advance(seconds{5});
+            if (how != 't') send_all(ends.a.get(), record_end);
+            if (how != 'e') shut_write(ends.a.get());
+            REQUIRE(arrived(conn));
+
+            if (!probe) r.turn();
+            CHECK(r.pool.take(r.key, user::table, &next) == nullptr);
+
+            CHECK(r.ended(end_cause::idle_peer_closed) == 1);
+            CHECK(r.pool.safe_age(r.key) < seconds{5}); // it taught its age
         }
     }
 }

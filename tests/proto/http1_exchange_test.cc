@@ -1131,6 +1131,7 @@ TEST_CASE("whenever the blocks run out, the request fails or is cut off, and not
             peer c = rig.client(), s;
             c.narrow();
             c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n");
+            rig.settle();
             if (later) {
                 s = rig.server();
                 rig.settle();
@@ -1484,6 +1485,8 @@ TEST_CASE("a body that stalls is a 408 after its time") {
         for (int i = 0; i < 3; i++) {
             c.say(pattern(40'000 / 2));
             rig.settle();
+            s.pull(); // records need more room than their bytes
+            rig.settle();
             rig.pass(seconds{29});
         }
         rig.pass(milliseconds{999});
@@ -1730,7 +1733,8 @@ TEST_CASE("a body that comes too slowly while its answer is under way is cut off
     CHECK(s.ended());
 }
 
-TEST_CASE("a deadline that passed unused does not keep later ones from firing") {
+TEST_CASE("a deadline that passed unused does not keep later ones from firing" *
+          raw_only(side::clients, "the least rate is just kept if each piece is read at once")) {
     // The timer fires while nothing is expected of the client; then the client is expected to go on with its body.
     gateway_rig rig;
     peer c = rig.client();

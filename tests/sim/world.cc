@@ -45,6 +45,7 @@ const char* to_string(mark what) noexcept {
         "taker killed after all",
         "giver killed",
         "giver stopped",
+        "over records",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];

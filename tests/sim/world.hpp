@@ -58,6 +58,7 @@ enum class mark : std::uint8_t {
     taker_killed_behind_the_answer,
     giver_killed,
     giver_stopped,
+    over_records,
     count_
 };
 const char* to_string(mark what) noexcept;

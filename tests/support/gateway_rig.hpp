@@ -5,7 +5,11 @@
 // Nobody but the test makes anything happen: it says bytes, takes turns, looks at what came. What must come is waited for
 // (`until`), what must not come is looked for after `settle()`. At the end every rig checks that no block is left and
 // that the causes add up.
+//
+// WEIR_TRANSPORT=clients, servers or both: the gateway's connections of that side are over record_xprt, and the peers
+// speak records. A case is the same then; one that cannot be says so: raw_only.
 
+#include <cstdlib>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -18,6 +22,7 @@
 #include <netinet/tcp.h>
 
 #include "proto/http1_gateway.hpp"
+#include "support/record_xprt.hpp"
 #include "support/rig.hpp"
 
 namespace support {
@@ -46,6 +51,27 @@ inline descriptor connect_small(std::uint16_t port) {
     return fd;
 }
 
+// Which of the gateway's sides are over records.
+enum class side : std::uint8_t { clients, servers };
+inline bool is_layered(side s) {
+    static const std::string_view how = [] {
+        const char* said = std::getenv("WEIR_TRANSPORT");
+        return std::string_view{said ? said : "raw"};
+    }();
+    return how == "both" || how == (s == side::clients ? "clients" : "servers");
+}
+inline const xprt& transport_of(side s) { return is_layered(s) ? record_xprt : raw_xprt; }
+
+// A case that is about something of the raw transport's, and of that side's only: it is not run over records there.
+struct raw_only {
+    constexpr raw_only(side s, const char* reason) : of(s), why(reason) {}
+    side of;
+    const char* why;
+    void fill(doctest::detail::TestCase& test) const {
+        if (is_layered(of)) test.m_skip = true;
+    }
+};
+
 // The far end of one of the gateway's connections.
 struct peer {
     descriptor fd;
@@ -53,17 +79,24 @@ struct peer {
     ending end = ending::none; // how the gateway ended it
 
     peer() = default;
-    explicit peer(descriptor socket) : fd(std::move(socket)) {
+    explicit peer(descriptor socket, bool over_records = false) : fd(std::move(socket)), layered_(over_records) {
         const int on = 1; // small pieces go out at once, each on its own
         setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        if (layered_) say_raw("H"); // the socket may be dead already
     }
 
     bool open() const { return fd.get() >= 0; }
-    void say(std::string_view bytes) { send_all(fd.get(), bytes); }
+    void say(std::string_view bytes) {
+        send_all(fd.get(), layered_ ? std::exchange(unsaid_, {}) + record(bytes) : std::string{bytes});
+    }
     // What there is room for now; how much that was.
     std::size_t say_some(std::string_view bytes) {
-        const ssize_t n = ::send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-        return n > 0 ? static_cast<std::size_t>(n) : 0;
+        if (!layered_) return say_raw(bytes);
+        if (!say_rest()) return 0;
+        bytes = bytes.substr(0, 8 * 1024);
+        unsaid_ = record(bytes);
+        say_rest();
+        return bytes.size();
     }
     // Reads what has come, at most `bytes_max`.
     peer& pull(std::size_t bytes_max = SIZE_MAX) {
@@ -72,19 +105,67 @@ struct peer {
             const ssize_t n = ::recv(fd.get(), chunk, std::min(sizeof chunk, bytes_max), MSG_DONTWAIT);
             if (n < 0 && errno == EINTR) continue;
             if (n < 0 && errno == EAGAIN) break;
-            if (n <= 0) end = n == 0 ? ending::fin : ending::reset;
+            if (n <= 0) end = n < 0 ? ending::reset : layered_ && !heard_end_ ? ending::cut : ending::fin;
             if (n <= 0) break;
-            got.append(chunk, static_cast<std::size_t>(n));
+            hear({chunk, static_cast<std::size_t>(n)});
             bytes_max -= static_cast<std::size_t>(n);
         }
         return *this;
     }
     bool ended() { return pull().end != ending::none; }
-    void shut() { shut_write(fd.get()); }
-    void close() { fd.close(); }
+    // Over records: the gateway's transport has greeted. Raw: always.
+    bool greeted() { return !layered_ || pull().greeted_; }
+    void shut() {
+        say_end();
+        shut_write(fd.get());
+    }
+    // The socket may be dead already.
+    void try_shut() {
+        say_end();
+        ::shutdown(fd.get(), SHUT_WR);
+    }
+    void close() {
+        if (open()) say_end();
+        fd.close();
+    }
+    // The end that anybody can bring about: a FIN, and nothing of the transport's in front of it.
+    void cut_off() { fd.close(); }
     void reset() { support::reset(fd); }
     // A small window: the gateway soon cannot send.
     void narrow() { support::narrow(fd.get()); }
+
+  private:
+    std::size_t say_raw(std::string_view bytes) {
+        const ssize_t n = ::send(fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        return n > 0 ? static_cast<std::size_t>(n) : 0;
+    }
+    bool say_rest() {
+        if (!unsaid_.empty()) unsaid_.erase(0, say_raw(unsaid_));
+        return unsaid_.empty();
+    }
+    void say_end() {
+        if (!layered_) return;
+        unsaid_ += record_end;
+        say_rest();
+    }
+    void hear(std::string_view bytes) {
+        if (!layered_) {
+            got += bytes;
+            return;
+        }
+        CHECK_FALSE(heard_end_); // nothing follows an end
+        wire_ += bytes;
+        if (!greeted_) {
+            CHECK(wire_[0] == 'H');
+            wire_.erase(0, 1);
+            greeted_ = true;
+        }
+        heard_end_ = unrecord(wire_, got);
+    }
+
+    bool layered_ = false, greeted_ = false, heard_end_ = false;
+    std::string wire_;   // received, not decoded
+    std::string unsaid_; // encoded, not sent
 };
 
 // What a failed CHECK prints of bytes that may be many.
@@ -217,19 +298,22 @@ struct gateway_rig : rig {
     struct setup {
         std::vector<origin_state> origins{origin_state::listening};
         conntab_options tab{.connections_max = 64};
-        const xprt* clients = &raw_xprt; // their transport
+        const xprt* clients = &transport_of(side::clients); // their transport
+        const xprt* servers = &transport_of(side::servers);
     };
 
     explicit gateway_rig(const http1_gateway_options& options = {}) : gateway_rig(options, setup{}) {}
     gateway_rig(const http1_gateway_options& options, const setup& how)
         : rig(how.tab), gateway(std::make_unique<http1_gateway>(conns, options)) {
+        clients_layered = how.clients == &record_xprt;
+        servers_layered = how.servers == &record_xprt;
         for (const origin_state state : how.origins) {
             origins.push_back(listen_tcp(blocking::no, state == origin_state::swallowing ? 0 : 128));
             const std::uint16_t port = origins.back().port;
             small_segments(origins.back().fd.get());
             if (state == origin_state::refusing) origins.back().fd.close();
             if (state == origin_state::swallowing) fillers.push_back(connect_tcp(port));
-            gateway->add_upstream({.family = &tcp, .at = endpoint::ipv4(0x7f000001, port)});
+            gateway->add_upstream({.family = &tcp, .at = endpoint::ipv4(0x7f000001, port)}, *how.servers);
         }
         REQUIRE(gateway->listen({.family = &tcp, .at = endpoint::ipv4(0x7f000001, 0)}, {.transport = how.clients}).ok());
         gateway->on_trouble(
@@ -245,15 +329,17 @@ struct gateway_rig : rig {
     // A new client. The gateway has accepted it.
     peer client() {
         const std::uint64_t before = conns.opened_count(conn_origin::accepted);
-        peer p{connect_small(gateway->local().port())};
+        peer p{connect_small(gateway->local().port()), clients_layered};
         REQUIRE(until([&] { return conns.opened_count(conn_origin::accepted) > before; }));
+        REQUIRE(until([&] { return p.greeted(); }));
         return p;
     }
     // The gateway has dialed: the server's end of that.
     peer server(std::size_t origin = 0) {
         REQUIRE(until([&] { return ready(origins[origin].fd.get(), POLLIN); }));
-        peer p{accept_tcp(origins[origin])};
+        peer p{accept_tcp(origins[origin]), servers_layered};
         turn();
+        REQUIRE(until([&] { return p.greeted(); }));
         return p;
     }
     bool has_dialed(std::size_t origin = 0) {
@@ -374,6 +460,7 @@ struct gateway_rig : rig {
             narrow(conn->fd());
     }
 
+    bool clients_layered = false, servers_layered = false; // choked ones, say, are not
     std::vector<tcp_listener> origins;
     std::vector<descriptor> fillers;
     std::vector<std::string> troubles;

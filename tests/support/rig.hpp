@@ -22,6 +22,8 @@
 #include "proto/tcp.hpp"
 #include "support/counting.hpp"
 #include "support/net.hpp"
+#include "support/over_records.hpp"
+#include "support/record_xprt.hpp"
 
 namespace support {
 
@@ -86,9 +88,15 @@ struct rig {
 
     // A connection of a socket of the test's, served by `who`.
     connection& serve(descriptor socket, user& who, const ctrl& family = tcp, const xprt& transport = raw_xprt) {
-        auto conn = conns.adopt(unique_fd{socket.release()}, family, transport, {});
+        const bool layered = is_over_records(socket.get()); // the suite is, and has made the pair
+        const int fd = socket.get();
+        auto conn = conns.adopt(unique_fd{socket.release()}, family, layered ? record_xprt : transport, {});
         REQUIRE(conn.ok());
         conn.value()->attach(user::table, &who);
+        if (!layered) return *conn.value();
+        REQUIRE(until([&] { return conn.value()->is(conn_flag::connected); }));
+        over_records::greet(fd);
+        who.calls.clear();
         return *conn.value();
     }
 
@@ -139,14 +147,19 @@ struct rig {
 };
 
 // How a stream ends for the one who reads it.
-enum class ending : std::uint8_t { fin, reset, none };
+enum class ending : std::uint8_t {
+    fin,
+    reset,
+    none,
+    cut, // of a stream over records: a FIN without the end that has to stand in front of it
+};
 
 // Reads what is left, then says how it ended. none: nothing more came.
 inline ending ending_of(int fd, std::string* bytes = nullptr, std::chrono::milliseconds limit = patience) {
     char chunk[4096];
     while (wait_for(fd, POLLIN, limit)) {
-        const ssize_t n = ::recv(fd, chunk, sizeof chunk, MSG_DONTWAIT);
-        if (n == 0) return ending::fin;
+        const ssize_t n = over_records::recv_some(fd, chunk, sizeof chunk);
+        if (n == 0) return is_over_records(fd) && !far_end_of(fd).heard_end ? ending::cut : ending::fin;
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (n < 0) return ending::reset;
         if (bytes) bytes->append(chunk, static_cast<std::size_t>(n));
@@ -154,7 +167,7 @@ inline ending ending_of(int fd, std::string* bytes = nullptr, std::chrono::milli
     return ending::none;
 }
 inline std::ostream& operator<<(std::ostream& to, ending e) {
-    return to << (e == ending::fin ? "fin" : e == ending::reset ? "reset" : "none");
+    return to << (e == ending::fin ? "fin" : e == ending::reset ? "reset" : e == ending::cut ? "cut" : "none");
 }
 
 // The bytes of a socket's other end have come as far as its descriptor.
