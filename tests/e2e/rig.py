@@ -77,6 +77,7 @@ class Program:
         self.argv = [str(a) for a in argv]
         self.lines = []
         self.addresses = []
+        self.asked = threading.Lock()
         self.process = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             errors="replace", env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent,
@@ -213,6 +214,36 @@ class Gateway(Program):
             answer = client.ask(get("/counters", connection="close"))
         equal(answer.status, 200, "GET /counters")
         return json.loads(answer.body)
+
+    def check_ledger(self):
+        """Every connection that was opened is open or has one cause of its end."""
+        seen = self.counters()
+        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
+        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
+        return seen
+
+
+class Relay(Program):
+    """weir-relay. It says its counters, and what is open, when it is asked by SIGUSR1."""
+
+    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
+        places = [u if isinstance(u, str) else u.address for u in upstreams]
+        super().__init__([*wrapper, TOOLS / "weir-relay", *options, at, *places], **more)
+
+    def report(self, loops=1):
+        """What SIGUSR1 says, once more: its lines."""
+        def is_last(line):
+            return re.search(r"\d+ descriptors are open", line)
+
+        with self.asked:  # one at a time
+            before = len(self.lines)
+            self.signal(signal.SIGUSR1)
+            until(lambda: sum(bool(is_last(line)) for line in self.lines[before:]) >= loops, "it reports", 20)
+            return self.lines[before:]
+
+    def counters(self, loops=1):
+        return next(json.loads(line[line.index("{"):]) for line in self.report(loops) if "descriptors are open" in line
+                    and "{" in line)
 
     def check_ledger(self):
         """Every connection that was opened is open or has one cause of its end."""
