@@ -259,14 +259,14 @@ events {{ worker_connections 1024; }}
 http {{
   access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
   uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5; client_max_body_size 64m; keepalive_requests 1000000;
-  server {{ listen {address}; root {root}; {server} }}
+  server {{ listen {address} {listen}; root {root}; {server} }}
 }}
 """
 
 
 @contextlib.contextmanager
-def nginx(files, server=""):
-    """nginx serving `files` (name -> bytes) on a free port; answers its Program, with .address."""
+def nginx(files, server="", listen=""):
+    """nginx serving `files` (name -> bytes) on a free port; answers its Program, with .address. `listen`: options."""
     need("nginx")
     with tempfile.TemporaryDirectory(prefix="weir-nginx-") as root:
         os.chmod(root, 0o755)
@@ -274,7 +274,7 @@ def nginx(files, server=""):
             (pathlib.Path(root) / name).write_bytes(data)
         address = free_address()
         conf = pathlib.Path(root) / "conf"
-        conf.write_text(NGINX.format(root=root, address=address, server=server))
+        conf.write_text(NGINX.format(root=root, address=address, server=server, listen=listen))
         with Program([find("nginx"), "-e", "stderr", "-p", root, "-c", conf], ready=False) as program:
             program.addresses.append(address)
             until(lambda: connects(address) or program.process.poll() is not None, "nginx listens")

@@ -23,8 +23,8 @@ def bytes_of(seed, count):
 class Peer:
     """One connection. An end is "fin" or "reset"."""
 
-    def __init__(self, made):
-        made.settimeout(DEADLINE)
+    def __init__(self, made, patience=DEADLINE):
+        made.settimeout(patience)
         if made.family != socket.AF_UNIX:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = made
@@ -91,16 +91,14 @@ class Peer:
         self.close()
 
 
-def connect(address, recv_bytes=None, source=None):
+def connect(address, recv_bytes=None, patience=DEADLINE):
     family, to = place_of(address)
     made = socket.socket(family)
     if recv_bytes:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_bytes)
-    if source:
-        made.bind((source, 0))
-    made.settimeout(DEADLINE)
+    made.settimeout(patience)
     made.connect(to)
-    return Peer(made)
+    return Peer(made, patience)
 
 
 class Server:
@@ -114,7 +112,6 @@ class Server:
         if recv_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_bytes)
         self.socket.bind(to)
-        self.socket.settimeout(DEADLINE)
         self.backlog = backlog
         if listening:
             self.listen()
@@ -123,8 +120,9 @@ class Server:
     def listen(self):
         self.socket.listen(self.backlog)
 
-    def accept(self):
-        return Peer(self.socket.accept()[0])
+    def accept(self, patience=DEADLINE):
+        self.socket.settimeout(patience)
+        return Peer(self.socket.accept()[0], patience)
 
     def has_waiting(self):
         return bool(selectable(self.socket, 0))
@@ -151,14 +149,14 @@ def pair(proxy, server, **how):
     return client, server.accept()
 
 
-def pairs(proxy, server, count):
+def pairs(proxy, server, count, patience=DEADLINE):
     """So many at once: [(client, server's end)]. Each client says its number first, so that its other end is known."""
-    clients = [connect(proxy.address) for _ in range(count)]
+    clients = [connect(proxy.address, patience=patience) for _ in range(count)]
     for number, client in enumerate(clients):
         client.say(struct.pack("!I", number))
     ends = {}
     for _ in clients:
-        end = server.accept()
+        end = server.accept(patience)
         ends[struct.unpack("!I", end.hear(4))[0]] = end
     equal(len(ends), count, "different numbers")
     return [(client, ends[number]) for number, client in enumerate(clients)]
@@ -232,13 +230,13 @@ def carry(flows, within=30.0):
                 f"sent {f.sent}, got {f.got} of {len(f.data)}" for f in [f for f in flows if not f.is_over][:5])
 
 
-def carry_both(both, size, **how):
+def carry_both(both, size, within=30.0, **how):
     """Other bytes each way on each of these pairs, and both ends, all at once."""
     flows = []
     for number, (client, server) in enumerate(both):
         flows.append(Flow(client, server, bytes_of(2 * number, size), **how))
         flows.append(Flow(server, client, bytes_of(2 * number + 1, size), **how))
-    carry(flows)
+    carry(flows, within)
 
 
 def fill(peers, proxy):
