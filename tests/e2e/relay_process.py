@@ -187,7 +187,8 @@ def test_wrong_lines():
             client.finish()
             equal(client.end()[0], b"")
             place = client.place
-        until(lambda: f"client {place} refused: peer_closed: it ended within its PROXY line" in relay.stderr(), "so does an end")
+        why = f"client {place} refused: peer_closed: it ended within its PROXY line"
+        until(lambda: why in relay.stderr(), "so does an end")
         seen = relay.check_ledger()
         equal((seen["bad_greetings"], seen["dialed"], seen["live"]), (len(wrong) + 1, 0, 0))
         assert not server.has_waiting()
@@ -348,10 +349,12 @@ def test_too_few():
     """a descriptor limit too low to work with ends with 1 and says what would do; one that is enough does"""
     rig.need("prlimit")
     def with_limit(count):
-        return rig.run("prlimit", f"--nofile={count}:{count}", rig.TOOLS / "weir-relay", "127.0.0.1:0", "127.0.0.1:9", within=5)
+        return rig.run("prlimit", f"--nofile={count}:{count}", rig.TOOLS / "weir-relay", "127.0.0.1:0", "127.0.0.1:9",
+                       within=5)
     done = with_limit(40)
     equal(done.returncode, 1, done.stderr)
-    enough = int(re.search(r"40 descriptors are too few: raise the limit \(ulimit -n\) to at least (\d+)", done.stderr).group(1))
+    said = re.search(r"40 descriptors are too few: raise the limit \(ulimit -n\) to at least (\d+)", done.stderr)
+    enough = int(said.group(1))
     equal(with_limit(enough - 1).returncode, 1)
     with Server() as server, Relay(server, wrapper=["prlimit", f"--nofile={enough}:{enough}"]) as relay:
         both = pairs(relay, server, 16)
