@@ -98,7 +98,9 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
     relay_pool& home = p.home;
     const std::size_t to = 1 - side_of(p, conn);
     for (int rounds = 0; rounds < rounds_per_turn; rounds++) {
-        const round r = p.ways[to].spliced ? home.splice_some(p, to) : home.copy_some(p, to);
+        // A splice never gets past an urgent byte; recv(2) leaves it out.
+        const bool splices = p.ways[to].spliced && !conn.slot().is(fd_state::unsure);
+        const round r = splices ? home.splice_some(p, to) : home.copy_some(p, to);
         if (r == round::gone) return verdict::gone;
         if (r == round::stopped || !conn.slot().is(fd_state::recv_ready)) break;
     }

@@ -3,6 +3,7 @@
 #include "tools/log_file.hpp"
 
 #include <chrono>
+#include <climits>
 #include <cstring>
 #include <ctime>
 
@@ -15,6 +16,7 @@ namespace {
 constexpr duration gather_time = milliseconds{100};
 constexpr std::size_t stamp_bytes = 25; // "2026-11-23T21:35:00.123Z "
 constexpr std::size_t line_bytes_max = 2048;
+static_assert(stamp_bytes + line_bytes_max + 1 <= PIPE_BUF, "a line goes into a pipe at once");
 
 // Right-aligned in exactly `width` characters, and what comes after them; where the next one goes.
 char* write_digits(char* to, std::uint32_t value, int width, char after) noexcept {
@@ -69,11 +71,18 @@ void log_file::line(std::string_view text) noexcept {
     put("\n");
 }
 
+// How many bytes from there on are written by one call. What is longer than PIPE_BUF a full pipe takes in pieces, and
+// another thread's come in between: pipe(7). So there it is as many lines as fit.
+std::size_t log_file::at_once(std::size_t at) const noexcept {
+    const std::string_view left{room_ + at, size_ - at};
+    return owns_ || left.size() <= PIPE_BUF ? left.size() : left.rfind('\n', PIPE_BUF - 1) + 1;
+}
+
 void log_file::flush() noexcept {
     flush_timer_.cancel();
     if (is_torn_ && size_ > 0) is_torn_ = sys::write(fd_, "\n", 1) != 1;
     for (std::size_t at = 0; at < size_ && !is_torn_;) {
-        const sys::count n = sys::write(fd_, room_ + at, size_ - at);
+        const sys::count n = sys::write(fd_, room_ + at, at_once(at));
         if (n <= 0) { // a full disk or a closed pipe: the proxy goes on, the lines are lost
             is_torn_ = at > 0 && room_[at - 1] != '\n';
             break;

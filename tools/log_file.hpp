@@ -3,8 +3,9 @@
 //
 //     2026-11-23T21:35:00.123Z TEXT
 //
-// Lines are gathered and written 100 ms after the first of them, or when 16 KB are full. reopen() goes on in a file of the
-// same name: after a rename nothing is lost and nothing is written twice.
+// Lines are gathered and written 100 ms after the first of them, or when 16 KB are full. Several may write to the same
+// file or pipe: lines stay whole. reopen() goes on in a file of the same name: after a rename nothing is lost and nothing
+// is written twice.
 // Owner: main(). Thread: its loop's. Allocation: none.
 
 #include <cstddef>
@@ -29,6 +30,7 @@ class log_file {
     void reopen() noexcept;
 
   private:
+    std::size_t at_once(std::size_t at) const noexcept;
     void close() noexcept;
 
     event_loop* loop_ = nullptr;

@@ -13,6 +13,7 @@ exec </dev/null
 program() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
 header() { [ -e "/usr/include/$1" ]; }
 clang_runtime() { compgen -G '/usr/lib/llvm-14/lib/clang/*/lib/linux/libclang_rt.asan*' >/dev/null; }
+postgres() { program psql && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
 # "package | how to see that it is there"
 packages=(
@@ -34,6 +35,11 @@ for_all=(
     'wrk               | program wrk'
     'apache2-utils     | program ab'
     'socat             | program socat'
+    'redis-server      | program redis-server'
+    'redis-tools       | program redis-benchmark'
+    'postgresql        | postgres'
+    'iproute2          | program ip'
+    'nftables          | program nft'
     'strace            | program strace'
     'valgrind          | program valgrind'
     'procps            | program ps'

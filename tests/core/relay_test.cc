@@ -931,6 +931,30 @@ TEST_CASE("a large flow is spliced, and copied again when little comes at a time
     CHECK(r.pool.bytes_count() == large.size() + 9 * 6);
 }
 
+TEST_CASE("urgent data in a flow that is spliced does not hold up what follows it" * not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 6);
+    CHECK(through(r, large) == large);
+    const std::uint64_t before = r.pool.spliced_count();
+    CHECK(before > 0);
+    const std::string block = noise(64 * 1024, 7);
+
+    send_all(r.client.get(), block);
+    REQUIRE(::send(r.client.get(), "!", 1, MSG_OOB) == 1);
+    send_all(r.client.get(), block);
+
+    std::string got;
+    CHECK(r.until([&] {
+        pull(r.server, got);
+        return got.size() >= 2 * block.size();
+    }));
+    CHECK((got == block + block));
+    CHECK(through(r, large) == large);
+    CHECK(r.pool.spliced_count() > before);
+    CHECK(r.sleeps());
+}
+
 TEST_CASE("without descriptors for a pipe bytes are copied, and nobody asks again for a second" * not_over_records{"records are not spliced"}) {
     relay_rig r{{.pipes = {.pipes_max = 2}}};
     r.join();

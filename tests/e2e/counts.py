@@ -10,7 +10,8 @@ import struct
 import tempfile
 
 import rig
-from rig import Gateway, Origin, Skipped, need, run, until
+from rig import Gateway, Origin, Relay, Skipped, need, run, until
+from stream import MB, Server, bytes_of, carry_both, close_all, pairs
 from wire import Client, equal, get
 
 CONNECTIONS = 50
@@ -209,6 +210,74 @@ def test_idle_costs_nothing():
                 assert len(calls) <= 4, f"{policy}: {show(calls)}"
                 assert gateway.counters()["turns"] - turns < 20
                 crowd.close()
+
+
+# --- weir-relay
+
+def round_trips(both, times):
+    """64 bytes from each client to its server, and 64 bytes back."""
+    for i in range(times):
+        data = bytes_of(i, 64)
+        for client, _ in both:
+            client.say(data)
+        for _, end in both:
+            end.expect(data)
+            end.say(data)
+        for client, _ in both:
+            client.expect(data)
+
+
+def test_relay_steady_state():
+    """weir-relay, 50 pairs, 64 bytes: 0 epoll_ctl, 0 EAGAIN, 4 calls that move bytes and no other per round trip"""
+    with Server() as server, Relay(server) as relay:
+        both = pairs(relay, server, CONNECTIONS)
+        round_trips(both, 3)
+        tracer = Tracer(relay)
+        rounds = 20
+        round_trips(both, rounds)
+        calls = tracer.stop()
+        trips = rounds * CONNECTIONS
+        equal(count(calls, "epoll_ctl"), 0, show(calls))
+        equal([line for _, line in calls if "EAGAIN" in line][:3], [], "EAGAIN")
+        equal(count(calls, *BYTES), 4 * trips, show(calls))
+        waits = count(calls, "epoll_wait", "epoll_pwait", "epoll_pwait2")
+        equal(len(calls) - 4 * trips - waits, count(calls, "restart_syscall"), f"other calls: {show(calls)}")
+        assert waits <= 2 * trips + 10, show(calls)
+        close_all(both)
+
+
+def test_relay_registrations():
+    """weir-relay: one EPOLL_CTL_ADD per accepted and one per dialed connection, and nothing else"""
+    with Server() as server, Relay(server) as relay:
+        close_all(pairs(relay, server, 1))
+        until(lambda: relay.counters()["live"] == 0, "it is quiet")
+        tracer = Tracer(relay)
+        both = pairs(relay, server, 50)
+        round_trips(both, 2)
+        close_all(both)
+        until(lambda: relay.counters()["live"] == 0, "they have gone")
+        ctl = [line for name, line in tracer.stop() if name == "epoll_ctl"]
+        equal((len(ctl), sum("EPOLL_CTL_ADD" in line for line in ctl)), (100, 100), "epoll_ctl; of these ADD")
+
+
+def test_relay_no_allocations():
+    """weir-relay: 0 allocations per byte, per pair and per end, copied or spliced"""
+    environment, allocations, _file = counted()
+    with Server() as server, Relay(server, env=environment) as relay:
+        def crowd():
+            both = pairs(relay, server, CONNECTIONS)
+            round_trips(both, 3)
+            carry_both(both[:5], 4 * MB)
+            both.pop()[0].reset()
+            close_all(both)
+            until(lambda: relay.counters()["live"] == 0, "they have gone")
+
+        assert allocations() > 5, "the counter counts"
+        crowd()
+        before = allocations()
+        crowd()
+        assert relay.counters()["spliced_bytes"] > 0
+        equal(allocations() - before, 0, "allocations")
 
 
 rig.main(globals())

@@ -77,6 +77,7 @@ class Program:
         self.argv = [str(a) for a in argv]
         self.lines = []
         self.addresses = []
+        self.asked = threading.Lock()
         self.process = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             errors="replace", env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent,
@@ -222,20 +223,50 @@ class Gateway(Program):
         return seen
 
 
+class Relay(Program):
+    """weir-relay. It says its counters, and what is open, when it is asked by SIGUSR1."""
+
+    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
+        places = [u if isinstance(u, str) else u.address for u in upstreams]
+        super().__init__([*wrapper, TOOLS / "weir-relay", *options, at, *places], **more)
+
+    def report(self, loops=1):
+        """What SIGUSR1 says, once more: its lines."""
+        def is_last(line):
+            return re.search(r"\d+ descriptors are open", line)
+
+        with self.asked:  # one at a time
+            before = len(self.lines)
+            self.signal(signal.SIGUSR1)
+            until(lambda: sum(bool(is_last(line)) for line in self.lines[before:]) >= loops, "it reports", 20)
+            return self.lines[before:]
+
+    def counters(self, loops=1):
+        return next(json.loads(line[line.index("{"):]) for line in self.report(loops) if "descriptors are open" in line
+                    and "{" in line)
+
+    def check_ledger(self):
+        """Every connection that was opened is open or has one cause of its end."""
+        seen = self.counters()
+        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
+        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
+        return seen
+
+
 NGINX = """
 daemon off; master_process off; pid {root}/pid; error_log stderr error;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2; fastcgi_temp_path {root}/t3;
   uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5; client_max_body_size 64m; keepalive_requests 1000000;
-  server {{ listen {address}; root {root}; {server} }}
+  server {{ listen {address} {listen}; root {root}; {server} }}
 }}
 """
 
 
 @contextlib.contextmanager
-def nginx(files, server=""):
-    """nginx serving `files` (name -> bytes) on a free port; answers its Program, with .address."""
+def nginx(files, server="", listen=""):
+    """nginx serving `files` (name -> bytes) on a free port; answers its Program, with .address. `listen`: options."""
     need("nginx")
     with tempfile.TemporaryDirectory(prefix="weir-nginx-") as root:
         os.chmod(root, 0o755)
@@ -243,7 +274,7 @@ def nginx(files, server=""):
             (pathlib.Path(root) / name).write_bytes(data)
         address = free_address()
         conf = pathlib.Path(root) / "conf"
-        conf.write_text(NGINX.format(root=root, address=address, server=server))
+        conf.write_text(NGINX.format(root=root, address=address, server=server, listen=listen))
         with Program([find("nginx"), "-e", "stderr", "-p", root, "-c", conf], ready=False) as program:
             program.addresses.append(address)
             until(lambda: connects(address) or program.process.poll() is not None, "nginx listens")

@@ -10,15 +10,10 @@ import tempfile
 import threading
 
 import rig
-from rig import Gateway, Origin, Program, TOOLS, until
+from rig import Gateway, Origin, Relay, until
 from wire import Client, equal, get
 
 HEAD = b"weir-takeover 1\n"
-
-
-class Relay(Program):
-    def __init__(self, upstream, *options, at="127.0.0.1:0", **more):
-        super().__init__([TOOLS / "weir-relay", *options, at, upstream], **more)
 
 
 class Load:
@@ -80,7 +75,7 @@ def test_relay():
     """ten takeovers of weir-relay with two threads under load: no client is refused or reset"""
     with tempfile.TemporaryDirectory() as place, Origin("--body", "100") as origin:
         path = f"unix:{place}/takeover"
-        ten_times(lambda n: Relay(origin.address, "--threads", "2", "--takeover", path, "--drain-timeout", "5s"))
+        ten_times(lambda n: Relay(origin, options=["--threads", "2", "--takeover", path, "--drain-timeout", "5s"]))
 
 
 def test_gateway():
@@ -104,7 +99,7 @@ def test_unix():
         at, options = f"unix:{place}/listen", ["--takeover", f"unix:{place}/takeover"]
         seen, running = set(), None
         for _ in range(4):
-            new = Relay(origin.address, *options, at=at)
+            new = Relay(origin, options=options, at=at)
             if running:
                 equal(running.wait(), 0)
                 running.kill()
@@ -122,7 +117,7 @@ def test_fresh():
     with tempfile.TemporaryDirectory() as place, Origin() as origin:
         options = ["--takeover", f"unix:{place}/takeover"]
         for _ in range(2):
-            relay = Relay(origin.address, *options)
+            relay = Relay(origin, options=options)
             assert "took over" not in relay.stderr(), relay.stderr()
             relay.kill()
         assert (pathlib.Path(place) / "takeover").exists()
@@ -138,7 +133,7 @@ def dial_giver(place):
 def test_taker_dies():
     """a new process that dies before, within or after the sockets: the old one says so and goes on serving"""
     with tempfile.TemporaryDirectory() as place, Origin() as origin:
-        with Relay(origin.address, "--takeover", f"unix:{place}/takeover") as relay:
+        with Relay(origin, options=["--takeover", f"unix:{place}/takeover"]) as relay:
             for step in range(3):
                 with dial_giver(place) as s:
                     if step >= 1:
@@ -164,7 +159,7 @@ def test_giver_dies():
                 s.bind(path)
                 s.listen()
                 s.settimeout(rig.DEADLINE)
-                new = Relay(origin.address, "--takeover", f"unix:{path}", ready=False)
+                new = Relay(origin, options=["--takeover", f"unix:{path}"], ready=False)
                 c, _ = s.accept()
                 c.sendall(said)
                 c.close()
@@ -179,14 +174,14 @@ def test_fewer_threads():
     """fewer threads than before would leave a queue to nobody: exit 1, and the old one goes on"""
     with tempfile.TemporaryDirectory() as place, Origin() as origin:
         path = f"unix:{place}/takeover"
-        with Relay(origin.address, "--threads", "3", "--takeover", path) as relay:
-            new = Relay(origin.address, "--threads", "2", "--takeover", path, ready=False)
+        with Relay(origin, options=["--threads", "3", "--takeover", path]) as relay:
+            new = Relay(origin, options=["--threads", "2", "--takeover", path], ready=False)
             equal(new.wait(), 1)
             assert "no fewer will do" in new.stderr(), new.stderr()
             new.kill()
             with Client(relay.address) as client:
                 equal(client.ask(get()).status, 200)
-            more = Relay(origin.address, "--threads", "4", "--takeover", path)
+            more = Relay(origin, options=["--threads", "4", "--takeover", path])
             equal(relay.wait(), 0)
             equal(more.address, relay.address)
             with Client(more.address) as client:
@@ -197,7 +192,7 @@ def test_fewer_threads():
 
 def test_wrong():
     """an address that is not of a unix socket is a mistake"""
-    new = Relay("127.0.0.1:1", "--takeover", "127.0.0.1:80", ready=False)
+    new = Relay("127.0.0.1:1", options=["--takeover", "127.0.0.1:80"], ready=False)
     equal(new.wait(), 2)
     assert re.search("--takeover: .* is no unix address", new.stderr()), new.stderr()
     new.kill()
