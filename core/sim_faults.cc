@@ -42,6 +42,8 @@ constexpr errnos_of documented[] = {
     {call::epoll_add, {ENOMEM, ENOSPC, EPERM}},
     {call::epoll_change, {ENOMEM}},
     {call::epoll_wait, {EINTR}}, // settled by the seam: no events
+    {call::epoll_wait_precise, {ENOSYS, EPERM}}, // EINTR: as epoll_wait
+    {call::epoll_busy_poll, {ENOTTY, EOPNOTSUPP, EPERM, EINVAL}},
     {call::eventfd_open, {EMFILE, ENFILE, ENOMEM}},
     {call::eventfd_ring, {EAGAIN}},  // the counter is full
     {call::eventfd_reset, {EAGAIN}}, // another thread has just done that
@@ -73,6 +75,7 @@ constexpr errnos_of documented[] = {
     {call::local_name, {ENOBUFS}},
     {call::peer_name, {ENOBUFS}},
     {call::bytes_acked, {ENOPROTOOPT}},
+    {call::cpus_allowed, {EINVAL}}, // more than there is room for
     {call::map, {ENOMEM}},
     {call::open_append, {EACCES, EDQUOT, EISDIR, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EROFS}},
     {call::write, {EAGAIN, EDQUOT, EFBIG, EIO, ENOSPC, EPIPE}},

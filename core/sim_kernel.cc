@@ -13,6 +13,8 @@ thread_local constinit kernel* the_current = nullptr;
 
 // Turns in a row that neither slept nor got an event nor moved anything.
 constexpr std::uint32_t idle_turns_max = 3;
+// A loop that may spin before it sleeps does so for less.
+constexpr duration spun_max = milliseconds{20};
 } // namespace
 
 kernel::kernel(const kernel_options& options) noexcept
@@ -119,8 +121,8 @@ int kernel::collect(epoll_set& set, epoll_event* events, int events_max) noexcep
     return n;
 }
 
-int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept {
-    const time_point until = timeout_ms < 0 ? never : time.now + milliseconds{timeout_ms};
+int kernel::wait(epoll_set& set, epoll_event* events, int events_max, duration timeout) noexcept {
+    const time_point until = timeout < duration{} ? never : time.now + timeout;
     if (faults.strike(fault::clock_jump, chance)) {
         time.now += chance.between(duration{seconds{1}}, duration{seconds{20}});
         time.run_due();
@@ -143,12 +145,28 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
         time.run_due();
         n = collect(set, events, events_max);
     }
-    check_spin(timeout_ms, n);
+    check_spin(timeout, n);
     return n;
 }
 
-void kernel::check_spin(int timeout_ms, int n) noexcept {
-    idle_turns_ = timeout_ms == 0 && n == 0 ? idle_turns_ + 1 : 0;
+void kernel::relax() noexcept {
+    depth_++;
+    const duration moment = chance.between(duration{50}, duration{2000});
+    time.now += moment;
+    time.run_due();
+    depth_--;
+    idle_turns_ = 0; // epoll is asked now and then meanwhile
+    spun_ += moment;
+    if (spun_ > spun_max && options_.strict) {
+        spun_ = {};
+        violate("I11", "the loop looks and looks, and does not sleep");
+    }
+}
+
+void kernel::check_spin(duration timeout, int n) noexcept {
+    const bool looked = timeout == duration{} && n == 0;
+    idle_turns_ = looked ? idle_turns_ + 1 : 0;
+    if (!looked) spun_ = {};
     if (idle_turns_ > idle_turns_max && options_.strict) {
         idle_turns_ = 0;
         violate("I11", "the loop turns, and nothing changes");

@@ -9,21 +9,22 @@ namespace weir::inline WEIR_KERNEL {
 
 const char* to_string(call what) noexcept {
     static constexpr const char* names[] = {
-        "epoll_open",   "epoll_add",     "epoll_change",
-        "epoll_remove", "epoll_wait",    "  event",
-        "eventfd_open", "eventfd_ring",  "eventfd_reset",
-        "signal_open",  "signal_read",   "socket",
-        "bind",         "listen",        "accept",
-        "connect",      "shutdown_send", "close",
-        "recv",         "peek",          "discard",
-        "send",         "pipe_open",     "splice",
-        "pipe_room",    "set_option",    "set_nonblocking",
-        "is_listening", "socket_error",  "local_name",
-        "peer_name",    "bytes_acked",   "map",
-        "open_append",  "write",         "unlink",
-        "resolve",      "dup",           "* connect",
-        "* send",       "* recv",        "* shutdown",
-        "* close",      "* reset",       "note",
+        "epoll_open",     "epoll_add",      "epoll_change",
+        "epoll_remove",   "epoll_wait",     "epoll_pwait2",
+        "epoll_params",   "  event",        "eventfd_open",
+        "eventfd_ring",   "eventfd_reset",  "signal_open",
+        "signal_read",    "socket",         "bind",
+        "listen",         "accept",         "connect",
+        "shutdown_send",  "close",          "recv",
+        "peek",           "discard",        "send",
+        "pipe_open",      "splice",         "pipe_room",
+        "set_option",     "set_nonblocking", "is_listening",
+        "socket_error",   "local_name",     "peer_name",
+        "bytes_acked",    "cpus_allowed",   "map",
+        "open_append",    "write",          "unlink",
+        "resolve",        "dup",            "* connect",
+        "* send",         "* recv",         "* shutdown",
+        "* close",        "* reset",        "note",
     };
     static_assert(sizeof names / sizeof *names == static_cast<std::size_t>(call::count_), "every call has a name");
     EXPECT(what < call::count_);
