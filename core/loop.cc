@@ -139,7 +139,7 @@ bool event_loop::spin(duration limit, duration& sleep, poller::batch& found) noe
     const auto looks_max = static_cast<std::uint64_t>(limit.count()); // a clock that stands still ends nothing
     time_point began{};
     for (std::uint64_t looks = 1; looks <= looks_max; looks++) {
-        interleave();
+        if (looks % looks_per_clock == 1) interleave();
         if (!mailbox_.empty()) {
             spin_limit_.found();
             spin_found_count_++;

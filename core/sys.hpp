@@ -105,7 +105,9 @@ std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 489
 using thread = pthread_t;
 int thread_start(thread& made, void* (*run)(void*), void* argument) noexcept; // all signals blocked in it; -EAGAIN
 void thread_join(thread made) noexcept;
-int cpus_allowed() noexcept;     // on how many processors this thread may run, sched_getaffinity(2)
+// How many processors the process's first thread may use, sched_getaffinity(2); of another one, which may be pinned, that
+// would say nothing about those that give it work.
+int cpus_allowed() noexcept;
 void sleep_precisely() noexcept; // this thread's waits end on time, not up to 50 us later: PR_SET_TIMERSLACK, prctl(2)
 void relax() noexcept;           // between two looks at memory that another thread writes: the processor may rest a little
 

@@ -226,7 +226,7 @@ inline void thread_join(thread made) noexcept { ::pthread_join(made, nullptr); }
 inline int cpus_allowed() noexcept {
     cpu_set_t sets[8]; // 8,192 processors are the most that Linux can be built for
     CPU_ZERO_S(sizeof sets, sets);
-    if (::sched_getaffinity(0, sizeof sets, sets) < 0) return -errno;
+    if (::sched_getaffinity(::getpid(), sizeof sets, sets) < 0) return -errno;
     return CPU_COUNT_S(sizeof sets, sets);
 }
 
