@@ -98,6 +98,9 @@ MUTANTS = [
             "            interleave();\n            l.next = stack.load();\n"
             "            while (!stack.compare_exchange_weak(l.next, &l)) {\n            }\n        }\n"
             "    } at_the_end{stack_, l};\n")),
+    mutant("a spin does not end", "timers", "I11",
+           ("core/loop.cc", "        if (now - began >= limit) {", "        if (now - began >= 1000 * limit) {"),
+           ("core/loop.cc", "static_cast<std::uint64_t>(limit.count());", "std::uint64_t{1} << 40;")),
     mutant("letters run newest first", "mailbox", "I6",
            ("core/mailbox.cc", "        if (before != oldest) newest->next = oldest;\n        oldest = newest;\n        newest = before;\n",
             "        oldest = newest;\n        break;\n        newest = before;\n")),
