@@ -69,6 +69,10 @@ poller::batch poller::wait_precisely(duration timeout) noexcept {
     return wait(in_ms(timeout));
 }
 
+int poller::in_ms(duration timeout) noexcept {
+    return static_cast<int>((timeout + milliseconds{1} - duration{1}) / milliseconds{1});
+}
+
 poller::batch poller::merge(int n, std::uint32_t events_max) noexcept {
     EXPECT(n >= 0); // EBADF, EFAULT, EINVAL: somebody closed or overwrote what is ours
     wait_count_++;

@@ -61,9 +61,7 @@ class poller {
     std::uint64_t ctl_count() const noexcept { return ctl_count_; } // every epoll_ctl so far
 
     // Rounded up, so that nothing that waits for the end of it comes early.
-    static int in_ms(duration timeout) noexcept {
-        return static_cast<int>((timeout + milliseconds{1} - duration{1}) / milliseconds{1});
-    }
+    static int in_ms(duration timeout) noexcept;
 
   private:
     std::uint32_t room() const noexcept;

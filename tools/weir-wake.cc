@@ -37,7 +37,7 @@ settings parse(int argc, char** argv) {
              "until then. idle-close: from a server's close() to the close of the parked connection at the other end.\n"
              "Both take turns in slices. The ratio is that of the medians, weir to raw. CPU time is that of both\n"
              "threads. all: each of these, post and timer also with --spin 50us and --precise.",
-         .examples = {"weir-wake --count 2000", "weir-wake --mode post --spin 50us --json"}}};
+         .examples = {"weir-wake --count 500", "weir-wake --mode post --spin 50us --json"}}};
     o.choice("--mode", set.what, mode_words, "what to measure");
     o.choice("--threads", set.where, placement_words, "on two processors, or both on one");
     o.time("--spin", set.how.spin, "look for work for up to so long before a sleep");

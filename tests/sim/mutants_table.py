@@ -54,7 +54,7 @@ MUTANTS = [
     mutant("a slot that has run is not queued again", "idle", "I4",
            ("core/fdtab.cc", "        slot.state &= ~fd_state::queued;\n", "")),
     mutant("a sleep is rounded down", "idle", "I11",
-           ("core/poller.hpp", "(timeout + milliseconds{1} - duration{1}) / milliseconds{1}", "timeout / milliseconds{1}")),
+           ("core/poller.cc", "(timeout + milliseconds{1} - duration{1}) / milliseconds{1}", "timeout / milliseconds{1}")),
     mutant("the batch goes on after stop", "mailbox", "I19 I11",
            ("core/loop.cc", "        turn(sleep_limit);\n", "        turn(sleep_limit), turn(duration{});\n")),
 
