@@ -95,7 +95,7 @@ std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     EXPECT(clock_ != nullptr);
     EXPECT(is_mine());
     EXPECT(*born_here_ == 1); // a forked child would steal its parent's events
-    EXPECT(!turning_); // so no callback is ever entered from within another one
+    EXPECT(!turning_);        // so no callback is ever entered from within another one
     turning_ = true;
     const std::uint64_t waits_before = poller_.wait_count();
     const poller::batch batch = rest(sleep_ahead(sleep_max));

@@ -60,8 +60,7 @@ poller::batch poller::wait(int timeout_ms) noexcept {
 poller::batch poller::wait_precisely(duration timeout) noexcept {
     if (is_precise_) {
         const std::uint32_t events_max = room();
-        const int n =
-            sys::epoll_wait_precise(epoll_fd_.get(), events_.get(), static_cast<int>(events_max), timeout);
+        const int n = sys::epoll_wait_precise(epoll_fd_.get(), events_.get(), static_cast<int>(events_max), timeout);
         if (n != -ENOSYS && n != -EPERM) return merge(n, events_max);
         is_precise_ = false;
     }

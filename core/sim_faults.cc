@@ -41,7 +41,7 @@ constexpr errnos_of documented[] = {
     {call::epoll_open, {EMFILE, ENFILE, ENOMEM}},
     {call::epoll_add, {ENOMEM, ENOSPC, EPERM}},
     {call::epoll_change, {ENOMEM}},
-    {call::epoll_wait, {EINTR}}, // settled by the seam: no events
+    {call::epoll_wait, {EINTR}},                 // settled by the seam: no events
     {call::epoll_wait_precise, {ENOSYS, EPERM}}, // EINTR: as epoll_wait
     {call::epoll_busy_poll, {ENOTTY, EOPNOTSUPP, EPERM, EINVAL}},
     {call::eventfd_open, {EMFILE, ENFILE, ENOMEM}},

@@ -109,7 +109,7 @@ void thread_join(thread made) noexcept;
 // would say nothing about those that give it work.
 int cpus_allowed() noexcept;
 void sleep_precisely() noexcept; // this thread's waits end on time, not up to 50 us later: PR_SET_TIMERSLACK, prctl(2)
-void relax() noexcept;           // between two looks at memory that another thread writes: the processor may rest a little
+void relax() noexcept; // between two looks at memory that another thread writes: the processor may rest a little
 
 // Tells threads apart that live at the same time. No system call: the address of what each has one of.
 using thread_mark = const void*;

@@ -64,8 +64,7 @@ int epoll_remove(int epoll_fd, int fd) noexcept {
 
 namespace {
 
-int answer_wait(crossing& c, int epoll_fd, epoll_event* events, int n, call what,
-                std::int64_t timeout) noexcept {
+int answer_wait(crossing& c, int epoll_fd, epoll_event* events, int n, call what, std::int64_t timeout) noexcept {
     c.k.log.add({c.k.time.now, what, epoll_fd, timeout, n, nullptr});
     for (int i = 0; i < n; i++)
         c.k.log.add({c.k.time.now, call::epoll_event, static_cast<int>(static_cast<std::uint32_t>(events[i].data.u64)),

@@ -31,7 +31,7 @@ namespace weir::inline WEIR_KERNEL {
 struct timer {
     using callback = void (*)(timer& self, time_point now) noexcept;
 
-    list_hook hook;         // in a slot of the wheel, or among the due
+    list_hook hook;       // in a slot of the wheel, or among the due
     std::uint64_t at = 0; // when to fire, in ns since the wheel's start; later than its slot once pushed
     callback fire = nullptr;
 
@@ -109,9 +109,9 @@ class timers {
     std::uint64_t floor_ = ns_per_tick;                 // in ns: later than the latest run
     std::array<std::uint64_t, level_count> occupied_{}; // per level, one bit per slot that may hold a node
     std::array<std::array<slot, slot_count>, level_count> wheel_;
-    slot due_;                                          // reached; fired as the budget allows
-    slot near_;                                         // reached, but due later in this tick: of a precise wheel
-    std::uint64_t near_first_ = 0;                      // nothing near is due before; valid unless empty
+    slot due_;                     // reached; fired as the budget allows
+    slot near_;                    // reached, but due later in this tick: of a precise wheel
+    std::uint64_t near_first_ = 0; // nothing near is due before; valid unless empty
 };
 
 } // namespace weir::inline WEIR_KERNEL

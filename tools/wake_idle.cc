@@ -147,8 +147,8 @@ class pool_side final : public server_side {
         auto conn = conns_.adopt(unique_fd{fd}, tcp);
         if (!conn) no_way("connection", conn.error());
         conn.value()->attach(discard_cb, nullptr);
-        const auto kept = pool_->park(*conn.value(), key_, {.messages_complete = true, .buffers_empty = true},
-                                      {.owner = &owner_.it});
+        const auto kept =
+            pool_->park(*conn.value(), key_, {.messages_complete = true, .buffers_empty = true}, {.owner = &owner_.it});
         if (kept == verdict::gone) no_way("idle connection", ECONNRESET);
         say(time_point{});
     }

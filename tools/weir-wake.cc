@@ -56,7 +56,7 @@ settings parse(int argc, char** argv) {
 
 // Two of the processors that may be used: those that were asked for, or the first ones.
 void choose_cpus(settings& set, const tools::wake_machine& machine) {
-    int (&cpus)[2] = set.how.cpus;
+    int(&cpus)[2] = set.how.cpus;
     if (set.pin) {
         char rest = '\0';
         if (std::sscanf(set.pin, "%d,%d%c", &cpus[0], &cpus[1], &rest) != 2)
@@ -85,7 +85,10 @@ tools::wake_row run(const settings& set, mode what, duration spin, bool is_preci
     if (how.count == 0) how.count = what == mode::timer ? 1000 : what == mode::idle_close ? 2000 : 20'000;
     const bool spins = spin > duration{};
     tools::wake_row row{.mode = mode_words[static_cast<std::size_t>(what)],
-                        .how = spins && is_precise ? "spin, precise" : spins ? "spin" : is_precise ? "precise" : ""};
+                        .how = spins && is_precise ? "spin, precise"
+                               : spins             ? "spin"
+                               : is_precise        ? "precise"
+                                                   : ""};
     tools::wake_pair sides;
     switch (what) {
     case mode::post: sides = tools::make_post(how); break;
@@ -138,7 +141,8 @@ void print_table(const tools::wake_machine& m, const settings& set, const std::v
     std::printf("Linux %s, %s, cpuidle %s", m.kernel, m.is_virtual ? "virtual machine" : "metal", m.idle_driver);
     if (m.haltpoll_ns[0]) std::printf(" (guest_halt_poll_ns %s)", m.haltpoll_ns);
     std::printf(", %zu processors allowed, threads on %d and %d\n", m.cpus.size(), set.how.cpus[0], set.how.cpus[1]);
-    if (set.how.busy_poll > duration{}) std::printf("busy polling: %s\n", busy_polls(set) ? "on" : "not to be had here");
+    if (set.how.busy_poll > duration{})
+        std::printf("busy polling: %s\n", busy_polls(set) ? "on" : "not to be had here");
     std::printf("%-10s %-13s %-4s", "us", "", "");
     for (const char* name : quantile_names)
         std::printf(" %9s", name);
@@ -164,8 +168,8 @@ void print_json_side(const char* who, const tools::wake_tally& t) {
 void print_json(const tools::wake_machine& m, const settings& set, const std::vector<tools::wake_row>& rows) {
     std::printf("{\"machine\": {\"kernel\": \"%s\", \"virtual\": %s, \"cpuidle\": \"%s\", \"guest_halt_poll_ns\": "
                 "\"%s\", \"cpus_allowed\": %zu, \"pinned\": [%d, %d], \"busy_polls\": %s},\n \"rows\": [",
-                m.kernel, m.is_virtual ? "true" : "false", m.idle_driver, m.haltpoll_ns, m.cpus.size(),
-                set.how.cpus[0], set.how.cpus[1], busy_polls(set) ? "true" : "false");
+                m.kernel, m.is_virtual ? "true" : "false", m.idle_driver, m.haltpoll_ns, m.cpus.size(), set.how.cpus[0],
+                set.how.cpus[1], busy_polls(set) ? "true" : "false");
     for (const tools::wake_row& row : rows) {
         std::printf("%s{\"mode\": \"%s\", \"how\": \"%s\", \"ratio\": %.3f,\n   ", &row == rows.data() ? "" : ",\n  ",
                     row.mode, row.how, row.ratio());

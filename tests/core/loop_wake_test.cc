@@ -31,7 +31,10 @@ using support::stream_pair;
 // test act at a certain reading.
 struct counted_clock : clock {
     explicit counted_clock(duration s = 1us)
-        : clock{.now = [](const clock& c) noexcept { return const_cast<counted_clock&>(static_cast<const counted_clock&>(c)).read(); },
+        : clock{.now =
+                    [](const clock& c) noexcept {
+                        return const_cast<counted_clock&>(static_cast<const counted_clock&>(c)).read();
+                    },
                 .is_fake = false},
           step(s) {}
     time_point read() {

@@ -78,7 +78,9 @@ void world::open_loop(const pace& may) {
     how.precise_timers = is_precise_;
     for (;;) {
         loop = std::make_unique<event_loop>();
-        if (loop->open(how) && loop->on_signal(SIGHUP, [](void*, int) noexcept {}, nullptr)) return;
+        if (loop->open(how) && loop->on_signal(
+                                   SIGHUP, [](void*, int) noexcept {}, nullptr))
+            return;
         saw(mark::start_failed);
         loop.reset();
         if (k.open_count() != 0) k.violate("I1", "a loop that could not be opened left descriptors behind");
