@@ -186,6 +186,7 @@ end_cause connection::failure() const noexcept {
 }
 
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
+    EXPECT(is_mine());
     EXPECT(cause != end_cause::none);
     EXPECT(!is(conn_flag::idle)); // the pool closes what it holds
     const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
@@ -281,6 +282,7 @@ result<void> conntab::open(const conntab_options& options) noexcept {
 result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt& transport,
                                    const adopt_options& how) noexcept {
     EXPECT(fd);
+    EXPECT(loop_.is_mine());
     opened_[static_cast<std::size_t>(how.origin)]++;
     const auto refuse = [&](int error) noexcept {
         ended_[static_cast<std::size_t>(end_cause::no_room)]++;

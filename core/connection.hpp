@@ -98,6 +98,7 @@ class alignas(64) connection {
     // Serves `table` from now on, with `owner` for its callbacks. Two stores: wants and readiness stay as they are.
     // Not while idle: the pool gives it back first.
     void attach(const data_cb& table, void* owner) noexcept {
+        EXPECT_SLOW(is_mine());
         EXPECT_SLOW(!is(conn_flag::idle | conn_flag::lingering));
         cb_ = &table;
         owner_ = owner;
@@ -126,9 +127,15 @@ class alignas(64) connection {
     // --- what the user wants. Until connected nothing but wake is called, and these are the engine's and the
     // transport's: leave them alone.
     void want_recv() noexcept { fds().want_recv(*slot_); }
-    void stop_recv() noexcept { fdtab::stop_recv(*slot_); }
+    void stop_recv() noexcept {
+        EXPECT_SLOW(is_mine());
+        fdtab::stop_recv(*slot_);
+    }
     void want_send() noexcept { fds().want_send(*slot_); }
-    void stop_send() noexcept { fdtab::stop_send(*slot_); }
+    void stop_send() noexcept {
+        EXPECT_SLOW(is_mine());
+        fdtab::stop_send(*slot_);
+    }
 
     // --- what the kernel says. For transports.
     void cant_recv() noexcept { slot_->state &= ~(fd_state::recv_ready | fd_state::unsure); }
@@ -160,7 +167,10 @@ class alignas(64) connection {
 
     // --- one deadline, for whoever is served. Cancelled by close, park and take.
     void arm(time_point deadline, timer::callback fire) noexcept;
-    void disarm() noexcept { timer_.cancel(); }
+    void disarm() noexcept {
+        EXPECT_SLOW(is_mine());
+        timer_.cancel();
+    }
     static connection& of(timer& t) noexcept { return container_of<&connection::timer_>(t); }
 
     // --- the end. The caller and every callback under way must not touch the connection afterwards.
@@ -182,6 +192,7 @@ class alignas(64) connection {
     void begin_linger(end_cause cause) noexcept;
     verdict finish(close_intent intent, end_cause cause) noexcept;
     fdtab& fds() const noexcept;
+    bool is_mine() const noexcept; // the calling thread's, see loop.hpp
 
     static verdict linger_recv(connection& conn) noexcept;
     static verdict linger_wake(connection& conn) noexcept;
@@ -298,6 +309,7 @@ class still_there {
 };
 
 inline event_loop& connection::loop() const noexcept { return home_->loop(); }
+inline bool connection::is_mine() const noexcept { return home_->loop().is_mine(); }
 inline fdtab& connection::fds() const noexcept { return home_->loop().fds(); }
 inline void connection::arm(time_point deadline, timer::callback fire) noexcept {
     timer_.fire = fire;

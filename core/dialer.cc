@@ -12,6 +12,7 @@ void connect_timed_out(timer& t, time_point) noexcept { connection::of(t).fail(E
 
 result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
                          const data_cb& table, void* owner) noexcept {
+    EXPECT(conns.loop().is_mine());
     EXPECT(options.timeout > duration{0});
     if (conns.full() && !conns.relieve()) return failure{ENFILE};
     auto socket = family.connect(to, {.source = options.source});

@@ -84,6 +84,7 @@ idle_pool::key idle_pool::key_of(const idle_identity& identity) noexcept {
 }
 
 verdict idle_pool::park(connection& conn, key k, at_rest state, const park_options& how) noexcept {
+    EXPECT(conns_.loop().is_mine());
     if (conn.is(conn_flag::idle)) {
         EXPECT(&conn.owner_as<entry>().pool == this);
         return verdict::keep;
@@ -179,6 +180,7 @@ connection& idle_pool::hand_out(entry& e, const data_cb& table, void* owner) noe
 }
 
 connection* idle_pool::take(key k, const data_cb& table, void* owner, const need& what) noexcept {
+    EXPECT(conns_.loop().is_mine());
     if (!k) return nullptr;
     while (entry* e = k.in_->entries.front()) {
         if (conns_.loop().now() - e->parked_at > what.age_max) return nullptr; // the others are older still

@@ -24,6 +24,8 @@ event_loop::event_loop() noexcept : timers_(time_point{}) {
 }
 
 event_loop::~event_loop() {
+    EXPECT(!is_running_);
+    thread_ = sys::this_thread();
     mailbox_.run(); // a stop() that came too late to be seen
     free_retired();
     if (signal_slot_) close(*signal_slot_);
@@ -33,6 +35,10 @@ event_loop::~event_loop() {
 
 result<void> event_loop::open(const loop_options& options) noexcept {
     EXPECT(clock_ == nullptr);
+    is_precise_ = options.precise_timers;
+    spin_wish_ = std::chrono::microseconds{options.spin_us_max};
+    claim();
+    if (is_precise_) timers_.become(timers::manner::precise);
     std::uint32_t fd_max = options.fd_max;
     if (fd_max == 0) {
         const int limit = sys::descriptor_limit();
@@ -47,6 +53,7 @@ result<void> event_loop::open(const loop_options& options) noexcept {
         if (auto r = ledger_.open(options.ledger_max, fd_max); !r) return r;
     introduce_own();
     if (auto r = poller_.open(fds_, options.events_max); !r) return r;
+    if (options.busy_poll.usecs > 0) busy_polls_ = poller_.busy_poll(options.busy_poll);
     if (auto r = mailbox_.open(); !r) return r;
     now_ = options.time_source->now(*options.time_source);
     auto slot = watch(mailbox_.fd(), interest::recv, woken, this, "mailbox");
@@ -65,22 +72,35 @@ void event_loop::introduce_own() noexcept {
     ledger_.introduce(signalled, [](const fd_slot&, fd_facts& to) noexcept { to.role = "signals"; });
 }
 
+void event_loop::claim() noexcept {
+    thread_ = sys::this_thread();
+    if (is_precise_) sys::sleep_precisely();
+    // Alone on its processor, whoever spins keeps those from running that it waits for.
+    const bool may_spin = spin_wish_ > duration{} && sys::cpus_allowed() > 1;
+    spin_max_ = may_spin ? spin_wish_ : duration{};
+    spin_limit_ = spin_limit{spin_max_};
+}
+
 void event_loop::run() noexcept {
+    EXPECT(!is_running_.exchange(true)); // by one thread
+    claim();
     while (!stop_.load(std::memory_order_relaxed))
         turn(sleep_limit);
     stop_.store(false);
+    thread_ = nullptr;
+    is_running_ = false;
 }
 
 std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     EXPECT(clock_ != nullptr);
+    EXPECT(is_mine());
     EXPECT(*born_here_ == 1); // a forked child would steal its parent's events
     EXPECT(!turning_);        // so no callback is ever entered from within another one
     turning_ = true;
-    const int timeout = timeout_ms(sleep_max);
-    const bool sleeps = timeout != 0 && mailbox_.may_sleep();
-    const poller::batch batch = poller_.wait(sleeps ? timeout : 0);
-    if (sleeps) mailbox_.awake();
+    const std::uint64_t waits_before = poller_.wait_count();
+    const poller::batch batch = rest(sleep_ahead(sleep_max));
     now_ = clock_->now(*clock_);
+    if (poller_.wait_count() != waits_before) polled_at_ = now_;
     turn_count_++;
 
     std::uint32_t ran = fds_.run();
@@ -94,13 +114,66 @@ std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     return ran;
 }
 
-int event_loop::timeout_ms(duration sleep_max) noexcept {
-    if (fds_.has_runnable() || !mailbox_.empty() || deferred_count_ > 0 || clock_->is_fake) return 0;
+// 0: there is something to do.
+duration event_loop::sleep_ahead(duration sleep_max) noexcept {
+    if (fds_.has_runnable() || !mailbox_.empty() || deferred_count_ > 0 || clock_->is_fake) return {};
     const time_point first = timers_.next();
     duration sleep = std::min(sleep_max, sleep_limit);
     if (first != never) sleep = std::min(sleep, first - clock_->now(*clock_)); // the turn took its time, too
-    if (sleep <= duration{}) return 0;
-    return static_cast<int>((sleep + milliseconds{1} - duration{1}) / milliseconds{1}); // up: never early
+    return std::max(sleep, duration{});
+}
+
+poller::batch event_loop::rest(duration sleep) noexcept {
+    if (sleep > duration{})
+        if (const duration limit = spin_limit_.ahead(); limit > duration{})
+            if (poller::batch found{}; spin(limit, sleep, found)) return found;
+    const bool sleeps = sleep > duration{} && mailbox_.may_sleep();
+    const poller::batch batch = wait(sleeps ? sleep : duration{});
+    if (sleeps) mailbox_.awake();
+    return batch;
+}
+
+// Looks for work for `limit`, but not longer than `sleep`. False: there was none; of the sleep so much is left.
+bool event_loop::spin(duration limit, duration& sleep, poller::batch& found) noexcept {
+    spin_count_++;
+    const auto looks_max = static_cast<std::uint64_t>(limit.count()); // a clock that stands still ends nothing
+    time_point began{};
+    for (std::uint64_t looks = 1; looks <= looks_max; looks++) {
+        if (looks % looks_per_clock == 1) interleave();
+        if (!mailbox_.empty()) {
+            spin_limit_.found();
+            spin_found_count_++;
+            found = now_ - polled_at_ < unpolled_max ? poller::batch::partial : wait(duration{});
+            return true;
+        }
+        sys::relax();
+        if (looks % looks_per_clock != 0) continue;
+        const time_point now = clock_->now(*clock_);
+        if (looks == looks_per_clock) began = now; // the first few are not counted, and need no clock
+        if (now - began >= sleep) {
+            sleep = {}; // a timer is due: that says nothing about spinning
+            return false;
+        }
+        if (now - began >= limit) {
+            sleep -= now - began;
+            break;
+        }
+        if (looks % looks_per_poll != 0) continue;
+        const std::uint64_t events_before = poller_.event_count();
+        found = wait(duration{});
+        if (poller_.event_count() != events_before) {
+            spin_limit_.found();
+            spin_found_count_++;
+            return true;
+        }
+    }
+    spin_limit_.in_vain();
+    return false;
+}
+
+poller::batch event_loop::wait(duration sleep) noexcept {
+    if (is_precise_ && sleep > duration{}) return poller_.wait_precisely(sleep);
+    return poller_.wait(poller::in_ms(sleep));
 }
 
 void event_loop::stop() noexcept {
@@ -108,6 +181,7 @@ void event_loop::stop() noexcept {
 }
 
 result<fd_slot*> event_loop::watch(int fd, interest first, fd_handler handler, void* owner, const char* role) noexcept {
+    EXPECT(is_mine());
     auto slot = fds_.insert(fd, handler, owner);
     if (!slot) return slot;
     if (auto r = poller_.add(*slot.value(), first); !r) {
@@ -119,6 +193,7 @@ result<fd_slot*> event_loop::watch(int fd, interest first, fd_handler handler, v
 }
 
 void event_loop::close(fd_slot& slot, const char* why) noexcept {
+    EXPECT(is_mine());
     const int fd = slot.fd;
     note(slot, fd_event::closed, why);
     if (slot.is(fd_state::shared)) poller_.remove(slot);
@@ -127,12 +202,14 @@ void event_loop::close(fd_slot& slot, const char* why) noexcept {
 }
 
 void event_loop::retire(retired& r) noexcept {
+    EXPECT(is_mine());
     EXPECT(r.free != nullptr);
     r.next = retired_;
     retired_ = &r;
 }
 
 void event_loop::forget(retired& r) noexcept {
+    EXPECT(is_mine());
     retired** at = &retired_;
     while (*at != &r) {
         EXPECT(*at != nullptr);

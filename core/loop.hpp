@@ -10,8 +10,15 @@
 // A turn that met a full batch leaves the timers for later, up to 16 turns: after a stall, a connection whose bytes
 // wait in the kernel must not be closed for being idle before they were looked at.
 //
-// Thread: everything but post() and stop() belongs to the thread that calls run() or turn(). A forked child must not
-// use its parent's loop (checked every turn); it may exec, or end with _exit().
+// Instead of sleeping at once a loop may spin: spin.hpp says for how long. While it does it counts as awake, so that a
+// letter costs its sender no system call; it looks for letters all the time, at the clock every 16 looks, and asks
+// epoll every 64. A turn that a letter began need not ask epoll, as long as it was asked 5 us ago or in the turn before.
+//
+// Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the loop:
+// its slots, timers, connections. That is the thread that called open(); from run() on the one that called that, which
+// may be another one; when run() has come back, whoever comes next. claim() is for those who turn() elsewhere. Whoever
+// comes from another thread breaks a contract: at the doors in every build, in want, attach and arm unless NDEBUG is
+// defined. A forked child must not use its parent's loop (checked every turn); it may exec, or end with _exit().
 
 #include <atomic>
 #include <cstdint>
@@ -21,6 +28,7 @@
 #include "core/mailbox.hpp"
 #include "core/poller.hpp"
 #include "core/shared_count.hpp"
+#include "core/spin.hpp"
 #include "core/timers.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -30,6 +38,13 @@ struct loop_options {
     std::uint32_t events_max = 256; // reports taken from the kernel per turn
     std::uint32_t timers_max = 512; // timers fired per turn
     std::uint32_t ledger_max = 0;   // events of descriptors that the ledger remembers, 32 bytes each; 0: none
+    // Instead of sleeping at once it looks for work for at most so long: spin.hpp. Off where there is one processor.
+    std::uint32_t spin_us_max = 0;
+    // Timers fire at their deadline, not at the end of its millisecond, and sleeps end then: timers.hpp, epoll_pwait2(2).
+    // A kernel without it sleeps in milliseconds all the same: polls().imprecise_count().
+    bool precise_timers = false;
+    // Where the kernel has it and lets us: busy_polls(). usecs 0: off.
+    sys::busy_poll busy_poll{};
     const clock* time_source = &sys::real_clock;
 };
 
@@ -52,8 +67,17 @@ class event_loop {
     // Once, before anything else. EMFILE, ENFILE, ENOMEM.
     result<void> open(const loop_options& options = {}) noexcept;
 
-    // Takes turns until stop(). Returns at the end of the turn in which stop() was seen.
+    // Takes turns until stop(). Returns at the end of the turn in which stop() was seen. The loop is the caller's for
+    // as long, and then nobody's.
     void run() noexcept;
+
+    // From now on the loop is the calling thread's. No other is in it, or comes back without a claim() of its own.
+    void claim() noexcept;
+    // Nobody's, or the calling thread's.
+    bool is_mine() const noexcept {
+        const sys::thread_mark owner = thread_.load(std::memory_order_relaxed);
+        return owner == nullptr || owner == sys::this_thread();
+    }
 
     // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran. Not from within one.
     std::uint32_t turn(duration sleep_max) noexcept;
@@ -84,16 +108,18 @@ class event_loop {
 
     // The send side met EAGAIN: not ready until the kernel says so.
     result<void> cant_send(fd_slot& slot) noexcept {
+        EXPECT_SLOW(is_mine());
         fdtab::cant_send(slot);
         return poller_.await_send(slot);
     }
 
     // --- time
-    void arm(timer& t, time_point deadline) noexcept { timers_.arm(t, deadline); }
-    // A time beyond what a time_point can tell is `never`.
-    void arm_in(timer& t, duration from_now) noexcept {
-        timers_.arm(t, from_now < never - now_ ? now_ + from_now : never);
+    void arm(timer& t, time_point deadline) noexcept {
+        EXPECT_SLOW(is_mine());
+        timers_.arm(t, deadline);
     }
+    // A time beyond what a time_point can tell is `never`.
+    void arm_in(timer& t, duration from_now) noexcept { arm(t, from_now < never - now_ ? now_ + from_now : never); }
 
     // Frees at the end of this turn. `r.free` is set.
     void retire(retired& r) noexcept;
@@ -105,14 +131,26 @@ class event_loop {
     using signal_handler = void (*)(void* owner, int signal) noexcept;
     result<void> on_signal(int signal, signal_handler handler, void* owner) noexcept;
 
-    fdtab& fds() noexcept { return fds_; }
+    fdtab& fds() noexcept {
+        EXPECT_SLOW(is_mine());
+        return fds_;
+    }
     const poller& polls() const noexcept { return poller_; }
     const mailbox& letters() const noexcept { return mailbox_; }
+    // Any thread may ask for these counts.
     std::uint64_t turn_count() const noexcept { return turn_count_; }
+    std::uint64_t stale_count() const noexcept { return fds_.stale_count(); } // reports of an earlier owner's
+    std::uint64_t spin_count() const noexcept { return spin_count_; }             // before a sleep
+    std::uint64_t spin_found_count() const noexcept { return spin_found_count_; } // of these, there was no sleep
+    bool spins() const noexcept { return spin_max_ > duration{}; }                // option given, and processors enough
+    bool busy_polls() const noexcept { return busy_polls_; }
 
   private:
     static constexpr int signal_max = 64;
     static constexpr std::uint32_t deferred_max = 16;
+    // Of a spin. A look takes 1 to 50 ns with its pause, the clock 20, epoll 100.
+    static constexpr std::uint32_t looks_per_clock = 16, looks_per_poll = 64;
+    static constexpr duration unpolled_max = std::chrono::microseconds{5};
 
     struct signal_entry {
         signal_handler handler = nullptr;
@@ -122,7 +160,10 @@ class event_loop {
     static void woken(fd_slot& slot) noexcept;
     static void signalled(fd_slot& slot) noexcept;
     void introduce_own() noexcept;
-    int timeout_ms(duration sleep_max) noexcept;
+    duration sleep_ahead(duration sleep_max) noexcept;
+    poller::batch rest(duration sleep) noexcept;
+    bool spin(duration limit, duration& sleep, poller::batch& found) noexcept;
+    poller::batch wait(duration sleep) noexcept;
     void free_retired() noexcept;
 
     const clock* clock_ = nullptr;
@@ -144,6 +185,13 @@ class event_loop {
     fd_slot* signal_slot_ = nullptr;
     sigset_t signals_;
     signal_entry signal_entries_[signal_max + 1];
+    std::atomic<sys::thread_mark> thread_{nullptr}; // whose it is; written by itself, asked by those who are wrong here
+    std::atomic<bool> is_running_{false};
+    bool is_precise_ = false, busy_polls_ = false;
+    duration spin_wish_{}, spin_max_{};
+    spin_limit spin_limit_;
+    time_point polled_at_{}; // the turn that asked epoll last
+    counter spin_count_, spin_found_count_;
     int* born_here_ = nullptr; // 1, and 0 in a forked child
 };
 

@@ -17,7 +17,7 @@ void mailbox::post(letter& l) noexcept {
     EXPECT(l.run != nullptr);
     letter* newest = stack_.load(std::memory_order_relaxed);
     do {
-        l.next = newest;
+        if (l.next != newest) l.next = newest; // see run()
     } while (!stack_.compare_exchange_weak(newest, &l, std::memory_order_seq_cst, std::memory_order_relaxed));
 
     interleave();
@@ -43,7 +43,8 @@ std::uint32_t mailbox::run() noexcept {
     letter* oldest = nullptr;
     while (newest) { // the stack has the newest on top
         letter* before = newest->next;
-        newest->next = oldest;
+        // A letter that comes alone, again and again, is not written to by either side: its line stays with both.
+        if (before != oldest) newest->next = oldest;
         oldest = newest;
         newest = before;
     }
@@ -51,7 +52,7 @@ std::uint32_t mailbox::run() noexcept {
     while (oldest) {
         letter& l = *oldest;
         oldest = l.next;
-        l.next = nullptr;
+        if (oldest) l.next = nullptr;
         l.run(l); // may free it, may post it again
         ran++;
     }

@@ -11,6 +11,13 @@
 // store: either the producer rings or the loop stays awake. The letter's contents are released by the push and
 // acquired by the exchange that empties the stack. Nothing here leans on a system call being a barrier.
 //
+// A loop that spins before it sleeps (spin.hpp) is awake: it asks empty() again and again, and nobody rings. empty() is a
+// plain load and orders nothing. It need not: what it sees it only takes as a hint to go and empty the stack, and what it
+// misses (a store comes to be seen in finite time, but no sooner) the look behind may_sleep() finds. So a spin
+// can neither run a letter that is not all there nor lose one.
+//
+// Stack and state share a cache line on purpose: a post takes that line for the push, and has it for the look.
+//
 // Letters of one producer run in the order they were posted. Owner: one event_loop. Thread: post() any, the rest the
 // loop's.
 

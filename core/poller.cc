@@ -50,9 +50,29 @@ void poller::remove(const fd_slot& slot) noexcept {
     EXPECT(r == 0); // registered once, removed once
 }
 
+std::uint32_t poller::room() const noexcept { return buggify(twist::one_event) ? 1 : events_max_; }
+
 poller::batch poller::wait(int timeout_ms) noexcept {
-    const std::uint32_t events_max = buggify(twist::one_event) ? 1 : events_max_;
-    const int n = sys::epoll_wait(epoll_fd_.get(), events_.get(), static_cast<int>(events_max), timeout_ms);
+    const std::uint32_t events_max = room();
+    return merge(sys::epoll_wait(epoll_fd_.get(), events_.get(), static_cast<int>(events_max), timeout_ms), events_max);
+}
+
+poller::batch poller::wait_precisely(duration timeout) noexcept {
+    if (is_precise_) {
+        const std::uint32_t events_max = room();
+        const int n = sys::epoll_wait_precise(epoll_fd_.get(), events_.get(), static_cast<int>(events_max), timeout);
+        if (n != -ENOSYS && n != -EPERM) return merge(n, events_max);
+        is_precise_ = false;
+    }
+    imprecise_count_++;
+    return wait(in_ms(timeout));
+}
+
+int poller::in_ms(duration timeout) noexcept {
+    return static_cast<int>((timeout + milliseconds{1} - duration{1}) / milliseconds{1});
+}
+
+poller::batch poller::merge(int n, std::uint32_t events_max) noexcept {
     EXPECT(n >= 0); // EBADF, EFAULT, EINVAL: somebody closed or overwrote what is ours
     wait_count_++;
     event_count_ += static_cast<std::uint64_t>(n);

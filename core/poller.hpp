@@ -47,15 +47,33 @@ class poller {
     // Waits up to timeout_ms (-1: without end) and merges one batch. full: there may be more behind it.
     batch wait(int timeout_ms) noexcept;
 
+    // The same to the nanosecond. A kernel that cannot is asked once; from then on the time is rounded up to whole
+    // milliseconds, and such waits are counted.
+    batch wait_precisely(duration timeout) noexcept;
+
+    // Packets are asked for while it waits: see sys::busy_poll. False: the kernel has no such thing, or it may not be.
+    [[nodiscard]] bool busy_poll(const sys::busy_poll& how) noexcept {
+        return sys::epoll_busy_poll(epoll_fd_.get(), how) == 0;
+    }
+
+    std::uint64_t imprecise_count() const noexcept { return imprecise_count_; }
     std::uint64_t wait_count() const noexcept { return wait_count_; }
     std::uint64_t event_count() const noexcept { return event_count_; }
     std::uint64_t ctl_count() const noexcept { return ctl_count_; } // every epoll_ctl so far
 
+    // Rounded up, so that nothing that waits for the end of it comes early.
+    static int in_ms(duration timeout) noexcept;
+
   private:
+    std::uint32_t room() const noexcept;
+    batch merge(int n, std::uint32_t events_max) noexcept;
+
     fdtab* table_ = nullptr;
     unique_fd epoll_fd_;
     std::unique_ptr<epoll_event[]> events_;
     std::uint32_t events_max_ = 0;
+    bool is_precise_ = true; // as far as is known
+    counter imprecise_count_;
     counter wait_count_, event_count_, ctl_count_;
 };
 

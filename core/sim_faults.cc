@@ -41,7 +41,9 @@ constexpr errnos_of documented[] = {
     {call::epoll_open, {EMFILE, ENFILE, ENOMEM}},
     {call::epoll_add, {ENOMEM, ENOSPC, EPERM}},
     {call::epoll_change, {ENOMEM}},
-    {call::epoll_wait, {EINTR}}, // settled by the seam: no events
+    {call::epoll_wait, {EINTR}},                 // settled by the seam: no events
+    {call::epoll_wait_precise, {ENOSYS, EPERM}}, // EINTR: as epoll_wait
+    {call::epoll_busy_poll, {ENOTTY, EOPNOTSUPP, EPERM, EINVAL}},
     {call::eventfd_open, {EMFILE, ENFILE, ENOMEM}},
     {call::eventfd_ring, {EAGAIN}},  // the counter is full
     {call::eventfd_reset, {EAGAIN}}, // another thread has just done that
@@ -76,6 +78,7 @@ constexpr errnos_of documented[] = {
     {call::peer_name, {ENOBUFS}},
     {call::peer_user, {ENOPROTOOPT}}, // a filter of system calls
     {call::bytes_acked, {ENOPROTOOPT}},
+    {call::cpus_allowed, {EINVAL}}, // more than there is room for
     {call::map, {ENOMEM}},
     {call::open_append, {EACCES, EDQUOT, EISDIR, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EROFS}},
     {call::write, {EAGAIN, EDQUOT, EFBIG, EIO, ENOSPC, EPIPE}},

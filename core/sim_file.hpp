@@ -77,7 +77,7 @@ struct epoll_set final : file {
     list<&watch::in_ready> ready;
     std::uint32_t count = 0;
     std::uint32_t idle_turns = 0; // waits in a row that neither slept nor got anything, and nothing moved meanwhile
-    std::uint64_t progress_seen = 0;
+    std::uint64_t progress_seen = 0, relaxed_seen = 0;
 };
 
 struct counter_file final : file { // eventfd(2)

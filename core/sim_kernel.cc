@@ -13,6 +13,8 @@ thread_local constinit kernel* the_current = nullptr;
 
 // Turns in a row that neither slept nor got an event nor moved anything.
 constexpr std::uint32_t idle_turns_max = 3;
+// A loop that may spin before it sleeps does so for less.
+constexpr duration spun_max = milliseconds{20};
 } // namespace
 
 kernel::kernel(const kernel_options& options) noexcept
@@ -111,8 +113,8 @@ int kernel::collect(epoll_set& set, epoll_event* events, int events_max) noexcep
     return n;
 }
 
-int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept {
-    const time_point until = timeout_ms < 0 ? never : time.now + milliseconds{timeout_ms};
+int kernel::wait(epoll_set& set, epoll_event* events, int events_max, duration timeout) noexcept {
+    const time_point until = timeout < duration{} ? never : time.now + timeout;
     if (faults.strike(fault::clock_jump, chance)) {
         time.now += chance.between(duration{seconds{1}}, duration{seconds{20}});
         time.run_due();
@@ -136,15 +138,32 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, int timeou
         time.run_due();
         n = collect(set, events, events_max);
     }
-    check_spin(set, timeout_ms, n);
+    check_spin(set, timeout, n);
     return n;
 }
 
+void kernel::relax() noexcept {
+    depth_++;
+    const duration moment = chance.between(duration{50}, duration{2000});
+    time.now += moment;
+    time.run_due();
+    depth_--;
+    relaxed_count_++; // epoll is asked now and then meanwhile
+    spun_ += moment;
+    if (spun_ > spun_max && options_.strict) {
+        spun_ = {};
+        violate("I11", "the loop looks and looks, and does not sleep");
+    }
+}
+
 // Of each loop by itself, which is known by its set.
-void kernel::check_spin(epoll_set& set, int timeout_ms, int n) noexcept {
-    if (set.progress_seen != progress_count_) set.idle_turns = 0;
+void kernel::check_spin(epoll_set& set, duration timeout, int n) noexcept {
+    const bool looked = timeout == duration{} && n == 0;
+    if (set.progress_seen != progress_count_ || set.relaxed_seen != relaxed_count_) set.idle_turns = 0;
     set.progress_seen = progress_count_;
-    set.idle_turns = timeout_ms == 0 && n == 0 ? set.idle_turns + 1 : 0;
+    set.relaxed_seen = relaxed_count_;
+    set.idle_turns = looked ? set.idle_turns + 1 : 0;
+    if (!looked) spun_ = {};
     if (set.idle_turns > idle_turns_max && options_.strict) {
         set.idle_turns = 0;
         violate("I11", "the loop turns, and nothing changes");

@@ -9,7 +9,7 @@
 // It checks by itself (the names are those of the invariants in the README of tests/sim):
 //   I2   a call on a descriptor that is not open; EEXIST or ENOENT from epoll_ctl
 //   I3   a number is closed while its description lives on and epoll still watches it under that number
-//   I11  turns that change nothing: a spin
+//   I11  turns that change nothing: a spin; or looking at memory that nobody changes, for too long
 // and asks whoever registered with on_sleep() before every sleep (sim_check.hpp: I4, I12).
 // A violation goes to the handler; without one it prints seed, invariant and the last calls, and aborts.
 
@@ -95,13 +95,19 @@ class kernel {
     // --- for the seam (sys_sim.cc)
     void enter() noexcept;
     void leave() noexcept { depth_--; }
-    void progress() noexcept { progress_count_++; }
+    void progress() noexcept {
+        progress_count_++;
+        spun_ = {};
+    }
     void* map(std::size_t bytes) noexcept;
     void unmap(void* at) noexcept;
-    int wait(epoll_set& set, epoll_event* events, int events_max, int timeout_ms) noexcept;
+    // timeout < 0: without end.
+    int wait(epoll_set& set, epoll_event* events, int events_max, duration timeout) noexcept;
+    // A moment in which the library looks at memory again and again: time goes on, and so do the others.
+    void relax() noexcept;
 
   private:
-    void check_spin(epoll_set& set, int timeout_ms, int n) noexcept;
+    void check_spin(epoll_set& set, duration timeout, int n) noexcept;
     int collect(epoll_set& set, epoll_event* events, int events_max) noexcept;
 
     kernel_options options_;
@@ -112,7 +118,8 @@ class kernel {
     int numbers_end_ = 0;
     int depth_ = 0; // calls within calls: a remote's doing may make some
     std::uint32_t maps_count_ = 0;
-    std::uint64_t progress_count_ = 0;
+    std::uint64_t progress_count_ = 0, relaxed_count_ = 0;
+    duration spun_{}; // since a loop slept, or something happened
     sleep_check sleep_check_ = nullptr;
     void* sleep_owner_ = nullptr;
     interleaving interleaving_ = nullptr;

@@ -17,6 +17,8 @@ enum class call : std::uint8_t {
     epoll_change,
     epoll_remove,
     epoll_wait,
+    epoll_wait_precise,
+    epoll_busy_poll,
     epoll_event, // one per report, behind its epoll_wait
     eventfd_open,
     eventfd_ring,
@@ -47,6 +49,7 @@ enum class call : std::uint8_t {
     peer_name,
     peer_user,
     bytes_acked,
+    cpus_allowed,
     map,
     open_append,
     write,

@@ -16,10 +16,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -48,6 +51,16 @@ int epoll_add(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) no
 int epoll_change(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) noexcept;
 int epoll_remove(int epoll_fd, int fd) noexcept;
 int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept; // EINTR: 0 events
+// The same to the nanosecond, epoll_pwait2(2). -ENOSYS: Linux before 5.11; -EPERM: a filter that does not know it.
+int epoll_wait_precise(int epoll_fd, epoll_event* events, int events_max, duration timeout) noexcept;
+// Asks the network cards for packets while it waits. -ENOTTY: Linux before 6.9; -EOPNOTSUPP: built without;
+// -EPERM: a budget above 64 without CAP_NET_ADMIN; -EINVAL: a number out of range.
+struct busy_poll {
+    std::uint32_t usecs = 0;  // how long without an interrupt; 0: off
+    std::uint16_t budget = 8; // packets at a time
+    bool prefer = false;      // the cards' interrupts stay off as long as this goes on
+};
+int epoll_busy_poll(int epoll_fd, const busy_poll& how) noexcept;
 int eventfd_open() noexcept;
 int eventfd_ring(int fd) noexcept; // -EAGAIN: the counter is saturated
 int eventfd_reset(int fd) noexcept;
@@ -107,6 +120,16 @@ std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 489
 using thread = pthread_t;
 int thread_start(thread& made, void* (*run)(void*), void* argument) noexcept; // all signals blocked in it; -EAGAIN
 void thread_join(thread made) noexcept;
+// How many processors the process's first thread may use, sched_getaffinity(2); of another one, which may be pinned, that
+// would say nothing about those that give it work.
+int cpus_allowed() noexcept;
+void sleep_precisely() noexcept; // this thread's waits end on time, not up to 50 us later: PR_SET_TIMERSLACK, prctl(2)
+void relax() noexcept; // between two looks at memory that another thread writes: the processor may rest a little
+
+// Tells threads apart that live at the same time. No system call: the address of what each has one of.
+using thread_mark = const void*;
+inline thread_local constinit char mark_of_thread = 0;
+inline thread_mark this_thread() noexcept { return &mark_of_thread; }
 
 // --- the process
 void* map(std::size_t bytes) noexcept;               // zeroed, touched lazily; null: no memory

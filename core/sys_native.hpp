@@ -48,6 +48,28 @@ inline int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int tim
     return errno == EINTR ? 0 : -errno;
 }
 
+inline int epoll_wait_precise(int epoll_fd, epoll_event* events, int events_max, duration timeout) noexcept {
+    const auto whole = std::chrono::duration_cast<seconds>(timeout);
+    const timespec t{.tv_sec = whole.count(), .tv_nsec = (timeout - whole).count()};
+    const int n = ::epoll_pwait2(epoll_fd, events, events_max, &t, nullptr);
+    if (n >= 0) return n;
+    return errno == EINTR ? 0 : -errno;
+}
+
+// struct epoll_params and EPIOCSPARAMS of <linux/eventpoll.h>, which has them since 6.9.
+struct busy_poll_params {
+    std::uint32_t usecs;
+    std::uint16_t budget;
+    std::uint8_t prefer, zero;
+};
+static_assert(sizeof(busy_poll_params) == 8, "Linux reads eight bytes");
+inline constexpr unsigned long set_busy_poll = _IOW(0x8A, 0x01, busy_poll_params);
+
+inline int epoll_busy_poll(int epoll_fd, const busy_poll& how) noexcept {
+    const busy_poll_params params{how.usecs, how.budget, how.prefer, 0};
+    return detail::value_or_error(::ioctl(epoll_fd, set_busy_poll, &params));
+}
+
 inline int eventfd_open() noexcept { return detail::value_or_error(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 
 inline int eventfd_ring(int fd) noexcept {
@@ -251,6 +273,23 @@ inline int thread_start(thread& made, void* (*run)(void*), void* argument) noexc
 }
 
 inline void thread_join(thread made) noexcept { ::pthread_join(made, nullptr); }
+
+inline int cpus_allowed() noexcept {
+    cpu_set_t sets[8]; // 8,192 processors are the most that Linux can be built for
+    CPU_ZERO_S(sizeof sets, sets);
+    if (::sched_getaffinity(::getpid(), sizeof sets, sets) < 0) return -errno;
+    return CPU_COUNT_S(sizeof sets, sets);
+}
+
+inline void sleep_precisely() noexcept { ::prctl(PR_SET_TIMERSLACK, 1ul); }
+
+inline void relax() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield" ::: "memory");
+#endif
+}
 
 inline void* map(std::size_t bytes) noexcept {
     void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -62,17 +62,44 @@ int epoll_remove(int epoll_fd, int fd) noexcept {
     return r == -ENOENT ? c.broken(ENOENT) : c.done(r);
 }
 
-int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept {
-    crossing c{call::epoll_wait, epoll_fd, timeout_ms};
-    epoll_set* set = c.as<epoll_set>(file::kind::epoll);
-    if (!set) return c.broken(EBADF);
-    const int n = c.k.wait(*set, events, events_max, timeout_ms);
-    c.k.log.add({c.k.time.now, call::epoll_wait, epoll_fd, timeout_ms, n, nullptr});
+namespace {
+
+int answer_wait(crossing& c, int epoll_fd, epoll_event* events, int n, call what, std::int64_t timeout) noexcept {
+    c.k.log.add({c.k.time.now, what, epoll_fd, timeout, n, nullptr});
     for (int i = 0; i < n; i++)
         c.k.log.add({c.k.time.now, call::epoll_event, static_cast<int>(static_cast<std::uint32_t>(events[i].data.u64)),
                      static_cast<std::int64_t>(events[i].events), static_cast<std::int64_t>(events[i].data.u64 >> 32),
                      nullptr});
     return n;
+}
+
+} // namespace
+
+int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept {
+    crossing c{call::epoll_wait, epoll_fd, timeout_ms};
+    epoll_set* set = c.as<epoll_set>(file::kind::epoll);
+    if (!set) return c.broken(EBADF);
+    const duration timeout = timeout_ms < 0 ? duration{-1} : milliseconds{timeout_ms};
+    const int n = c.k.wait(*set, events, events_max, timeout);
+    return answer_wait(c, epoll_fd, events, n, call::epoll_wait, timeout_ms);
+}
+
+int epoll_wait_precise(int epoll_fd, epoll_event* events, int events_max, duration timeout) noexcept {
+    crossing c{call::epoll_wait_precise, epoll_fd, timeout.count()};
+    epoll_set* set = c.as<epoll_set>(file::kind::epoll);
+    if (!set) return c.broken(EBADF);
+    if (const int error = c.planned()) return c.done(-error);
+    const int n = c.k.wait(*set, events, events_max, timeout);
+    return answer_wait(c, epoll_fd, events, n, call::epoll_wait_precise, timeout.count());
+}
+
+int epoll_busy_poll(int epoll_fd, const busy_poll& how) noexcept {
+    crossing c{call::epoll_busy_poll, epoll_fd, how.usecs};
+    if (!set_of(c, epoll_fd)) return c.broken(EBADF);
+    if (const int error = c.planned()) return c.done(-error);
+    constexpr std::uint16_t weight = 64; // NAPI_POLL_WEIGHT: beyond it only with CAP_NET_ADMIN, which nobody has here
+    if (how.usecs > INT32_MAX) return c.done(-EINVAL);
+    return c.done(how.budget > weight ? -EPERM : 0);
 }
 
 int eventfd_open() noexcept {
@@ -124,6 +151,14 @@ int signal_read(int fd) noexcept {
 // The simulated kernel has one thread; others are steps between its calls (sim_kernel.hpp).
 int thread_start(thread&, void* (*)(void*), void*) noexcept { return -EAGAIN; }
 void thread_join(thread) noexcept {}
+
+int cpus_allowed() noexcept {
+    crossing c{call::cpus_allowed, -1};
+    if (const int error = c.planned()) return c.done(-error);
+    return c.done(2);
+}
+void sleep_precisely() noexcept {} // time that is simulated has no slack
+void relax() noexcept { kernel::current().relax(); }
 
 void* map(std::size_t bytes) noexcept {
     crossing c{call::map, -1, static_cast<std::int64_t>(bytes)};

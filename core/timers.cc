@@ -15,7 +15,7 @@ constexpr std::uint64_t no_stop = std::numeric_limits<std::uint64_t>::max();
 }
 
 void timers::place(timer& t) noexcept {
-    const std::uint64_t at = std::min(std::max(t.tick, current_), current_ + horizon - 1);
+    const std::uint64_t at = std::min(std::max(tick_of(t), current_), current_ + horizon - 1);
     const std::uint64_t distance = at - current_;
     const unsigned level =
         distance < slot_count ? 0 : (static_cast<unsigned>(std::bit_width(distance)) - 1) / level_bits;
@@ -49,22 +49,42 @@ void timers::let_fall(unsigned level) noexcept {
         place(*t);
 }
 
+void timers::keep_near(timer& t) noexcept {
+    near_first_ = near_.empty() ? t.at : std::min(near_first_, t.at);
+    near_.push_back(t);
+}
+
+// Brings the first of due_ to where it belongs. True: there, and it is to fire.
+bool timers::sort_due(std::uint64_t now) noexcept {
+    timer& t = *due_.front();
+    if (tick_of(t) > current_) {
+        t.hook.unlink();
+        place(t); // pushed later since it was placed
+        return false;
+    }
+    if (t.at > now) {
+        t.hook.unlink();
+        keep_near(t);
+        return false;
+    }
+    if (buggify(twist::timer_last)) {
+        t.hook.unlink();
+        due_.push_back(t);
+        return false;
+    }
+    return true;
+}
+
 std::uint32_t timers::run(time_point now, std::uint32_t budget) noexcept {
-    const std::uint64_t until = now <= start_ ? 0 : static_cast<std::uint64_t>((now - start_) / milliseconds{1});
-    floor_ = std::max(floor_, until + 1);
+    const std::uint64_t ns = since_start(now), until = ns / ns_per_tick;
+    floor_ = std::max(floor_, (grain_ == 1 ? ns : until * ns_per_tick) + grain_);
+    if (!near_.empty() && near_first_ <= ns) due_.take_all(near_);
     std::uint32_t fired = 0;
     for (;;) {
         while (timer* t = due_.front()) {
             if (fired == budget) return fired;
+            if (!sort_due(ns)) continue;
             t->hook.unlink();
-            if (t->tick > current_) {
-                place(*t); // pushed later since it was placed
-                continue;
-            }
-            if (buggify(twist::timer_last)) {
-                due_.push_back(*t);
-                continue;
-            }
             fired++;
             t->fire(*t, now);
         }
@@ -82,20 +102,32 @@ std::uint32_t timers::run(time_point now, std::uint32_t budget) noexcept {
     }
 }
 
+// The earliest deadline of those that lie in the slot of this tick. One that was pushed later counts with the tick's end:
+// then it is put elsewhere, and until then it must not hide what lies in the slots between.
+std::uint64_t timers::first_of(slot& s, std::uint64_t tick) noexcept {
+    if (grain_ != 1) return tick * ns_per_tick;
+    std::uint64_t first = (tick + 1) * ns_per_tick;
+    for (timer* t = s.front(); t; t = s.after(*t))
+        first = std::min(first, t->at);
+    return first;
+}
+
 time_point timers::next() noexcept {
+    if (!due_.empty()) return start_ + milliseconds{current_};
+    const time_point near = near_.empty() ? never : time_of(near_first_);
     // Cancelling leaves its slot marked; unmark what is empty before it wakes anybody.
     for (;;) {
-        if (!due_.empty()) return start_ + milliseconds{current_};
         const std::uint64_t stop = next_stop();
-        if (stop == no_stop) return never;
-        bool holds_any = false;
+        if (stop == no_stop) return near;
+        std::uint64_t first = no_stop;
         for (unsigned level = 0; level < level_count; level++) {
             if ((stop & ((std::uint64_t{1} << level * level_bits) - 1)) != 0) break;
             const std::uint64_t index = stop >> level * level_bits & (slot_count - 1);
-            if (!wheel_[level][index].empty()) holds_any = true;
-            else occupied_[level] &= ~(std::uint64_t{1} << index);
+            slot& s = wheel_[level][index];
+            if (s.empty()) occupied_[level] &= ~(std::uint64_t{1} << index);
+            else first = std::min(first, level == 0 ? first_of(s, stop) : stop * ns_per_tick);
         }
-        if (holds_any) return start_ + milliseconds{stop};
+        if (first != no_stop) return std::min(near, time_of(first));
     }
 }
 

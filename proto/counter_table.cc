@@ -47,7 +47,7 @@ void add_engine_counters(counter_table& to, const conntab& conns, const listener
     to.add("turns", conns.loop().turn_count());
     to.add("epoll_waits", conns.loop().polls().wait_count());
     to.add("epoll_ctls", conns.loop().polls().ctl_count());
-    to.add("stale_reports", conns.loop().fds().stale_count());
+    to.add("stale_reports", conns.loop().stale_count());
     for (std::size_t i = 1; i < static_cast<std::size_t>(end_cause::count_); i++) {
         const end_cause cause = static_cast<end_cause>(i);
         to.add(to_string(cause), conns.ended_count(cause), "end_");

@@ -339,4 +339,36 @@ TEST_CASE("a watched signal is blocked, read once, and does not act on the proce
     pthread_sigmask(SIG_SETMASK, &was, nullptr);
 }
 
+TEST_CASE("a precise wait sleeps no less than it was told, and finds what is there without sleeping") {
+    const descriptor epoll{sys::epoll_open()};
+    const descriptor bell{sys::eventfd_open()};
+    epoll_event e;
+    REQUIRE(sys::epoll_add(epoll.get(), bell.get(), EPOLLIN, 7) == 0);
+    const time_point began = sys::now();
+    const int none = sys::epoll_wait_precise(epoll.get(), &e, 1, 300us);
+    const duration slept = sys::now() - began;
+    if (none == -ENOSYS) return; // Linux before 5.11
+    REQUIRE(sys::eventfd_ring(bell.get()) > 0);
+
+    const int one = sys::epoll_wait_precise(epoll.get(), &e, 1, 1h);
+
+    CHECK(none == 0);
+    CHECK(slept >= 300us);
+    CHECK(one == 1);
+    CHECK(std::uint64_t{e.data.u64} == 7);
+}
+
+TEST_CASE("threads that live at the same time have different marks, and a thread always the same") {
+    const sys::thread_mark mine = sys::this_thread();
+    sys::thread_mark other = nullptr;
+
+    std::thread([&] { other = sys::this_thread(); }).join();
+
+    CHECK(mine == sys::this_thread());
+    CHECK(other != nullptr);
+    CHECK(other != mine);
+}
+
+TEST_CASE("at least one processor may be used") { CHECK(sys::cpus_allowed() >= 1); }
+
 } // namespace

@@ -540,4 +540,142 @@ TEST_CASE("with any budget everything fires once and in the end, and never early
     }
 }
 
+// --- the precise wheel
+
+constexpr auto precise = timers::manner::precise;
+
+TEST_CASE("a precise timer fires at its deadline to the nanosecond, and never before") {
+    const duration delays[] = {1ns,        999'999ns,     1ms,        1ms + 1ns,      63ms + 1ns, 64ms - 1ns, 64ms,
+                               64ms + 1ns, 4096ms - 1ns,  4096ms + 5us, 262'144ms + 1ns, 1h + 1ns,   5h + 7ns};
+    for (const duration offset : {duration{0ns}, duration{1ns}, duration{37ms + 5us}, duration{63ms + 999'999ns}})
+        for (const duration delay : delays) {
+            CAPTURE(offset.count());
+            CAPTURE(delay.count());
+            timers wheel(start, precise);
+            wheel.run(start + offset, no_limit);
+            const time_point deadline = start + offset + delay;
+            bell t;
+
+            wheel.arm(t, deadline);
+            wheel.run(deadline - 1ns, no_limit);
+            const int fired_early = t.fires;
+            wheel.run(deadline, no_limit);
+
+            CHECK(fired_early == 0);
+            CHECK(t.fires == 1);
+        }
+}
+
+TEST_CASE("next() of a precise wheel is the deadline itself, as soon as its slot is the next one") {
+    timers wheel(start, precise);
+    wheel.run(start + 100us, no_limit);
+    bell near, later, cancelled;
+    wheel.arm(near, start + 700us);
+    wheel.arm(later, start + 5ms + 3ns);
+    wheel.arm(cancelled, start + 2ms);
+    cancelled.cancel();
+
+    CHECK((wheel.next() == start + 700us));
+    wheel.run(start + 700us, no_limit);
+    CHECK((wheel.next() == start + 5ms + 3ns));
+    wheel.run(start + 5ms, no_limit);
+    CHECK((wheel.next() == start + 5ms + 3ns));
+    wheel.run(start + 5ms + 3ns, no_limit);
+    CHECK(near.fires + later.fires == 2);
+    CHECK((wheel.next() == never));
+}
+
+TEST_CASE("a precise deadline that was pushed within or beyond its millisecond, or pulled into the present one, holds") {
+    timers wheel(start, precise);
+    wheel.run(start + 10ms, no_limit);
+    bell within, beyond, pulled;
+    wheel.arm(within, start + 10ms + 100us);
+    wheel.arm(beyond, start + 10ms + 100us);
+    wheel.arm(pulled, start + 1s);
+    wheel.arm(within, start + 10ms + 300us);
+    wheel.arm(beyond, start + 12ms + 1ns);
+    wheel.arm(pulled, start + 10ms + 200us);
+
+    wheel.run(start + 10ms + 199us, no_limit);
+    const int too_early = within.fires + beyond.fires + pulled.fires;
+    wheel.run(start + 10ms + 200us, no_limit);
+    const int pulled_fires = pulled.fires;
+    wheel.run(start + 10ms + 300us, no_limit);
+    const int within_fires = within.fires;
+    wheel.run(start + 12ms, no_limit);
+    const int beyond_early = beyond.fires;
+    wheel.run(start + 12ms + 1ns, no_limit);
+
+    CHECK(too_early == 0);
+    CHECK(pulled_fires == 1);
+    CHECK(within_fires == 1);
+    CHECK(beyond_early == 0);
+    CHECK(beyond.fires == 1);
+}
+
+TEST_CASE("a precise timer armed in the past inside a fire waits until time has gone on") {
+    timers wheel(start, precise);
+    bell second, first([&](time_point now) { wheel.arm(second, now - 1ms); });
+    wheel.arm(first, start + 500us);
+
+    wheel.run(start + 600us, no_limit);
+    wheel.run(start + 600us, no_limit);
+    const int fired_at_once = second.fires;
+    wheel.run(start + 600us + 1ns, no_limit);
+
+    CHECK(first.fires == 1);
+    CHECK(fired_at_once == 0);
+    CHECK(second.fires == 1);
+}
+
+TEST_CASE("a random precise life fires what the model fires, and next() is never too late") {
+    const char* given = std::getenv("WEIR_SEED");
+    const auto seed = given ? std::strtoul(given, nullptr, 0) : std::random_device{}();
+    INFO("WEIR_SEED=", seed);
+    std::mt19937_64 dice(seed);
+    auto roll = [&](std::uint64_t sides) { return dice() % sides; };
+    struct exact : timer {
+        time_point due{never};
+        int fires = 0, expected = 0;
+    };
+
+    for (int round = 0; round < 20; round++) {
+        timers wheel(start, precise);
+        std::vector<exact> all(20);
+        for (exact& t : all)
+            t.fire = [](timer& self, time_point) noexcept { static_cast<exact&>(self).fires++; };
+        time_point now = start;
+        const duration spans[] = {10us, 1ms, 2ms, 64ms, 5s, 300s};
+        for (int step = 0; step < 1500; step++) {
+            exact& t = all[roll(all.size())];
+            const auto span = static_cast<std::uint64_t>(spans[roll(std::size(spans))].count());
+            if (roll(8) == 0) {
+                t.cancel();
+                t.due = never;
+            } else if (roll(2) == 0) {
+                t.due = std::max(now + duration{roll(span)}, now + 1ns);
+                wheel.arm(t, t.due);
+            } else {
+                const time_point next = wheel.next();
+                const bool follows = roll(2) != 0 && next != never;
+                now = follows ? std::max(now, next) : now + duration{roll(span)};
+                wheel.run(now, no_limit);
+                for (exact& m : all)
+                    if (m.due <= now) {
+                        m.expected++;
+                        m.due = never;
+                    }
+            }
+            time_point first = never;
+            for (const exact& m : all) {
+                REQUIRE(m.fires == m.expected);
+                first = std::min(first, m.due);
+            }
+            REQUIRE((wheel.next() <= first));
+        }
+        for (exact& t : all)
+            t.cancel();
+    }
+}
+
 } // namespace

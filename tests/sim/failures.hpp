@@ -148,6 +148,7 @@ struct setting {
     speech language = speech::bytes;
     duration rest{};            // before the visitor comes: what is idle goes
     std::size_t suffer_max = 1; // who is told of one failure that comes once
+    loop_options loop{.events_max = 16};
 };
 
 class stage {

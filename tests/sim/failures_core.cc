@@ -47,6 +47,38 @@ void letters_run(stage& s) {
         s.require(l.ran == 1, "a letter did not run once");
 }
 
+// With a loop that stays awake for a while: whoever posts then need not ring.
+void letters_find_it_awake(stage& s) {
+    letters_run(s);
+    s.require(s.harmed() || s.loop->spin_count() > 0, "it never spun");
+    const bool may_not = s.k.faults.plan.what() == call::cpus_allowed;
+    s.require(!s.harmed() || may_not || s.loop->spins(), "it does not spin, and nothing is in the way");
+}
+
+// Fires in its own microsecond, or where the kernel cannot do that in its millisecond.
+void timer_fires_precisely(stage& s) {
+    struct alarm {
+        timer t{[](timer& self, time_point now) noexcept { container_of<&alarm::t>(self).rang_at = now; }};
+        time_point rang_at{};
+    } a;
+    for (int i = 0; i < 4; i++) {
+        a.rang_at = {};
+        const time_point due = s.k.time.now + milliseconds{7} + std::chrono::microseconds{300};
+        s.loop->arm(a.t, due);
+        s.turns(milliseconds{20});
+        const bool is_late = s.loop->polls().imprecise_count() > 0;
+        s.require(a.rang_at >= due, "a timer did not fire, or early");
+        s.require(a.rang_at < due + std::chrono::microseconds{is_late ? 1020 : 20}, "a timer fired late");
+        s.require(s.harmed() || !is_late, "it was imprecise though nothing failed");
+    }
+}
+
+void loop_polls_busily(stage& s) {
+    s.turns(milliseconds{30});
+    const bool refused = s.k.faults.plan.struck() && s.k.faults.plan.what() == call::epoll_busy_poll;
+    s.require(s.loop->busy_polls() != refused, "what it says of busy polling is not what the kernel said");
+}
+
 // Rings are refused until the counter was emptied.
 void letters_meet_a_full_counter(stage& s) {
     s.k.faults.set(fault::eventfd_eagain, 10'000);
@@ -220,6 +252,9 @@ const std::vector<scenario> core_scenarios{
     {"loop-hears-signals", loop_hears_signals},
     {"letters-run", letters_run},
     {"letters-meet-a-full-counter", letters_meet_a_full_counter},
+    {"letters-find-it-awake", letters_find_it_awake, {.loop = {.events_max = 16, .spin_us_max = 200}}},
+    {"timer-fires-precisely", timer_fires_precisely, {.loop = {.events_max = 16, .precise_timers = true}}},
+    {"loop-polls-busily", loop_polls_busily, {.loop = {.events_max = 16, .busy_poll = {.usecs = 50}}}},
     {"loop-stops", loop_stops},
     {"conntab-opens", conntab_opens},
     {"accepts-one", accepts_one},

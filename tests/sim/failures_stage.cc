@@ -46,7 +46,7 @@ stage::stage(const setting& how, const fault_wish& wish, memories& m)
     fail_allocation(wish.allocation, wish.extent);
     start([&] {
         loop = std::make_unique<event_loop>();
-        if (loop->open({.events_max = 16})) return true;
+        if (loop->open(how_.loop)) return true;
         loop.reset();
         require(k.open_count() == 0, "a loop that could not be opened left a descriptor behind");
         return false;

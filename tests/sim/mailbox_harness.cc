@@ -181,7 +181,7 @@ class letter_writers {
 thread_local letter_writers::writer* letter_writers::self = nullptr;
 
 std::uint64_t run(std::uint64_t seed) {
-    world w{seed};
+    world w{seed, {.may_spin = true}};
     w.k.faults.resume();
     std::optional<letter_writers> writers;
     writers.emplace(w);

@@ -54,7 +54,7 @@ MUTANTS = [
     mutant("a slot that has run is not queued again", "idle", "I4",
            ("core/fdtab.cc", "        slot.state &= ~fd_state::queued;\n", "")),
     mutant("a sleep is rounded down", "idle", "I11",
-           ("core/loop.cc", "(sleep + milliseconds{1} - duration{1}) / milliseconds{1}", "sleep / milliseconds{1}")),
+           ("core/poller.cc", "(timeout + milliseconds{1} - duration{1}) / milliseconds{1}", "timeout / milliseconds{1}")),
     mutant("the batch goes on after stop", "mailbox", "I19 I11",
            ("core/loop.cc", "        turn(sleep_limit);\n", "        turn(sleep_limit), turn(duration{});\n")),
 
@@ -62,12 +62,17 @@ MUTANTS = [
     mutant("timer not cancelled on close", "idle", "EXPECT",
            ("core/connection.cc", "    timer_.cancel();\n    if (xprt_->close)", "    if (xprt_->close)")),
     mutant("timer re-armed in the wrong slot", "timers", "I8",
-           ("core/timers.cc", "                place(*t); // pushed later since it was placed",
-            "                wheel_[1][current_ >> level_bits & (slot_count - 1)].push_back(*t);")),
+           ("core/timers.cc", "        place(t); // pushed later since it was placed",
+            "        wheel_[1][current_ >> level_bits & (slot_count - 1)].push_back(t);")),
     mutant("a timer fires early", "timers", "I8",
-           ("core/timers.cc", "            if (t->tick > current_) {", "            if (t->tick > current_ + 64) {")),
+           ("core/timers.cc", "    if (tick_of(t) > current_) {", "    if (tick_of(t) > current_ + 64) {"),
+           ("core/timers.cc", "    if (t.at > now) {", "    if (t.at > now + 64 * ns_per_tick) {")),
     mutant("the due that a budget left are not waited for", "timers", "I8",
-           ("core/timers.cc", "        if (!due_.empty()) return start_ + milliseconds{current_};\n", "")),
+           ("core/timers.cc", "    if (!due_.empty()) return start_ + milliseconds{current_};\n", "")),
+    mutant("a precise timer fires when its millisecond begins", "timers", "I8",
+           ("core/timers.cc", "    if (t.at > now) {", "    if (tick_of(t) > now / ns_per_tick) {")),
+    mutant("what is near is not waited for", "timers", "I8",
+           ("core/timers.cc", "near_.empty() ? never : time_of(near_first_)", "never")),
 
     # ---- mailbox
     mutant("mailbox sleeps without looking again", "mailbox", "I4",
@@ -84,7 +89,8 @@ MUTANTS = [
             "    state_.store(sleeping, std::memory_order_seq_cst);\n    if (is_empty) return true;\n")),
     mutant("wake rung before the item is published", "mailbox", "I4",
            ("core/mailbox.cc",
-            "    letter* newest = stack_.load(std::memory_order_relaxed);\n    do {\n        l.next = newest;\n"
+            "    letter* newest = stack_.load(std::memory_order_relaxed);\n    do {\n"
+            "        if (l.next != newest) l.next = newest; // see run()\n"
             "    } while (!stack_.compare_exchange_weak(newest, &l, std::memory_order_seq_cst, "
             "std::memory_order_relaxed));\n",
             "    struct publication {\n        std::atomic<letter*>& stack;\n        letter& l;\n"
@@ -92,8 +98,11 @@ MUTANTS = [
             "            interleave();\n            l.next = stack.load();\n"
             "            while (!stack.compare_exchange_weak(l.next, &l)) {\n            }\n        }\n"
             "    } at_the_end{stack_, l};\n")),
+    mutant("a spin does not end", "timers", "I11",
+           ("core/loop.cc", "        if (now - began >= limit) {", "        if (now - began >= 1000 * limit) {"),
+           ("core/loop.cc", "static_cast<std::uint64_t>(limit.count());", "std::uint64_t{1} << 40;")),
     mutant("letters run newest first", "mailbox", "I6",
-           ("core/mailbox.cc", "        newest->next = oldest;\n        oldest = newest;\n        newest = before;\n",
+           ("core/mailbox.cc", "        if (before != oldest) newest->next = oldest;\n        oldest = newest;\n        newest = before;\n",
             "        oldest = newest;\n        break;\n        newest = before;\n")),
 
     # ---- accepting and connecting

@@ -46,6 +46,9 @@ const char* to_string(mark what) noexcept {
         "giver killed",
         "giver stopped",
         "over records",
+        "spin found",
+        "spin in vain",
+        "sleep precise",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];
@@ -69,22 +72,28 @@ kernel_options world::draw(std::uint64_t seed) {
     return o;
 }
 
-world::world(std::uint64_t seed) : k(draw(seed)) {
+world::world(std::uint64_t seed, const pace& may) : k(draw(seed)) {
     watch(k);
     connections_max = k.chance.below(4) == 0 ? k.chance.between(8, 16) : 64;
     if (k.chance.below(8) != 0) k.faults.pause(); // else it starts among faults
-    open_loop();
+    open_loop(may);
     k.faults.pause();
     check.emplace(*loop);
     conns = std::make_unique<conntab>(*loop);
     if (!conns->open({.connections_max = connections_max})) k.violate("I10", "no conntab, though nothing is wrong");
 }
 
-void world::open_loop() {
-    const loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
+void world::open_loop(const pace& may) {
+    loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
+    // Between a spin that ends before it looks at the clock and one that outlasts most sleeps.
+    if (may.may_spin && k.chance.coin()) how.spin_us_max = k.chance.magnitude(1, 2000);
+    is_precise_ = may.may_be_precise && k.chance.coin();
+    how.precise_timers = is_precise_;
     for (;;) {
         loop = std::make_unique<event_loop>();
-        if (loop->open(how) && loop->on_signal(SIGHUP, [](void*, int) noexcept {}, nullptr)) return;
+        if (loop->open(how) && loop->on_signal(
+                                   SIGHUP, [](void*, int) noexcept {}, nullptr))
+            return;
         saw(mark::start_failed);
         loop.reset();
         if (k.open_count() != 0) k.violate("I1", "a loop that could not be opened left descriptors behind");
@@ -187,6 +196,9 @@ void world::close_conns() {
 void world::tear_down() {
     if (!all_letters_ran()) k.violate("I4", "a letter was posted and never ran");
     if (loop->letters().ring_count() > 0) saw(mark::letter_rang);
+    if (is_precise_ && loop->polls().imprecise_count() == 0) saw(mark::sleep_precise);
+    if (loop->spin_found_count() > 0) saw(mark::spin_found);
+    if (loop->spin_count() > loop->spin_found_count()) saw(mark::spin_in_vain);
     check.reset();
     loop.reset();
     if (k.open_count() != 0) k.violate("I1", "a descriptor is left open");

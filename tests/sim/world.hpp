@@ -59,6 +59,9 @@ enum class mark : std::uint8_t {
     giver_killed,
     giver_stopped,
     over_records,
+    spin_found,
+    spin_in_vain,
+    sleep_precise,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -90,9 +93,14 @@ struct no_allocations {
     ~no_allocations();
 };
 
+// What a harness lets be drawn for its loop, beside what every loop has.
+struct pace {
+    bool may_spin = false, may_be_precise = false;
+};
+
 class world {
   public:
-    explicit world(std::uint64_t seed);
+    explicit world(std::uint64_t seed, const pace& may = {});
     world(const world&) = delete;
     world& operator=(const world&) = delete;
     ~world();
@@ -149,7 +157,8 @@ class world {
         std::uint64_t used_at = 0;
     };
     std::vector<waiting> waiting_; // by descriptor
-    void open_loop();
+    void open_loop(const pace& may);
+    bool is_precise_ = false;
     static kernel_options draw(std::uint64_t seed);
 };
 
