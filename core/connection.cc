@@ -247,6 +247,7 @@ result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt&
     opened_[static_cast<std::size_t>(how.origin)]++;
     const auto refuse = [&](int error) noexcept {
         ended_[static_cast<std::size_t>(end_cause::no_room)]++;
+        sys::set_abortive(fd.get()); // its peer shall not take this for the end of what was to be said
         return failure{error};
     };
     connection* conn = full() ? nullptr : pool_->make(*this, family, transport);
