@@ -204,8 +204,10 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     if (cause != end_cause::none) cause_ = cause;
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
-    // After the peer's FIN or an error there is nothing to abort, and no TIME_WAIT on our side to avoid.
-    if (intent == close_intent::abort || (intent == close_intent::silent && !ended())) sys::set_abortive(fd());
+    // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid. A
+    // failure may be of our own making: a deadline, a want of memory.
+    const bool peer_ended = is(conn_flag::recv_ended) || slot_->ended();
+    if (intent == close_intent::abort || (intent == close_intent::silent && !peer_ended)) sys::set_abortive(fd());
     loop().close(*slot_, to_string(cause_));
     home_->bury(*this);
     return verdict::gone;

@@ -256,6 +256,9 @@ MUTANTS = [
             "    if (s.server) s.server->close(close_intent::after_fin, end_cause::done);\n")),
     mutant("who is shed hears an end", "stream", "I7",
            ("core/connection.cc", "        sys::set_abortive(fd.get()); // its peer shall", "        // its peer shall")),
+    mutant("a dial that is given up ends with a FIN", "stream", "I7",
+           ("core/connection.cc", "is(conn_flag::recv_ended) || slot_->ended();\n    if (intent == close_intent::abort ",
+            "ended();\n    if (intent == close_intent::abort ")),
     mutant("a drain forgets who waits for his server", "stream", "I8 I18",
            ("proto/stream_proxy.cc", "    while (session* s = waiting_.front())\n"
             "        refuse(*s, counters_.refused, end_cause::shutdown, nullptr);\n", "")),

@@ -72,7 +72,8 @@ inline frame front(const std::string& from) {
 // How much of `out` it says at once.
 inline std::size_t mouthful(manner how, const std::string& out, dice& chance) {
     if (how != manner::trickling || out.empty()) return out.size();
-    return std::min<std::size_t>(out.size(), chance.between(1, 8));
+    const bool is_bulk = out.size() > 16 * 1024; // which would take a hundred thousand calls
+    return std::min<std::size_t>(out.size(), chance.between(1, is_bulk ? 2048 : 8));
 }
 
 class town;

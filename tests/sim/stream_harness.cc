@@ -258,12 +258,12 @@ std::uint64_t run(std::uint64_t seed) {
     people.lose_shops();
     const std::uint64_t failures = h->failures_count();
     const bool few_descriptors = w.k.options().descriptors_max < 64;
-    serve_healthy(w, people, h->door(), few_descriptors ? 1 : 3, milliseconds{100});
+    serve_healthy(w, people, h->door(), few_descriptors ? 1 : w.k.chance.between(1, 3), milliseconds{100});
     w.require_by(w.k.time.now + seconds{10}, "I8", "a pair outlived its ends", [&] { return h->is_empty(); });
     if (h->failures_count() != failures) w.k.violate("I9", "a client failed, though it and a server are well");
 
     w.k.note("drain");
-    people.send_clients(h->door(), 3, milliseconds{40}, false);
+    people.send_clients(h->door(), w.k.chance.below(3), milliseconds{40}, false);
     w.turn_until(w.k.time.now + w.k.chance.between(duration{}, duration{milliseconds{60}}));
     h->drain(w.k.chance.between(duration{}, duration{seconds{2}}));
     w.require_by(w.k.time.now + seconds{3}, "I8", "a drain outlived its limit", [&] { return h->is_drained(); });
