@@ -57,9 +57,8 @@ void loop_check::check_ready(const fd_slot& slot, stream& socket) noexcept {
         kernel_.violate("I4", "asleep, and something could be received");
     if (waits_to_send && (seen & EPOLLOUT) != 0) kernel_.violate("I4", "asleep, and something could be sent");
     if ((seen & EPOLLERR) != 0 && !slot.is(fd_state::err)) kernel_.violate("I4", "asleep, and an error was not told");
-    const bool knows_end =
-        socket.end_read ||
-        slot.is(fd_state::rdhup | fd_state::hup | fd_state::err | fd_state::unsure | fd_state::recv_ready);
+    const bool knows_end = socket.end_read || slot.is(fd_state::rdhup | fd_state::hup | fd_state::err |
+                                                      fd_state::unsure | fd_state::recv_ready);
     if ((seen & (EPOLLRDHUP | EPOLLHUP)) != 0 && !knows_end) kernel_.violate("I4", "asleep, and an end was not told");
 }
 

@@ -86,19 +86,20 @@ const remote_cb stage::server_cb{.name = "server", .run = [](remote& r) noexcept
                                      if (s.end && s.heard_end && s.is_done()) s.leave(false);
                                  }};
 // A new connection of the service: its owner is still the stage.
-const remote_cb stage::newcomer_cb{
-    .name = "server", .run = [](remote& r) noexcept {
-        stage& home = *static_cast<stage*>(r.owner);
-        const std::size_t at = home.servers.size();
-        home.servers.push_back(std::make_unique<actor>());
-        actor& s = *home.servers.back();
-        if (at < home.play.answers.size()) s.to_do.assign(home.play.answers[at].steps.begin(), home.play.answers[at].steps.end());
-        else s.to_do.push_back({.text = "welcome"});
-        s.end = &r;
-        r.owner = &s;
-        r.become(server_cb);
-        server_cb.run(r);
-    }};
+const remote_cb stage::newcomer_cb{.name = "server", .run = [](remote& r) noexcept {
+                                       stage& home = *static_cast<stage*>(r.owner);
+                                       const std::size_t at = home.servers.size();
+                                       home.servers.push_back(std::make_unique<actor>());
+                                       actor& s = *home.servers.back();
+                                       if (at < home.play.answers.size())
+                                           s.to_do.assign(home.play.answers[at].steps.begin(),
+                                                          home.play.answers[at].steps.end());
+                                       else s.to_do.push_back({.text = "welcome"});
+                                       s.end = &r;
+                                       r.owner = &s;
+                                       r.become(server_cb);
+                                       server_cb.run(r);
+                                   }};
 
 client& stage::send_client(const fuzz::part& steps) {
     clients.push_back(std::make_unique<client>());

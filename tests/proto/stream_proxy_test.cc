@@ -329,7 +329,7 @@ TEST_CASE("a wrong line, an end within it, or none in time close the client, eac
 }
 
 TEST_CASE("a header of as many bytes as are allowed passes, one more is refused") {
-    for (const std::size_t more : {0, 1}) {
+    for (const std::size_t more : {0u, 1u}) {
         stream_rig rig({.accept_proxy = true, .proxy = {.bytes_max = 100}});
         const std::size_t value = 100 - 16 - 12 - 3 + more;
         const std::string big(value, 'v');

@@ -88,8 +88,12 @@ void tells_in_v2(stage& s) { tells(s, send_proxy::v2); }
 void passes_on_who_speaks(stage& s) {
     s.serve(shop_at, {{hear(told), hear("hello"), say("hello back"), hear_end, fin}});
     proxy p{s, {.accept_proxy = true, .send = send_proxy::v1}};
-    const script client{say(told.substr(0, 20)), wait(milliseconds{5}), say(told.substr(20) + "hello"),
-                        hear("hello back"), fin, hear_end};
+    const script client{say(told.substr(0, 20)),
+                        wait(milliseconds{5}),
+                        say(told.substr(20) + "hello"),
+                        hear("hello back"),
+                        fin,
+                        hear_end};
     s.come(door_at, client);
     s.settle();
     p.recover(door_at, client);
@@ -190,7 +194,8 @@ void drains(stage& s) {
     s.come(door_at, {wait(milliseconds{60}), say("hello"), hear("hello back"), wait(milliseconds{5}), fin, hear_reset});
     s.turns(milliseconds{50});
     bool is_over = false;
-    p.it->drain(milliseconds{500}, [](void* at) noexcept { *static_cast<bool*>(at) = true; }, &is_over);
+    p.it->drain(
+        milliseconds{500}, [](void* at) noexcept { *static_cast<bool*>(at) = true; }, &is_over);
     s.settle();
     s.turns(seconds{1});
     s.require(is_over, "a drain outlived its limit");

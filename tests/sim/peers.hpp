@@ -28,7 +28,7 @@ struct frame {
 };
 static_assert(sizeof(frame) == 16);
 inline constexpr std::uint32_t payload_max = 2000;
-inline constexpr std::uint32_t bulk_max = 200'000; // where bytes are passed on: enough to be spliced
+inline constexpr std::uint32_t bulk_max = 200'000;               // where bytes are passed on: enough to be spliced
 inline constexpr std::uint32_t failed_bytes = ~std::uint32_t{0}; // an answer that says: could not be had
 
 inline char payload_byte(std::uint64_t id, std::uint32_t at) noexcept {
@@ -131,10 +131,10 @@ struct client {
     std::uint32_t asked = 0, answered = 0, failed = 0;
     std::string in, out;
     greeting greets = greeting::none;
-    std::size_t greeting_bytes = 0;  // of `out` the first ones: no server gets them
+    std::size_t greeting_bytes = 0;   // of `out` the first ones: no server gets them
     endpoint source{}, destination{}; // what a server is told of it; unspecified: nothing
     time_point not_before{};
-    bool over = false; // satisfied, or out of reach
+    bool over = false;      // satisfied, or out of reach
     server* from = nullptr; // who answers, once known; of use where bytes are passed on
     tally said{}, heard{};
     // No byte of it may reach a server.

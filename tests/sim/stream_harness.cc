@@ -59,6 +59,7 @@ class house {
     void check_deadline(const connection& client);
     void check_drain();
     void see();
+    void see_all();
 
     world& world_;
     town& people_;
@@ -70,6 +71,7 @@ class house {
     std::optional<stream_proxy> proxy_;
     struct {
         std::uint64_t connect_failed, gave_up;
+        bool is_full;
     } before_{}; // as of the turn before
     time_point drain_at_ = never;
     duration limit_{};
@@ -126,6 +128,7 @@ void house::open() {
 }
 
 void house::close() {
+    see_all();
     world_.watch_accepts(nullptr, 0);
     world_.after_turns(nullptr, nullptr);
     proxy_.reset();
@@ -215,10 +218,15 @@ void house::see() {
     const auto& c = proxy_->counters();
     const std::uint64_t gave_up = c.refused + c.abandoned;
     if (c.connect_failed > before_.connect_failed && gave_up == before_.gave_up) saw(mark::next_server);
-    before_ = {c.connect_failed, gave_up};
-    if (c.abandoned > 0) saw(mark::abandoned);
-    if (proxy_->clients_count() == options_.relay.pairs_max) saw(mark::limit_reached);
+    const bool is_full = proxy_->clients_count() == options_.relay.pairs_max;
+    if (is_full && !before_.is_full) saw(mark::limit_reached);
+    before_ = {c.connect_failed, gave_up, is_full};
+}
+
+// At the end of a proxy.
+void house::see_all() {
     const relay_pool& relay = proxy_->relay();
+    if (proxy_->counters().abandoned > 0) saw(mark::abandoned);
     if (relay.spliced_count() > 0) saw(mark::spliced);
     if (relay.unspliced_count() > 0) saw(mark::copied_again);
     if (relay.pipes() && relay.pipes()->failed_count() > 0) saw(mark::pipe_refused);
