@@ -185,8 +185,7 @@ verdict stream_proxy::start(session& s) noexcept {
     const std::span<char> room{conns_.scratch(), conntab::scratch_bytes};
     std::size_t bytes = write_line(s, room);
     const std::string_view early = s.early.bytes();
-    std::memcpy(room.data() + bytes, early.data(), early.size());
-    bytes += early.size();
+    bytes += early.copy(room.data() + bytes, early.size());
     s.early.clear(conns_.blocks());
     const auto joined = relay_.join(*s.client, *s.server, {room.data(), bytes}, {}, s.to);
     if (!joined) return refuse(s, counters_.refused, end_cause::no_room, std::strerror(joined.error()));

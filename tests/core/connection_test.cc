@@ -983,6 +983,18 @@ TEST_CASE("the live connections are listed in the order they were opened") {
     CHECK(r.conns.after(c) == nullptr);
 }
 
+TEST_CASE("a silent close after a failure of our own resets the peer, who has not ended") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.fail(ETIMEDOUT);
+
+    conn.close(close_intent::silent, end_cause::timed_out);
+
+    CHECK(ending_of(ends.a.get()) == ending::reset);
+}
+
 TEST_CASE("a conntab that dies closes what is left and calls nobody") {
     user who;
     pair live = tcp_pair(), lingering = tcp_pair(), dead = tcp_pair();
