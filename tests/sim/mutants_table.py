@@ -99,8 +99,8 @@ MUTANTS = [
     # ---- accepting and connecting
     mutant("leak when epoll_ctl ADD fails", "idle", "I1",
            ("core/connection.cc", "        pool_->free(*conn);\n        return refuse(slot.error());\n",
-            "        pool_->free(*conn);\n        static_cast<void>(fd.release());\n"
-            "        return refuse(slot.error());\n")),
+            "        pool_->free(*conn);\n        const failure why = refuse(slot.error());\n"
+            "        static_cast<void>(fd.release());\n        return why;\n")),
     mutant("double close on an error path", "idle", "I2",
            ("core/connection.cc", "        pool_->free(*conn);\n        return refuse(slot.error());\n",
             "        pool_->free(*conn);\n        sys::close(fd.get());\n        return refuse(slot.error());\n")),
