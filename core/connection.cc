@@ -241,8 +241,10 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     if (cause != end_cause::none) cause_ = cause;
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
-    // After the peer's FIN or an error there is nothing to abort, and no TIME_WAIT on our side to avoid.
-    const bool is_silent = intent == close_intent::silent && !ended();
+    // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid. A
+    // failure may be of our own making: a deadline, a want of memory.
+    const bool peer_ended = is(conn_flag::recv_ended) || slot_->ended();
+    const bool is_silent = intent == close_intent::silent && !peer_ended;
     if (intent == close_intent::abort || is_silent || is(conn_flag::ending)) sys::set_abortive(fd());
     loop().close(*slot_, to_string(cause_));
     home_->bury(*this);
@@ -286,6 +288,7 @@ result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt&
     opened_[static_cast<std::size_t>(how.origin)]++;
     const auto refuse = [&](int error) noexcept {
         ended_[static_cast<std::size_t>(end_cause::no_room)]++;
+        sys::set_abortive(fd.get()); // its peer shall not take this for the end of what was to be said
         return failure{error};
     };
     connection* conn = full() ? nullptr : pool_->make(*this, family, transport);

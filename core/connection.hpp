@@ -235,7 +235,8 @@ class conntab {
     // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had.
     result<void> open(const conntab_options& options = {}) noexcept;
 
-    // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed.
+    // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed
+    // with RST.
     // ENFILE: no connection is free. EMFILE, ENOSPC, ENOMEM, EPERM: see event_loop::watch().
     // The caller attaches a table right away. Nothing is wanted at first: want_recv(), want_send().
     struct adopt_options {

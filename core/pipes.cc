@@ -21,8 +21,10 @@ pipe_pool::~pipe_pool() {
 }
 
 pipe_lease* pipe_pool::take() noexcept {
-    if (pipe_lease* p = free_.pop_front()) return p;
-    return conns_.loop().now() < rests_until_ ? nullptr : open();
+    pipe_lease* p = free_.pop_front();
+    if (!p && conns_.loop().now() >= rests_until_) p = open();
+    if (p) lent_count_++;
+    return p;
 }
 
 pipe_lease* pipe_pool::open() noexcept {
@@ -47,6 +49,7 @@ pipe_lease* pipe_pool::open() noexcept {
 }
 
 void pipe_pool::give_back(pipe_lease& p) noexcept {
+    lent_count_--;
     if (p.held_bytes > 0) close(p);
     else free_.push_front(p);
 }

@@ -37,6 +37,7 @@ class pipe_pool {
 
     std::uint32_t bytes() const noexcept { return room_bytes_; } // what one splice is asked to move
     std::size_t open_count() const noexcept { return leases_.used(); }
+    std::size_t lent_count() const noexcept { return lent_count_; }
     std::uint64_t opened_count() const noexcept { return opened_count_; }
     std::uint64_t failed_count() const noexcept { return failed_count_; } // pipe2() calls
 
@@ -50,6 +51,7 @@ class pipe_pool {
     list<&pipe_lease::hook> free_; // the one used last in front
     std::uint32_t wanted_bytes_, room_bytes_;
     time_point rests_until_{};
+    std::size_t lent_count_ = 0;
     std::uint64_t opened_count_ = 0, failed_count_ = 0;
 };
 

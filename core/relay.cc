@@ -131,6 +131,7 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
     pipe_lease* pipe = pipes_->take();
     if (!pipe) { // they are all lent, or there are no descriptors for more
         way.spliced = false;
+        unspliced_++;
         return copy_some(p, to);
     }
     const io_result got = from.splice_in(pipe->write_fd, pipes_->bytes());
@@ -182,6 +183,7 @@ void relay_pool::note_size(direction& way, std::size_t bytes) noexcept {
     } else {
         way.thin_count = bytes < block_bytes ? static_cast<std::uint8_t>(way.thin_count + 1) : std::uint8_t{0};
         way.spliced = way.thin_count < thin_to_copy;
+        if (!way.spliced) unspliced_++;
         way.full_count = 0;
     }
 }

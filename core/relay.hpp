@@ -58,6 +58,8 @@ class relay_pool {
     std::size_t pair_count() const noexcept { return pairs_.used(); }
     std::uint64_t bytes_count() const noexcept { return bytes_; }           // carried so far, both ways
     std::uint64_t spliced_count() const noexcept { return spliced_bytes_; } // of these, the bytes that were spliced
+    // Directions that went back to copying: little came at a time, or there was no pipe.
+    std::uint64_t unspliced_count() const noexcept { return unspliced_; }
     const pipe_pool* pipes() const noexcept { return pipes_ ? &*pipes_ : nullptr; }
 
   private:
@@ -107,7 +109,7 @@ class relay_pool {
     std::optional<pipe_pool> pipes_; // none: nothing is spliced
     fixed_pool<pair> pairs_;
     list<&pair::hook> live_;
-    counter bytes_, spliced_bytes_;
+    counter bytes_, spliced_bytes_, unspliced_;
 };
 
 } // namespace weir::inline WEIR_KERNEL

@@ -33,18 +33,19 @@ void loop_check::check(int fd, file& f) noexcept {
     if (slot.runnable()) kernel_.violate("I4", "asleep with a runnable slot");
     const bool is_stream =
         f.what == file::kind::stream; // an eventfd is never read: each edge is news, and it is enough
-    if (is_stream && !w->pending()) check_ready(slot, f.poll());
+    if (is_stream && !w->pending()) check_ready(slot, static_cast<stream&>(f));
 }
 
 void loop_check::before_reaping(const fd_slot& slot) noexcept {
     file* f = kernel_.at(slot.fd);
     const watch* w = f ? f->watched_as(slot.fd) : nullptr;
     if (!w) kernel_.violate("I12", "a slot's descriptor is not watched");
-    else if (!w->pending()) check_ready(slot, f->poll());
+    else if (!w->pending()) check_ready(slot, static_cast<stream&>(*f));
 }
 
 // No event is on its way: what could be done now will never be told.
-void loop_check::check_ready(const fd_slot& slot, std::uint32_t seen) noexcept {
+void loop_check::check_ready(const fd_slot& slot, stream& socket) noexcept {
+    const std::uint32_t seen = socket.poll();
     if (slot.is(fd_state::connecting)) {
         const bool connected = (seen & (EPOLLOUT | EPOLLHUP)) == EPOLLOUT;
         if (connected || (seen & EPOLLERR) != 0) kernel_.violate("I4", "asleep, and how a connect ended was not told");
@@ -56,8 +57,8 @@ void loop_check::check_ready(const fd_slot& slot, std::uint32_t seen) noexcept {
         kernel_.violate("I4", "asleep, and something could be received");
     if (waits_to_send && (seen & EPOLLOUT) != 0) kernel_.violate("I4", "asleep, and something could be sent");
     if ((seen & EPOLLERR) != 0 && !slot.is(fd_state::err)) kernel_.violate("I4", "asleep, and an error was not told");
-    const bool knows_end =
-        slot.is(fd_state::rdhup | fd_state::hup | fd_state::err | fd_state::unsure | fd_state::recv_ready);
+    const bool knows_end = socket.end_read || slot.is(fd_state::rdhup | fd_state::hup | fd_state::err |
+                                                      fd_state::unsure | fd_state::recv_ready);
     if ((seen & (EPOLLRDHUP | EPOLLHUP)) != 0 && !knows_end) kernel_.violate("I4", "asleep, and an end was not told");
 }
 

@@ -24,7 +24,7 @@ class loop_check {
 
   private:
     void check(int fd, file& f) noexcept;
-    void check_ready(const fd_slot& slot, std::uint32_t seen) noexcept;
+    void check_ready(const fd_slot& slot, stream& socket) noexcept;
 
     event_loop& loop_;
     kernel& kernel_;

@@ -48,7 +48,7 @@ void network::free(stream& s) noexcept {
     streams_live_--;
     s.serial++;
     s.at = stream::phase::fresh;
-    s.recv_shut = s.send_shut = s.fin_received = s.fin_sent = s.orphan = s.linger_zero = false;
+    s.recv_shut = s.end_read = s.send_shut = s.fin_received = s.fin_sent = s.orphan = s.linger_zero = false;
     s.closed_first = s.no_space = s.squeezed = s.deliver_planned = s.connect_told = s.reuse_port = false;
     s.error = 0;
     s.driver = nullptr;

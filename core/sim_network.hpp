@@ -26,7 +26,8 @@ struct service {
     endpoint where{};
     const remote_cb* table = nullptr; // of each connection's remote
     void* owner = nullptr;
-    bool refuses = false; // RST to every connect, as if nobody were there
+    bool refuses = false;  // RST to every connect, as if nobody were there
+    bool swallows = false; // none is answered. A unix one: its backlog is full
 };
 
 struct network_options {

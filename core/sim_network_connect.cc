@@ -81,6 +81,7 @@ int network::connect_unix(stream& s, const endpoint& to) noexcept {
     stream* door = find_listener(to);
     service* far = door ? nullptr : find_service(to);
     if ((!door && !far) || (far && far->refuses)) return -ECONNREFUSED;
+    if (far && far->swallows) return -EAGAIN;
     if (door && door->accept_queue.size() > door->backlog) return -EAGAIN;
     s.other = to;
     answer_connect(s);
@@ -106,6 +107,7 @@ void network::answer_connect(stream& s) noexcept {
         s.receive_reset();
         return;
     }
+    if (far && far->swallows) return;
     if (door && door->accept_queue.size() > door->backlog) { // the SYN is dropped, and comes again
         if (s.connect_tries++ > 6) s.fail(ETIMEDOUT);
         else time.plan(time.now + seconds{std::int64_t{1} << s.connect_tries}, connect_now, &s, s.serial);

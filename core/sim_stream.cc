@@ -73,9 +73,11 @@ sys::count stream::recv(char* to, std::size_t bytes, reading how, std::vector<fi
     if (!is_tcp() && at != phase::established) return -EINVAL;
     if (at == phase::listening) return -ENOTCONN;
     if (in.empty()) {
-        if (fin_received) return 0;
-        if (error) return -take_error();
-        if (recv_shut) return 0;
+        if (!fin_received && error) return -take_error();
+        if (fin_received || recv_shut) {
+            end_read = end_read || how == reading::take;
+            return 0;
+        }
         return at == phase::fresh ? -ENOTCONN : -EAGAIN;
     }
     std::size_t n = std::min(bytes, in.size());

@@ -95,6 +95,7 @@ struct stream final : file {
     int family = AF_INET;
     phase at = phase::fresh;
     bool recv_shut = false, send_shut = false;
+    bool end_read = false;                       // recv() has answered 0
     bool fin_received = false, fin_sent = false; // TCP: on the wire, not merely asked for
     bool orphan = false;                         // closed; what is in `out` is still to go
     bool linger_zero = false;

@@ -2,11 +2,9 @@
 
 #include "proto/http1_gateway.hpp"
 
-namespace weir::inline WEIR_KERNEL {
+#include <algorithm>
 
-namespace {
-constexpr std::uint32_t accept_rest_max = 4096;
-} // namespace
+namespace weir::inline WEIR_KERNEL {
 
 const data_cb http1_gateway::waiting_cb{
     .name = "http1-waiting", .recv = waiting_recv, .send = keep_on, .wake = waiting_wake};
@@ -164,7 +162,8 @@ void http1_gateway::drain(duration limit, drained done, void* owner, waiting_cli
     drained_ = done;
     drained_owner_ = owner;
     idle_.flush();
-    door_.port.accept_rest(accept_rest_max); // they would be reset; now they have until `limit` to ask
+    // They would be reset; now they have until `limit` to ask.
+    door_.port.accept_rest(options_.clients_max - std::min<std::uint32_t>(clients_count_, options_.clients_max));
     door_.port.close();
     admin_door_.port.close();
     drain_.begin(conns_, limit, drain_over, this);

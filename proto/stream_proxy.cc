@@ -10,8 +10,6 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-constexpr std::uint32_t accept_rest_max = 4096;
-
 relay_options with_owner(relay_options options, void (*ended)(void*, void*) noexcept, void* owner) noexcept {
     options.ended = ended;
     options.owner = owner;
@@ -80,8 +78,8 @@ verdict stream_proxy::greeting_recv(connection& client) noexcept {
     for (;;) {
         const auto room = s.early.room(p.conns_.blocks());
         if (!room.at) return p.refuse(s, p.counters_.bad_greetings, end_cause::no_room, "no block is left");
-        const std::size_t bytes_max = p.options_.proxy.bytes_max - s.early.size();
-        const io_result got = client.recv(room.at, bytes_max);
+        const std::size_t bytes_max = std::max<std::size_t>(p.options_.proxy.bytes_max, proxy_v1_bytes_max);
+        const io_result got = client.recv(room.at, bytes_max - s.early.size());
         switch (got.end) {
         case io::done: s.early.grow(got.bytes); break;
         case io::again: return verdict::keep;
@@ -171,9 +169,10 @@ std::size_t stream_proxy::write_line(const session& s, std::span<char> room) con
     if (is_told) {
         source = s.line.source();
         destination = s.line.destination();
-    } else if (auto local = local_endpoint(s.client->fd()); local && local.value().family() != AF_UNIX) {
+    } else if (s.peer.family() != AF_UNIX) {
+        const auto local = local_endpoint(s.client->fd());
         source = s.peer;
-        destination = local.value();
+        destination = local ? local.value() : door_.local(); // ENOBUFS: who it is must not depend on that
     }
     if (options_.send == send_proxy::v1)
         return write_proxy_v1(room.first<proxy_v1_bytes_max>(), source, destination).size();
@@ -186,8 +185,7 @@ verdict stream_proxy::start(session& s) noexcept {
     const std::span<char> room{conns_.scratch(), conntab::scratch_bytes};
     std::size_t bytes = write_line(s, room);
     const std::string_view early = s.early.bytes();
-    std::copy(early.begin(), early.end(), room.data() + bytes); // not memcpy(): nothing early may have no address
-    bytes += early.size();
+    bytes += early.copy(room.data() + bytes, early.size());
     s.early.clear(conns_.blocks());
     const auto joined = relay_.join(*s.client, *s.server, {room.data(), bytes}, {}, s.to);
     if (!joined) return refuse(s, counters_.refused, end_cause::no_room, std::strerror(joined.error()));
@@ -235,7 +233,7 @@ void stream_proxy::pair_ended(void* self, void* to) noexcept {
 
 void stream_proxy::abort_all() noexcept {
     while (session* s = waiting_.front())
-        end(*s, end_cause::shutdown);
+        refuse(*s, counters_.refused, end_cause::shutdown, nullptr);
     relay_.abort_all();
 }
 
@@ -244,7 +242,7 @@ void stream_proxy::drain(duration limit, drained done, void* owner) noexcept {
     if (drained_) return;
     drained_ = done;
     drained_owner_ = owner;
-    door_.accept_rest(accept_rest_max); // they would be reset
+    door_.accept_rest(options_.relay.pairs_max - clients_count_); // they would be reset
     door_.close();
     drain_.begin(conns_, limit, drain_over, this);
 }

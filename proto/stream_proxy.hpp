@@ -41,7 +41,7 @@ class stream_proxy {
     struct counters_type {
         counter clients_total;
         counter relayed;        // clients whose server was connected to
-        counter refused;        // no server could be connected to
+        counter refused;        // no server could be connected to, or not before a drain's limit
         counter bad_greetings;  // no PROXY line, a wrong one, or not in time
         counter abandoned;      // the client failed before its server was connected
         counter connect_failed; // one server each
@@ -76,6 +76,7 @@ class stream_proxy {
     listener& port() noexcept { return door_; }
     const listener& port() const noexcept { return door_; }
     const relay_pool& relay() const noexcept { return relay_; }
+    const upstream_set& upstreams() const noexcept { return upstreams_; }
     const counters_type& counters() const noexcept { return counters_; }
     std::uint32_t clients_count() const noexcept { return clients_count_; }
 

@@ -39,6 +39,7 @@ class upstream_set {
     void add(const address& where, const xprt& transport = raw_xprt, idle_pool::key key = {}) noexcept;
     std::size_t size() const noexcept { return size_; }
     upstream& at(std::size_t i) noexcept { return servers_[i]; }
+    const upstream& at(std::size_t i) const noexcept { return servers_[i]; }
 
     // The one to ask, none of `tried`; resting ones only if there is no other. Null: all were tried.
     upstream* choose(mask tried, time_point now) noexcept;

@@ -983,6 +983,18 @@ TEST_CASE("the live connections are listed in the order they were opened") {
     CHECK(r.conns.after(c) == nullptr);
 }
 
+TEST_CASE("a silent close after a failure of our own resets the peer, who has not ended") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.fail(ETIMEDOUT);
+
+    conn.close(close_intent::silent, end_cause::timed_out);
+
+    CHECK(ending_of(ends.a.get()) == ending::reset);
+}
+
 TEST_CASE("a conntab that dies closes what is left and calls nobody") {
     user who;
     pair live = tcp_pair(), lingering = tcp_pair(), dead = tcp_pair();
@@ -1017,7 +1029,7 @@ TEST_CASE("a conntab that dies before the end of the turn leaves nothing to free
     CHECK(ending_of(ends.a.get()) == ending::reset);
 }
 
-TEST_CASE("a full conntab refuses with ENFILE, closes the socket and counts it") {
+TEST_CASE("a full conntab refuses with ENFILE, resets the socket and counts it") {
     rig r({.connections_max = 2});
     pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair(), fourth = tcp_pair();
     user who;
@@ -1028,7 +1040,7 @@ TEST_CASE("a full conntab refuses with ENFILE, closes the socket and counts it")
     const auto refused = r.conns.adopt(unique_fd{third.b.release()}, tcp);
 
     CHECK(refused.error() == ENFILE);
-    CHECK(ending_of(third.a.get()) == ending::fin);
+    CHECK(ending_of(third.a.get()) == ending::reset);
     CHECK(r.ended(end_cause::no_room) == 1);
     CHECK(r.sums_hold());
     a.close(close_intent::silent, end_cause::done);
@@ -1099,7 +1111,7 @@ TEST_CASE("a number beyond the fdtab is refused with EMFILE") {
 
     CHECK(refused.error() == EMFILE);
     CHECK(conns.ended_count(end_cause::no_room) == 1);
-    CHECK(ending_of(ends.a.get()) == ending::fin);
+    CHECK(ending_of(ends.a.get()) == ending::reset);
 }
 
 TEST_CASE("attach, want, stop, recv and send allocate nothing and never call epoll_ctl") {

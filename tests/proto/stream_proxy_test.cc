@@ -329,7 +329,7 @@ TEST_CASE("a wrong line, an end within it, or none in time close the client, eac
 }
 
 TEST_CASE("a header of as many bytes as are allowed passes, one more is refused") {
-    for (const std::size_t more : {0, 1}) {
+    for (const std::size_t more : {0u, 1u}) {
         stream_rig rig({.accept_proxy = true, .proxy = {.bytes_max = 100}});
         const std::size_t value = 100 - 16 - 12 - 3 + more;
         const std::string big(value, 'v');
@@ -348,6 +348,14 @@ TEST_CASE("a header of as many bytes as are allowed passes, one more is refused"
             rig.expect_end(c, ending::reset);
         }
     }
+}
+
+TEST_CASE("a limit for headers does not shorten the lines of version 1") {
+    stream_rig rig({.accept_proxy = true, .proxy = {.bytes_max = 20}});
+    peer c = rig.client();
+    c.say("PROXY TCP4 10.1.2.3 10.9.8.7 1111 2222\r\nin");
+    peer s = rig.server();
+    rig.expect(s, "in");
 }
 
 // ---- the end of it all
@@ -391,6 +399,39 @@ TEST_CASE("a drain with nobody there is over in the next turns, and who was in t
         return is_over;
     }));
     CHECK(rig.proxy->cut_count() == 0);
+}
+
+TEST_CASE("a drain takes no more from the backlog than there may be clients") {
+    stream_rig rig({.relay = {.pairs_max = 1}, .accept_proxy = true});
+    peer a = rig.client();
+    peer waits{connect_tcp(rig.proxy->port().local().port())};
+    rig.turn(3);
+    bool is_over = false;
+    rig.proxy->drain(
+        seconds{2}, [](void* at) noexcept { *static_cast<bool*>(at) = true; }, &is_over);
+
+    rig.expect_end(waits, ending::reset);
+    CHECK(rig.proxy->clients_count() == 1);
+    a.reset();
+    CHECK(rig.until([&] {
+        rig.clock.advance(milliseconds{5});
+        return is_over;
+    }));
+}
+
+TEST_CASE("a client that a drain cuts off before its server is connected counts as refused") {
+    stream_rig rig({}, {origin_state::swallowing});
+    peer a = rig.client();
+    bool is_over = false;
+    rig.proxy->drain(
+        milliseconds{100}, [](void* at) noexcept { *static_cast<bool*>(at) = true; }, &is_over);
+    rig.pass(milliseconds{120});
+
+    CHECK(is_over);
+    rig.expect_end(a, ending::reset);
+    CHECK(rig.proxy->cut_count() == 1);
+    CHECK(rig.proxy->counters().refused == 1);
+    CHECK(rig.proxy->counters().clients_total == 1);
 }
 
 TEST_CASE("counters add up over proxies") {

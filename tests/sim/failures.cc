@@ -231,7 +231,8 @@ int run() {
     const auto began = std::chrono::steady_clock::now();
     int scenarios = 0;
     for (const auto* list :
-         {&core_scenarios, &dial_scenarios, &stream_scenarios, &gateway_scenarios, &takeover_scenarios}) {
+         {&core_scenarios, &dial_scenarios, &stream_scenarios, &proxy_scenarios, &gateway_scenarios,
+          &takeover_scenarios}) {
         for (const scenario& it : *list) {
             if (wanted.only && std::strcmp(wanted.only, it.name) != 0) continue;
             scenarios++;

@@ -222,7 +222,8 @@ struct scenario {
     void (*play)(stage& s);
     setting how{};
 };
-extern const std::vector<scenario> core_scenarios, dial_scenarios, stream_scenarios, gateway_scenarios, takeover_scenarios;
+extern const std::vector<scenario> core_scenarios, dial_scenarios, stream_scenarios, proxy_scenarios, gateway_scenarios,
+    takeover_scenarios;
 
 // A failure that nobody outside may notice.
 bool is_harmless(call what, int error) noexcept;

@@ -43,26 +43,12 @@ std::uint64_t run(std::uint64_t seed) {
     if (!gateway->listen({.family = &tcp, .at = door}, {.accept_budget = w.k.chance.between(1, 16)}))
         w.k.violate("I10", "no listener, though nothing is wrong");
 
-    w.k.note("warm-up");
-    people.send_clients(door, 2, milliseconds{50}, false);
-    w.turn_until(w.k.time.now + milliseconds{200});
-    w.k.note("faults");
-    w.k.faults.resume();
-    people.send_clients(door, w.k.chance.between(2, 16), seconds{2}, false);
-    const duration trouble = w.k.chance.between(duration{milliseconds{500}}, duration{seconds{4}});
-    w.turn_until(w.k.time.now + trouble);
-
-    w.k.note("heal");
-    w.k.heal();
-    people.calm_down();
+    go_through_trouble(w, people, door, 16);
     w.turn_until(w.k.time.now + seconds{12}); // upstreams that rested are asked again after 10 s
     w.require_by(w.k.time.now + seconds{60}, "I8", "a client is served beyond every deadline", [&] {
         return gateway->clients_count() == 0 && w.conns->live_count() == gateway->idle().idle_count();
     });
-    people.send_clients(door, 3, milliseconds{300}, true);
-    w.turn_until(w.k.time.now + milliseconds{300});
-    w.require_by(w.k.time.now + seconds{60}, "I10", "a healthy client was not served in time",
-                 [&] { return people.all_must_succeed_over(); });
+    serve_healthy(w, people, door, 3, milliseconds{300});
     w.require_by(w.k.time.now + seconds{15}, "I8", "an idle connection outlived its age",
                  [&] { return w.conns->live_count() == 0; });
     if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");

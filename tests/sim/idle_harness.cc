@@ -362,20 +362,8 @@ std::uint64_t run(std::uint64_t seed) {
     o.emplace(w, servers);
     o->open();
 
-    w.k.note("warm-up");
-    people.send_clients(door, 2, milliseconds{50}, false);
-    w.turn_until(w.k.time.now + milliseconds{200});
-    w.k.note("faults");
-    w.k.faults.resume();
-    people.send_clients(door, w.k.chance.between(2, 24), seconds{2}, false);
-    const duration trouble = w.k.chance.between(duration{milliseconds{500}}, duration{seconds{4}});
-    w.post_letters(w.k.chance.below(6), trouble);
-    w.turn_until(w.k.time.now + trouble);
-
+    go_through_trouble(w, people, door, 24);
     // Whatever is stuck in trouble that is past may take as long as its deadlines.
-    w.k.note("heal");
-    w.k.heal();
-    people.calm_down();
     // The latest visitors come in: two seconds of them, those whose SYN was dropped after 1 s and 2 s more.
     w.turn_until(w.k.time.now + seconds{9});
     // A client with a window of one byte may have several requests left, each within its deadline.
@@ -384,10 +372,7 @@ std::uint64_t run(std::uint64_t seed) {
     w.check_sums();
     const std::uint64_t failures = failed_count(*w.conns);
     o->be_patient();
-    people.send_clients(door, 3, milliseconds{300}, true);
-    w.turn_until(w.k.time.now + milliseconds{300});
-    w.require_by(w.k.time.now + seconds{60}, "I10", "a healthy client was not served in time",
-                 [&] { return people.all_must_succeed_over(); });
+    serve_healthy(w, people, door, 3, milliseconds{300});
     if (failed_count(*w.conns) != failures) w.k.violate("I9", "a connection between healthy ends was closed as failed");
     w.require_by(w.k.time.now + seconds{5}, "I8", "an idle connection outlived its age",
                  [&] { return w.conns->live_count() == 0; });

@@ -48,11 +48,14 @@ manner town::draw(bool is_server) noexcept {
 
 // Through small buffers only small payloads: more would cost time and show nothing new.
 std::uint32_t town::draw_bytes() noexcept {
+    const bool is_wide = between_ == between::passes_on && k_.options().network.buffer_bytes_min >= 1024;
+    if (is_wide && k_.chance.below(24) == 0) return k_.chance.between(bulk_max / 4, bulk_max);
     const std::uint32_t room = k_.options().network.buffer_bytes_max;
     return k_.chance.below(std::min(payload_max, room * 20) + 1);
 }
 
 void town::open_shop(const endpoint& where) {
+    has_unix_ = has_unix_ || where.family() == AF_UNIX;
     shops_.push_back(where);
     k_.net.serve({.where = where, .table = &server_cb, .owner = this});
 }
@@ -60,7 +63,7 @@ void town::open_shop(const endpoint& where) {
 void town::calm_down() noexcept {
     calm_ = true;
     for (const endpoint& where : shops_)
-        k_.net.find_service(where)->refuses = false;
+        k_.net.find_service(where)->refuses = k_.net.find_service(where)->swallows = false;
     for (auto& s : servers_)
         if (s->end && s->how != manner::well_behaved) s->end->wake_in(milliseconds{1});
     for (auto& c :
@@ -74,7 +77,17 @@ void town::calm_down() noexcept {
     }
 }
 
+void town::lose_shops() noexcept {
+    const std::uint32_t kept = k_.chance.below(static_cast<std::uint32_t>(shops_.size()));
+    for (std::uint32_t i = 0; i < shops_.size(); i++) {
+        service& shop = *k_.net.find_service(shops_[i]);
+        shop.refuses = i != kept && k_.chance.below(3) == 0;
+        shop.swallows = i != kept && k_.chance.below(3) == 0;
+    }
+}
+
 void town::send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed) {
+    has_unix_ = has_unix_ || where.family() == AF_UNIX;
     for (std::uint32_t i = 0; i < count; i++) {
         visits_.push_back(std::make_unique<visit>(visit{this, where, must_succeed}));
         const duration wait = k_.chance.between(duration{}, span);
@@ -96,14 +109,19 @@ void town::come(void* at, std::uint32_t) noexcept {
     c->first_id = home.ids_;
     home.ids_ += c->asks;
     const auto port = static_cast<std::uint16_t>(client_port + home.clients_.size());
-    c->end = &home.k_.net.dial(endpoint::ipv4(0x0a000002, port), v.where, client_cb, c.get());
+    const bool by_path = v.where.family() == AF_UNIX;
+    const endpoint here = by_path ? endpoint::unix_path("@client").value() : endpoint::ipv4(0x0a000002, port);
+    c->end = &home.k_.net.dial(here, v.where, client_cb, c.get());
+    c->greet(home.clients_greet_, v.where);
     home.clients_.push_back(std::move(c));
     // Now and then a shop shuts, or opens again.
     if (home.calm_ || home.shops_.empty() || chance.below(6) != 0) return;
     service& shop =
         *home.k_.net.find_service(home.shops_[chance.below(static_cast<std::uint32_t>(home.shops_.size()))]);
-    shop.refuses = !shop.refuses;
-    if (shop.refuses) saw(mark::server_refusing);
+    const bool swallows = home.between_ == between::passes_on && chance.below(3) == 0;
+    bool& shut = swallows ? shop.swallows : shop.refuses;
+    shut = !shut;
+    if (shut) saw(swallows ? mark::server_swallowing : mark::server_refusing);
 }
 
 client* town::asker(std::uint64_t id) noexcept {
@@ -113,12 +131,17 @@ client* town::asker(std::uint64_t id) noexcept {
 }
 
 void town::check_end(const tally& heard, const tally& said) noexcept {
+    if (has_unix_) return; // its sockets know no reset: an abort looks like an end
     if (!said.ended) k_.violate("I7", "an end was heard that nobody had said");
     if (heard.bytes != said.bytes) k_.violate("I7", "an end was heard before the last byte");
 }
 
 bool town::all_must_succeed_over() const noexcept {
     return std::all_of(clients_.begin(), clients_.end(), [](const auto& c) { return !c->must_succeed || c->over; });
+}
+
+bool town::is_anybody_connecting() const noexcept {
+    return std::any_of(clients_.begin(), clients_.end(), [](const auto& c) { return c->end && c->end->connecting(); });
 }
 
 // ---- clients
@@ -145,22 +168,30 @@ void client::run(remote& r) noexcept {
         r.reset();
         return;
     }
-    ask(r);
-    while (!out.empty()) {
-        const std::size_t some = mouthful(how, out, chance);
-        const sys::count n = r.send(std::string_view{out}.substr(0, some));
-        if (n < 0 && n != -EAGAIN) break; // what it hears, recv tells
-        if (n > 0) said.bytes += static_cast<std::uint64_t>(n);
-        if (n > 0) out.erase(0, static_cast<std::size_t>(n));
-        if (n <= 0 || how == manner::trickling) break;
-    }
-    if (how == manner::trickling && !out.empty()) r.wake_in(duration{milliseconds{2}});
-    if (how == manner::half_closing && asked == asks && out.empty() && !r.socket().send_shut) {
+    if (greets != greeting::cut && greets != greeting::late) ask(r);
+    speak(r);
+    const bool ends = greets == greeting::cut || (how == manner::half_closing && asked == asks);
+    if (ends && out.empty() && !r.socket().send_shut) {
         said.ended = true;
         r.shutdown_send();
     }
     if (how == manner::never_reading) return;
     if (read(r) && answered == asks) leave(r);
+}
+
+void client::speak(remote& r) noexcept {
+    const bool by_bits = how == manner::trickling || (greets == greeting::pieces && greeting_bytes > 0);
+    while (!out.empty()) {
+        const std::size_t some = mouthful(by_bits ? manner::trickling : how, out, r.chance());
+        const sys::count n = r.send(std::string_view{out}.substr(0, some));
+        if (n <= 0) break; // what it hears, recv tells
+        const std::size_t greeted = std::min(greeting_bytes, static_cast<std::size_t>(n));
+        greeting_bytes -= greeted;
+        said.bytes += static_cast<std::uint64_t>(n) - greeted;
+        out.erase(0, static_cast<std::size_t>(n));
+        if (by_bits) break;
+    }
+    if (by_bits && !out.empty()) r.wake_in(duration{milliseconds{2}});
 }
 
 void client::ask(remote& r) noexcept {
@@ -181,7 +212,8 @@ bool client::read(remote& r) noexcept {
     for (;;) {
         const sys::count n = r.recv(bytes);
         if (n == -EAGAIN) return true;
-        if (n == 0 && from && r.socket().fin_received) home->check_end(heard, from->said);
+        const bool may_tell = home->between_ == town::between::passes_on && r.socket().fin_received;
+        if (n == 0 && may_tell) home->check_end(heard, from ? from->said : tally{});
         if (n <= 0) {
             if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
             leave(r);

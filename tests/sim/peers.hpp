@@ -4,6 +4,7 @@
 // They speak the simplest protocol in which mistakes show: a request is 16 bytes, an answer 16 bytes and a payload of
 // which every byte follows from the request's number. So a byte that is lost, doubled, or given to another client is
 // seen by whoever reads it.
+// Before a request a client may say a PROXY line, and a server may have to be told one: the right one, once, whole.
 // In HTTP/1.1 the number and the size stand in the path, and a POST carries the same bytes as its answer.
 // Owner: a town owns its servers and clients; it outlives the kernel's last turn. Thread: the harness's.
 
@@ -27,6 +28,7 @@ struct frame {
 };
 static_assert(sizeof(frame) == 16);
 inline constexpr std::uint32_t payload_max = 2000;
+inline constexpr std::uint32_t bulk_max = 200'000;               // where bytes are passed on: enough to be spliced
 inline constexpr std::uint32_t failed_bytes = ~std::uint32_t{0}; // an answer that says: could not be had
 
 inline char payload_byte(std::uint64_t id, std::uint32_t at) noexcept {
@@ -48,6 +50,17 @@ enum class manner : std::uint8_t {
     count_
 };
 
+// How a client begins, where PROXY lines are asked for.
+enum class greeting : std::uint8_t {
+    none,
+    told,    // a line with addresses of its own
+    unknown, // a line that says nothing of it
+    pieces,  // as told, a few bytes at a time
+    wrong,   // no PROXY line, and then requests
+    cut,     // a part of a line, and its end
+    late,    // a part of a line, and never more
+};
+
 inline void append(std::string& to, const frame& f) { to.append(reinterpret_cast<const char*>(&f), sizeof f); }
 
 inline frame front(const std::string& from) {
@@ -59,7 +72,8 @@ inline frame front(const std::string& from) {
 // How much of `out` it says at once.
 inline std::size_t mouthful(manner how, const std::string& out, dice& chance) {
     if (how != manner::trickling || out.empty()) return out.size();
-    return std::min<std::size_t>(out.size(), chance.between(1, 8));
+    const bool is_bulk = out.size() > 16 * 1024; // which would take a hundred thousand calls
+    return std::min<std::size_t>(out.size(), chance.between(1, is_bulk ? 2048 : 8));
 }
 
 class town;
@@ -84,6 +98,9 @@ struct server {
     bool parted = false;     // its own side is ended, and the RST is to come
     time_point strayed{};    // when it said what nobody had asked for
     client* to = nullptr;    // whose requests it gets, once known; of use where bytes are passed on
+    std::string line;        // of PROXY, as far as it was heard
+    bool is_told = false;    // the line is complete, or none is to come
+    bool knows_id = false;   // of the first request
     tally said{}, heard{};
     void run(remote& r) noexcept;
 
@@ -94,6 +111,8 @@ struct server {
     sys::count write_some(remote& r, std::string_view bytes) noexcept;
     void leave(remote& r) noexcept;
     void know(std::uint64_t id) noexcept;
+    void belong_to(client& c) noexcept;
+    std::string_view hear_line(std::string_view bytes) noexcept;
     void check_strays() noexcept;
     bool read(remote& r) noexcept;
     bool write(remote& r) noexcept;
@@ -111,13 +130,20 @@ struct client {
     std::uint32_t asks; // requests in all
     std::uint32_t asked = 0, answered = 0, failed = 0;
     std::string in, out;
+    greeting greets = greeting::none;
+    std::size_t greeting_bytes = 0;   // of `out` the first ones: no server gets them
+    endpoint source{}, destination{}; // what a server is told of it; unspecified: nothing
     time_point not_before{};
-    bool over = false; // satisfied, or out of reach
+    bool over = false;      // satisfied, or out of reach
     server* from = nullptr; // who answers, once known; of use where bytes are passed on
     tally said{}, heard{};
+    // No byte of it may reach a server.
+    bool is_barred() const noexcept { return greets >= greeting::wrong; }
+    void greet(bool is_believed, const endpoint& door) noexcept;
     void run(remote& r) noexcept;
 
   private:
+    void speak(remote& r) noexcept;
     void ask(remote& r) noexcept;
     bool read(remote& r) noexcept;
     bool digest(remote& r) noexcept;
@@ -136,14 +162,22 @@ class town {
     town(const town&) = delete;
     town& operator=(const town&) = delete;
 
+    // Before anybody comes. `to_servers`: the version in which they are told who speaks, 0: they are not.
+    void speak_proxy(bool from_clients, int to_servers) noexcept {
+        clients_greet_ = from_clients;
+        servers_version_ = to_servers;
+    }
     // Servers answer at `where` from now on.
     void open_shop(const endpoint& where);
     // `count` clients come to `where` within `span`.
     void send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed);
     // From now on everybody new behaves.
     void calm_down() noexcept;
+    // But for one, any shop may be out of reach from now on.
+    void lose_shops() noexcept;
 
     bool all_must_succeed_over() const noexcept;
+    bool is_anybody_connecting() const noexcept;
     // I7: `heard` is one end's; the other has `said`.
     void check_end(const tally& heard, const tally& said) noexcept;
     kernel& sim() noexcept { return k_; }
@@ -162,17 +196,27 @@ class town {
     manner draw(bool is_server) noexcept;
     std::uint32_t draw_bytes() noexcept;
     client* asker(std::uint64_t id) noexcept;
+    client* told_as(const endpoint& source, const endpoint& destination) noexcept;
+    std::uint32_t largest() const noexcept { return between_ == between::passes_on ? bulk_max : payload_max; }
 
     kernel& k_;
     between between_;
     tongue tongue_;
     std::set<std::uint64_t> posted_; // the numbers of the requests that must not be repeated and that a server has seen
     bool calm_ = false;
+    bool has_unix_ = false;
+    bool clients_greet_ = false;
+    int servers_version_ = 0;
     std::uint64_t ids_ = 1;
     std::vector<endpoint> shops_;
     std::vector<std::unique_ptr<server>> servers_;
     std::vector<std::unique_ptr<client>> clients_;
     std::vector<std::unique_ptr<visit>> visits_;
 };
+
+// The first phases of a run: warm-up, then up to `clients_max` clients among faults, then heal.
+void go_through_trouble(world& w, town& people, const endpoint& door, std::uint32_t clients_max);
+// After them: so many healthy clients come within `span`, and a minute later each was served.
+void serve_healthy(world& w, town& people, const endpoint& door, std::uint32_t count, duration span);
 
 } // namespace simtest

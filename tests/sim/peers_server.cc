@@ -135,13 +135,16 @@ bool server::read(remote& r) noexcept {
         const sys::count n = r.recv(bytes);
         if (n == -EAGAIN) return true;
         if (n > 0) {
-            in.append(bytes, static_cast<std::size_t>(n));
-            heard.bytes += static_cast<std::uint64_t>(n);
-            if (!to && in.size() >= sizeof(frame)) know(front(in).id);
+            const std::string_view payload = hear_line({bytes, static_cast<std::size_t>(n)});
+            in.append(payload);
+            heard.bytes += payload.size();
+            if (!knows_id && in.size() >= sizeof(frame)) know(front(in).id);
             continue;
         }
         if (n == 0) { // the end of the requests; not of the answers
             heard_all = true;
+            if (!is_told && home->servers_version_ != 0 && !home->has_unix_ && r.socket().fin_received)
+                home->k_.violate("I7", "a server heard an end before it was told who speaks");
             if (to && r.socket().fin_received) home->check_end(heard, to->said); // else a send has met a RST
             return true;
         }
@@ -155,7 +158,7 @@ void server::answer_all() noexcept {
     while (in.size() >= sizeof(frame)) {
         frame f = front(in);
         in.erase(0, sizeof f);
-        if (f.magic != frame::request_magic || f.bytes > payload_max) {
+        if (f.magic != frame::request_magic || f.bytes > home->largest()) {
             home->k_.violate("I6", "a server got bytes that are no request");
             return;
         }
@@ -182,13 +185,6 @@ void server::check_strays() noexcept {
     const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
     if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
         home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
-}
-
-// Where bytes are passed on, one client's requests come here, and nobody else's.
-void server::know(std::uint64_t id) noexcept {
-    if (home->between_ != town::between::passes_on) return;
-    to = home->asker(id);
-    if (to) to->from = this;
 }
 
 // False: it is gone.

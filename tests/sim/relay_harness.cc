@@ -132,26 +132,12 @@ std::uint64_t run(std::uint64_t seed) {
 
     w.watch_accepts(&h->port, how.accept_budget);
 
-    w.k.note("warm-up");
-    people.send_clients(door, 2, milliseconds{50}, false);
-    w.turn_until(w.k.time.now + milliseconds{200});
-    w.k.note("faults");
-    w.k.faults.resume();
-    people.send_clients(door, w.k.chance.between(2, 24), seconds{2}, false);
-    const duration trouble = w.k.chance.between(duration{milliseconds{500}}, duration{seconds{4}});
-    w.turn_until(w.k.time.now + trouble);
-
-    w.k.note("heal");
-    w.k.heal();
-    people.calm_down();
+    go_through_trouble(w, people, door, 24);
     w.turn_until(w.k.time.now + seconds{3});
     w.require_by(w.k.time.now + seconds{40}, "I8", "a pair outlived every deadline",
                  [&] { return w.conns->live_count() == 0; });
     const std::uint64_t timeouts = w.conns->ended_count(end_cause::timed_out);
-    people.send_clients(door, 1, milliseconds{1}, true);
-    w.turn_until(w.k.time.now + milliseconds{1});
-    w.require_by(w.k.time.now + seconds{60}, "I10", "a healthy client was not served in time",
-                 [&] { return people.all_must_succeed_over(); });
+    serve_healthy(w, people, door, 1, milliseconds{1});
     w.require_by(w.k.time.now + seconds{10}, "I8", "a pair outlived its ends",
                  [&] { return h->pairs.pair_count() + h->back_pairs.pair_count() == 0; });
     if (w.conns->ended_count(end_cause::timed_out) != timeouts)

@@ -49,6 +49,28 @@ const char* to_string(mark what) noexcept {
         "spin found",
         "spin in vain",
         "sleep precise",
+        "server swallowing",
+        "unix door",
+        "unix server",
+        "greeting told",
+        "greeting unknown",
+        "greeting in pieces",
+        "greeting wrong",
+        "greeting cut",
+        "greeting late",
+        "told in v1",
+        "told in v2",
+        "told of nobody",
+        "next server tried",
+        "refused by all",
+        "abandoned while dialing",
+        "spliced",
+        "copied again",
+        "pipe refused",
+        "limit of clients reached",
+        "drained",
+        "cut off by a drain",
+        "drained in trouble",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];
@@ -117,6 +139,7 @@ void world::turn(duration sleep_max) {
     check_told();
     check_idle();
     check_fair();
+    if (turn_check_) turn_check_(turn_owner_);
 }
 
 // Whoever may go on gets its turn: a connection that stays runnable has been served, which shows in its calls. A slot

@@ -62,6 +62,28 @@ enum class mark : std::uint8_t {
     spin_found,
     spin_in_vain,
     sleep_precise,
+    server_swallowing,
+    unix_door,
+    unix_server,
+    greeting_told,
+    greeting_unknown,
+    greeting_pieces,
+    greeting_wrong,
+    greeting_cut,
+    greeting_late,
+    told_v1,
+    told_v2,
+    told_nothing,
+    next_server,
+    refused_by_all,
+    abandoned,
+    spliced,
+    copied_again,
+    pipe_refused,
+    limit_reached,
+    drained,
+    cut_off,
+    drained_in_trouble,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -83,7 +105,8 @@ struct harness {
 // simtest.cc: what a violation comes to.
 void watch(kernel& k) noexcept;
 
-extern const harness idle_harness, relay_harness, http1_harness, mailbox_harness, timers_harness, takeover_harness;
+extern const harness idle_harness, relay_harness, stream_harness, http1_harness, mailbox_harness, timers_harness,
+    takeover_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
@@ -119,6 +142,12 @@ class world {
         door_ = door;
         accept_budget_ = budget;
     }
+    // Called after every turn from now on. Null: no more.
+    using turn_check = void (*)(void* owner);
+    void after_turns(turn_check look, void* owner) noexcept {
+        turn_check_ = look;
+        turn_owner_ = owner;
+    }
     void turn_until(time_point end);
     // Takes turns until `holds()`; violates `invariant` if that is not so by then.
     template <class Condition>
@@ -148,6 +177,8 @@ class world {
     std::size_t letters_ran_ = 0;
     const listener* door_ = nullptr;
     std::uint32_t accept_budget_ = 0;
+    turn_check turn_check_ = nullptr;
+    void* turn_owner_ = nullptr;
     void check_told();
     void check_idle();
     void check_fair();
