@@ -107,8 +107,8 @@ world::world(std::uint64_t seed, const pace& may) : k(draw(seed)) {
 
 void world::open_loop(const pace& may) {
     loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
-    // Between a spin that ends before it looks at the clock and one that outlasts most sleeps.
-    if (may.may_spin && k.chance.coin()) how.spin_us_max = k.chance.magnitude(1, 2000);
+    // Between a spin that ends before it looks at the clock and one that outlasts many sleeps.
+    if (may.may_spin && k.chance.coin()) how.spin_us_max = k.chance.magnitude(1, 100);
     is_precise_ = may.may_be_precise && k.chance.coin();
     how.precise_timers = is_precise_;
     for (;;) {
