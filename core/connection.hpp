@@ -268,6 +268,7 @@ class conntab {
     std::uint64_t ended_count(end_cause cause) const noexcept { return ended_[static_cast<std::size_t>(cause)]; }
     std::uint32_t live_count() const noexcept { return live_count_; }
     std::uint32_t connections_max() const noexcept { return options_.connections_max; }
+    bool is_open() const noexcept { return pool_.has_value(); }
     bool full() const noexcept { return live_count_ >= options_.connections_max || pool_->full(); }
 
     // For ledgers and shutdown: those that have a user, in the order they were opened. Lingering ones have none.

@@ -7,6 +7,12 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+// What a proxy that stops is to think of its clients.
+enum class drain_kind : std::uint8_t {
+    end,       // nobody comes after it: who is in the backlog is served, who waits is closed
+    hand_over, // the next process has the listening sockets: it serves the backlog; and there is time for who waits
+};
+
 class drain_watch {
   public:
     // None is left, or the time is over: the user aborts what is left. Called in a turn, once.
@@ -17,7 +23,8 @@ class drain_watch {
     drain_watch& operator=(const drain_watch&) = delete;
     ~drain_watch() { stop(); }
 
-    // Once, unless stopped. Looks at once in the next turn, and then every 10 ms.
+    // Once, unless stopped. Looks with the next tick, and then every 10 ms: closing a connection, which is done more often,
+    // need not know of it.
     void begin(conntab& conns, duration limit, callback over, void* owner) noexcept;
     void stop() noexcept { next_look_.cancel(); }
     bool is_on() const noexcept { return next_look_.armed(); }

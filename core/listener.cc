@@ -25,6 +25,7 @@ result<void> listener::start(unique_fd fd, const ctrl& family, const listener_op
     EXPECT(!slot_);
     EXPECT(callback != nullptr);
     EXPECT(options.accept_budget > 0);
+    EXPECT(conns_.is_open());
     auto local = local_endpoint(fd.get());
     if (!local) return failure{local.error()};
     if (!sys::is_listening(fd.get())) return failure{EINVAL};

@@ -137,13 +137,13 @@ class event_loop {
     }
     const poller& polls() const noexcept { return poller_; }
     const mailbox& letters() const noexcept { return mailbox_; }
+    bool spins() const noexcept { return spin_max_ > duration{}; } // option given, and processors enough
+    bool busy_polls() const noexcept { return busy_polls_; }
     // Any thread may ask for these counts.
     std::uint64_t turn_count() const noexcept { return turn_count_; }
-    std::uint64_t stale_count() const noexcept { return fds_.stale_count(); } // reports of an earlier owner's
+    std::uint64_t stale_count() const noexcept { return fds_.stale_count(); }     // reports of an earlier owner's
     std::uint64_t spin_count() const noexcept { return spin_count_; }             // before a sleep
     std::uint64_t spin_found_count() const noexcept { return spin_found_count_; } // of these, there was no sleep
-    bool spins() const noexcept { return spin_max_ > duration{}; }                // option given, and processors enough
-    bool busy_polls() const noexcept { return busy_polls_; }
 
   private:
     static constexpr int signal_max = 64;

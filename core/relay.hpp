@@ -47,9 +47,9 @@ class relay_pool {
     result<void> join(connection& a, connection& b, std::string_view early_to_b = {}, std::string_view early_to_a = {},
                       void* tag = nullptr) noexcept;
 
-    // Dials `to` for `client` and ties the two together, without a tag; on failure `client` is closed with RST. What the client says
-    // meanwhile waits in its socket. The client is the pool's from now on, whatever happens: answers `gone` if it was
-    // closed at once.
+    // Dials `to` for `client` and ties the two together, without a tag; on failure `client` is closed with RST. What the
+    // client says meanwhile waits in its socket. The client is the pool's from now on, whatever happens: answers `gone`
+    // if it was closed at once.
     verdict dial(connection& client, const ctrl& family, const endpoint& to) noexcept;
 
     void abort_all() noexcept;

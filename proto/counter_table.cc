@@ -2,9 +2,8 @@
 
 #include "proto/counter_table.hpp"
 
+#include <charconv>
 #include <cstring>
-
-#include "proto/http1_write.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -30,11 +29,23 @@ std::uint64_t counter_table::value(std::string_view name) const noexcept {
 }
 
 std::size_t counter_table::write_json(std::span<char> room) const noexcept {
-    http1_writer out{room.data(), room.size()};
-    out.put("{");
-    for (const entry& e : std::span(entries_).first(count_))
-        out.put(&e == entries_.data() ? "\"" : ",\"").put(e.prefix).put(e.name).put("\":").put_number(e.value);
-    return out.put("}\n").size();
+    std::size_t bytes = 0;
+    const auto put = [&](std::string_view text) noexcept {
+        if (bytes + text.size() <= room.size()) std::memcpy(room.data() + bytes, text.data(), text.size());
+        bytes += text.size();
+    };
+    put("{");
+    for (const entry& e : std::span(entries_).first(count_)) {
+        char digits[20];
+        const auto end = std::to_chars(digits, digits + sizeof digits, e.value).ptr;
+        put(&e == entries_.data() ? "\"" : ",\"");
+        put(e.prefix);
+        put(e.name);
+        put("\":");
+        put({digits, static_cast<std::size_t>(end - digits)});
+    }
+    put("}\n");
+    return bytes <= room.size() ? bytes : 0;
 }
 
 void add_engine_counters(counter_table& to, const conntab& conns, const listener& door) noexcept {

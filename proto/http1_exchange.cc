@@ -108,8 +108,10 @@ void http1_exchange::report(int status, const char* why) noexcept {
     const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{"-"};
     char room[what_text_max];
     const std::string_view what = what_text(room);
+    char answer[16] = "passed over";
+    if (status != passed_over) std::snprintf(answer, sizeof answer, "%d", status);
     const int n =
-        std::snprintf(line, sizeof line, "%d \"%.*s\" upstream %.*s: %s", status, static_cast<int>(what.size()),
+        std::snprintf(line, sizeof line, "%s \"%.*s\" upstream %.*s: %s", answer, static_cast<int>(what.size()),
                       what.data(), static_cast<int>(server.size()), server.data(), why);
     room_.trouble(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }

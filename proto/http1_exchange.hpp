@@ -117,6 +117,8 @@ class http1_exchange {
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
     http1_persistence say_persistence(bool stays) noexcept;
+    static constexpr int passed_over =
+        0; // the status of a server that could not be connected to, when there is another
     void report(int status, const char* why) noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;

@@ -232,7 +232,7 @@ verdict http1_exchange::acquire() noexcept {
         upstream* next = room_.upstreams.choose(tried_, now());
         if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
         if (connect_error_)
-            report(502, std::strerror(connect_error_)); // of the one before, which this one stands in for
+            report(passed_over, std::strerror(connect_error_)); // the one before, which this one stands in for
         connect_error_ = 0;
         upstream_ = next;
         if (!repeated_) {

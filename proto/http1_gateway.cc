@@ -154,16 +154,16 @@ void http1_gateway::waiting_fired(timer& t, time_point now) noexcept {
 
 // --- draining
 
-void http1_gateway::drain(duration limit, drained done, void* owner, waiting_clients how) noexcept {
+void http1_gateway::drain(drain_kind how, duration limit, drained done, void* owner) noexcept {
     EXPECT(done != nullptr);
-    if (how == waiting_clients::close) close_waiting();
+    if (how == drain_kind::end) close_waiting();
     if (exchanges_.draining) return;
     exchanges_.draining = true;
     drained_ = done;
     drained_owner_ = owner;
     idle_.flush();
-    // They would be reset; now they have until `limit` to ask.
-    door_.port.accept_rest(options_.clients_max - std::min<std::uint32_t>(clients_count_, options_.clients_max));
+    if (how == drain_kind::end) // they would be reset; now they have until `limit` to ask
+        door_.port.accept_rest(options_.clients_max - std::min<std::uint32_t>(clients_count_, options_.clients_max));
     door_.port.close();
     admin_door_.port.close();
     drain_.begin(conns_, limit, drain_over, this);

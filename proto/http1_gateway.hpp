@@ -53,17 +53,16 @@ class http1_gateway {
 
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
-    void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503 or 504 with its cause
+    void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503, 504, or a server that was passed over; and why
     // Each request, when its answer is sent or cut off: CLIENT "METHOD TARGET" STATUS N bytes N us upstream SERVER. A
     // client that is gone by then is "-"; in the quotes, what is not printable ASCII, '"' and '\' are \xHH.
     void on_access(line_sink sink, void* owner) noexcept;
 
-    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed.
-    // Clients that wait are closed at once, or have until `limit` to ask once more: a close may cross the request that
-    // they are just sending. Said again, it only closes those.
-    enum class waiting_clients : std::uint8_t { close, serve_once };
+    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed. Clients
+    // that wait are closed at once; when it hands over they have until `limit` to ask once more, because a close may
+    // cross the request that they are just sending. Said again (`end`), it only closes those.
     using drained = void (*)(void* owner) noexcept;
-    void drain(duration limit, drained done, void* owner, waiting_clients how = waiting_clients::close) noexcept;
+    void drain(drain_kind how, duration limit, drained done, void* owner) noexcept;
     // Requests and tunnels that a drain cut off at its limit. Valid from `done` on.
     std::size_t cut_count() const noexcept { return cut_count_; }
 

@@ -36,13 +36,13 @@ stream_proxy::~stream_proxy() {
 
 result<void> stream_proxy::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
-    if (relay_.capacity() == 0 || sessions_.capacity() == 0) return failure{ENOMEM};
+    if (!has_memory()) return failure{ENOMEM};
     return door_.open(*at.family, at.at, options, accepted, this);
 }
 
 result<void> stream_proxy::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
-    if (relay_.capacity() == 0 || sessions_.capacity() == 0) return failure{ENOMEM};
+    if (!has_memory()) return failure{ENOMEM};
     return door_.adopt(std::move(inherited), family, options, accepted, this);
 }
 
@@ -62,14 +62,19 @@ void stream_proxy::accepted(void* self, connection& client, const endpoint& peer
     EXPECT(s != nullptr); // there are as many as clients
     p.waiting_.push_back(*s);
     client.attach(client_cb, s);
-    if (!p.options_.accept_proxy) {
-        s->greeted = true;
-        p.dial_next(*s);
-        return;
-    }
-    s->line.start(p.options_.proxy);
-    client.arm(p.conns_.loop().now() + p.options_.proxy_timeout, greeting_late);
-    if (client.is(conn_flag::connected)) client.want_recv();
+    const bool is_connected = client.is(conn_flag::connected);
+    if (!is_connected) // its transport's handshake
+        client.arm(p.conns_.loop().now() + p.options_.relay.connect_timeout,
+                   [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
+    s->greeted = !p.options_.accept_proxy;
+    if (s->greeted) p.dial_next(*s);
+    else if (is_connected) p.await_greeting(*s);
+}
+
+void stream_proxy::await_greeting(session& s) noexcept {
+    s.line.start(options_.proxy);
+    s.client->arm(conns_.loop().now() + options_.proxy_timeout, greeting_late);
+    s.client->want_recv();
 }
 
 verdict stream_proxy::greeting_recv(connection& client) noexcept {
@@ -112,7 +117,8 @@ verdict stream_proxy::client_wake(connection& client) noexcept {
     session& s = client.owner_as<session>();
     if (client.is_broken()) return s.home.refuse(s, s.home.counters_.abandoned, end_cause::peer_failed, nullptr);
     if (s.greeted) return s.home.start(s);
-    if (client.is(conn_flag::connected)) client.want_recv(); // its transport's handshake may just be through
+    // Its transport's handshake may just be through.
+    if (client.is(conn_flag::connected) && !client.slot().is(fd_state::recv_active)) s.home.await_greeting(s);
     return verdict::keep;
 }
 
@@ -133,6 +139,12 @@ verdict stream_proxy::dial_next(session& s) noexcept {
         }
         if (is_shortage(server.error())) // ours, not the server's
             return refuse(s, counters_.refused, end_cause::no_room, std::strerror(server.error()));
+        if (server.error() == EADDRNOTAVAIL) { // ours, too; but there may be a port left to another server
+            s.tried |= upstreams_.bit_of(*to);
+            s.error = EADDRNOTAVAIL;
+            s.failed = to;
+            continue;
+        }
         note_failed(s, *to, server.error());
     }
 }
@@ -142,6 +154,7 @@ void stream_proxy::note_failed(session& s, upstream& to, int error) noexcept {
     upstreams_.failed(to, conns_.loop().now());
     s.tried |= upstreams_.bit_of(to);
     s.error = error;
+    s.failed = &to;
 }
 
 verdict stream_proxy::server_wake(connection& server) noexcept {
@@ -201,11 +214,18 @@ verdict stream_proxy::start(session& s) noexcept {
 verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const char* words) noexcept {
     why++;
     if (trouble_ && words) {
-        char line[320], at[endpoint::text_max];
+        char line[512], at[endpoint::text_max], server_at[endpoint::text_max];
         const std::string_view from = s.peer.text(at);
-        const int n = std::snprintf(line, sizeof line, "client %.*s refused: %s: %s", static_cast<int>(from.size()),
-                                    from.data(), to_string(cause), words);
-        trouble_(trouble_owner_, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
+        const bool is_server = cause == end_cause::connect_failed && s.failed;
+        const std::string_view server = is_server ? s.failed->where.at.text(server_at) : std::string_view{};
+        const int n =
+            std::snprintf(line, sizeof line, "client %.*s refused: %s: %s%.*s%s", static_cast<int>(from.size()),
+                          from.data(), to_string(cause), is_server ? "upstream " : "", static_cast<int>(server.size()),
+                          server.data(), is_server ? ": " : "");
+        const std::size_t used = std::min(static_cast<std::size_t>(n), sizeof line - 1);
+        const std::size_t more = std::min(std::strlen(words), sizeof line - used);
+        std::memcpy(line + used, words, more);
+        trouble_(trouble_owner_, {line, used + more});
     }
     end(s, cause);
     return verdict::gone;
@@ -237,12 +257,12 @@ void stream_proxy::abort_all() noexcept {
     relay_.abort_all();
 }
 
-void stream_proxy::drain(duration limit, drained done, void* owner) noexcept {
+void stream_proxy::drain(drain_kind how, duration limit, drained done, void* owner) noexcept {
     EXPECT(done != nullptr);
     if (drained_) return;
     drained_ = done;
     drained_owner_ = owner;
-    door_.accept_rest(options_.relay.pairs_max - clients_count_); // they would be reset
+    if (how == drain_kind::end) door_.accept_rest(options_.relay.pairs_max - clients_count_); // they would be reset
     door_.close();
     drain_.begin(conns_, limit, drain_over, this);
 }

@@ -69,7 +69,7 @@ class stream_proxy {
     // Stops listening, lets what runs end, then calls `done` once; after `limit` whatever still runs is aborted. Said
     // again, it changes nothing.
     using drained = void (*)(void* owner) noexcept;
-    void drain(duration limit, drained done, void* owner) noexcept;
+    void drain(drain_kind how, duration limit, drained done, void* owner) noexcept;
     // Clients that a drain cut off at its limit. Valid from `done` on.
     std::size_t cut_count() const noexcept { return cut_count_; }
 
@@ -94,7 +94,8 @@ class stream_proxy {
         upstream* to = nullptr; // server's
         upstream_set::mask tried = 0;
         bool greeted = false; // its PROXY line was read, or none is asked for
-        int error = 0;        // of the latest server that could not be connected to
+        int error = 0;        // of the latest server that could not be connected to:
+        upstream* failed = nullptr;
         proxy_line line;
         buffer early; // the PROXY line, and then what came with it
         endpoint peer;
@@ -110,6 +111,8 @@ class stream_proxy {
     static void pair_ended(void* self, void* to) noexcept;
     static void drain_over(void* self) noexcept;
 
+    bool has_memory() const noexcept { return relay_.capacity() > 0 && sessions_.capacity() > 0; }
+    void await_greeting(session& s) noexcept;
     verdict dial_next(session& s) noexcept;
     void note_failed(session& s, upstream& to, int error) noexcept;
     std::size_t write_line(const session& s, std::span<char> room) const noexcept;

@@ -14,16 +14,15 @@
 //         static constexpr const char* in_use = "...";                what a drain may have to cut off
 //         worker(event_loop& loop, const settings& set, share mine);
 //         void open(crew<worker>& home, std::uint32_t index);         or ends the program with 1
-//         void drain(done, owner);                                    SIGTERM: the proxy's drain(), perhaps for the
-//                                                                     second time
-//         void hand_over(done, owner);                                the next process serves: drain, without haste
+//         void drain(drain_kind, done, owner);                        the proxy's drain(), perhaps for the second time
 //         int admin_fd();                                             -1: there is no other listener
 //         void reopen();                                              after reopen_on_hangup(): SIGHUP
 //         P proxy;                                                    http1_gateway, stream_proxy
 //     };
 //
-// Owner: main(). Thread: main's.
+// Owner: main(). Thread: run() main's; set_up(), told() and tear_down() are called in each worker's.
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <memory>
@@ -51,6 +50,7 @@ class crew {
     // Returns when every worker has drained. Ends the program with 1 if one cannot start.
     void run() noexcept {
         if (!members_) fail("no memory for %u threads", set_.threads);
+        if (set_.takeover.fd >= 0) options::wrong("--takeover", "a unix address; no descriptor is taken here");
         if (will_hand_on()) take_over();
         auto opened = group_.open({.loops_count = set_.threads,
                                    .loop = {.ledger_max = set_.ledger},
@@ -121,17 +121,20 @@ class crew {
         m.it.reset();
     }
 
-    static void drained(void* loop) noexcept { static_cast<event_loop*>(loop)->stop(); }
+    // Loop 0 has the signals: it goes on until all have drained.
+    static void drained(void* at) noexcept {
+        member& m = *static_cast<member*>(at);
+        crew& home = *m.home;
+        if (&m != &home.members_[0]) m.loop->stop();
+        if (++home.drained_count_ == home.set_.threads) home.group_.loop(0).stop();
+    }
 
     static void told(void* self, event_loop& loop, std::uint32_t index, std::uint32_t what) noexcept {
         crew& home = *static_cast<crew*>(self);
         member& m = home.members_[index];
         switch (static_cast<message>(what)) {
-        case to_drain:
-            if (index == 0) home.heritage_.stop();
-            m.it->drain(drained, &loop);
-            break;
-        case to_hand_over: m.it->hand_over(drained, &loop); break;
+        case to_drain: m.it->drain(drain_kind::end, drained, &m); break;
+        case to_hand_over: m.it->drain(drain_kind::hand_over, drained, &m); break;
         case to_report: say_open(loop, index, home.set_.threads, write_counters, self); break;
         case to_reopen: m.it->reopen(); break;
         }
@@ -140,17 +143,16 @@ class crew {
     void listen(member& m, std::uint32_t index) noexcept {
         auto& proxy = m.it->proxy;
         const listen_place& at = set_.listen;
-        const bool is_one_socket = at.fd >= 0 || at.at.at.family() == AF_UNIX;
-        const listener_options own{.socket = {.reuse_port = !is_one_socket && (set_.threads > 1 || will_hand_on())}};
+        const listener_options own{.socket = {.reuse_port = !is_one_socket() && (set_.threads > 1 || will_hand_on())}};
         const endpoint wanted = index == 0 ? at.at.at : members_[0].local;
         result<void> r;
-        if (index > 0 && is_one_socket) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), {});
+        if (index > 0 && is_one_socket()) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), {});
         else if (at.fd >= 0) r = proxy.listen(unique_fd{at.fd}, family_of(at), {});
         else if (unique_fd fd = heritage_.socket(heirloom::listener, index, wanted))
             r = proxy.listen(std::move(fd), *at.at.family, own);
         else r = proxy.listen({at.at.family, wanted}, own);
         if (!r) fail("cannot listen at %s: %s", at.text, std::strerror(r.error()));
-        if (is_one_socket || will_hand_on()) proxy.port().share();
+        if (is_one_socket() || will_hand_on()) proxy.port().share();
         m.local = proxy.port().local();
         m.listening_fd = proxy.port().fd();
     }
@@ -163,22 +165,28 @@ class crew {
             fail("--threads %u: the process before has %u, and no fewer will do", set_.threads, before);
     }
 
-    // Everything listens, and the loop of this thread does not run yet.
+    // Everything listens, and the loop of this thread does not run yet: nothing that may fail is left for after
+    // confirm(), and nobody is given anything before it.
     void hand_on() noexcept {
-        heritage_.confirm();
-        const bool is_one_socket = set_.listen.fd >= 0 || set_.listen.at.at.family() == AF_UNIX;
-        for (std::uint32_t i = 0; i < (is_one_socket ? 1 : set_.threads); i++)
+        for (std::uint32_t i = 0; i < (is_one_socket() ? 1 : set_.threads); i++)
             heritage_.offer(heirloom::listener, i, members_[i].listening_fd);
         if (const int fd = members_[0].it->admin_fd(); fd >= 0) heritage_.offer(heirloom::admin, 0, fd);
         heritage_.give(
             group_.loop(0), [](void* self) noexcept { static_cast<crew*>(self)->group_.tell(to_hand_over); }, this);
+        heritage_.confirm();
     }
+    // It cannot be bound a second time.
+    bool is_one_socket() const noexcept { return set_.listen.fd >= 0 || set_.listen.at.at.family() == AF_UNIX; }
     bool will_hand_on() const noexcept { return set_.takeover.at.family != nullptr; }
 
     void take_signals(event_loop& loop) noexcept {
         if (!reopens_) std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
-        on_stop_signal(
-            loop, [](void* self) noexcept { static_cast<crew*>(self)->group_.tell(to_drain); }, this);
+        const auto stop = [](void* self) noexcept {
+            crew& home = *static_cast<crew*>(self);
+            home.heritage_.stop(); // before any listener that it offers is closed
+            home.group_.tell(to_drain);
+        };
+        on_stop_signal(loop, stop, this);
         take_signal(loop, SIGUSR1, [](void* self, int) noexcept { static_cast<crew*>(self)->group_.tell(to_report); });
     }
     void take_signal(event_loop& loop, int signal, event_loop::signal_handler handler) noexcept {
@@ -195,6 +203,7 @@ class crew {
     std::mutex lock_;
     counter_table ended_; // under lock_, and so is the next
     std::size_t cut_count_ = 0;
+    std::atomic<std::uint32_t> drained_count_ = 0;
 };
 
 } // namespace weir::inline WEIR_KERNEL::tools

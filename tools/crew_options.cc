@@ -13,8 +13,9 @@ void declare(options& o, crew_options& set) noexcept {
             {0, 1'000'000});
     o.choice("--balance", set.how, balance_words, "among several upstreams");
     o.time("--linger-timeout", set.linger, "to throw away what a client still sends", milliseconds{1});
-    o.time("--drain-timeout", set.drain, "to finish what runs after SIGTERM");
-    o.listen_at("--takeover", set.takeover, "unix:/path: take the sockets of who serves there, then serve there");
+    o.time("--drain-timeout", set.drain, "to finish what runs after SIGTERM, or a takeover; then it is cut off");
+    o.listen_at("--takeover", set.takeover,
+                "unix:/path: take the sockets of who serves there (with as many --threads at least), then serve there");
     o.count("--ledger", set.ledger, "events of descriptors that SIGUSR1 remembers; 0: none", {0, 1 << 24});
     o.listen_at("LISTEN", set.listen);
     o.connect_to("UPSTREAM", set.upstreams, set.upstreams_count);

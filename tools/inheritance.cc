@@ -62,10 +62,10 @@ unique_fd inheritance::socket(heirloom what, std::uint32_t index, const endpoint
     for (std::size_t i = 0; i < fds_count_; i++) {
         taken_fd& it = fds_[i];
         if (it.tag != takeover_tag{static_cast<std::uint32_t>(what), index} || !it.fd) continue;
-        unique_fd fd = std::move(it.fd);
-        auto local = local_endpoint(fd.get());
+        auto local = local_endpoint(it.fd.get());
         const bool is_any = wanted.family() != AF_UNIX && wanted.port() == 0;
-        if (local && (local.value() == wanted || (is_any && local.value().family() == wanted.family()))) return fd;
+        if (local && (local.value() == wanted || (is_any && local.value().family() == wanted.family())))
+            return std::move(it.fd);
     }
     return unique_fd{};
 }
@@ -107,8 +107,15 @@ void inheritance::give(event_loop& loop, void (*taken)(void* owner) noexcept, vo
     for (std::size_t i = 0; i < offers_count_ && r; i++)
         r = giver_->offer(offers_[i].tag, offers_[i].fd);
     if (!r) fail("--takeover %s: %s", at_->text, std::strerror(r.error()));
-    for (taken_fd& rest : fds_) // what this process has no use for
+    for (taken_fd& rest : fds_) {
+        if (!rest.fd) continue;
+        char text[endpoint::text_max];
+        const auto at = local_endpoint(rest.fd.get());
+        const std::string_view where = at ? at.value().text(text) : std::string_view{"a socket"};
+        say("%.*s was the process's before, has no use here, and is closed", static_cast<int>(where.size()),
+            where.data());
         rest.fd.reset();
+    }
 }
 
 void inheritance::stop() noexcept { giver_.reset(); }

@@ -1,12 +1,13 @@
 #pragma once
 // inheritance: listening sockets that pass from a running process to the next one (--takeover unix:/path).
 //
-//     take() ──> socket()... ──> serve ──> confirm() ──> give(): to the next one, in turn
-//       └─(nobody there: nothing is inherited)─────────────┘
+//     take() ──> socket()... ──> listen ──> offer()... ──> give(): to the next one, in turn ──> confirm() ──> serve
+//       └─(nobody there: nothing is inherited)──┘                                          (nothing to do)─┘
 //
 // What goes wrong before confirm() is over ends the program with 1, and the old process goes on. core/takeover.hpp says
 // what the two tell each other.
-// Owner: main(). Thread: main's, which is that of the first loop.
+// Owner: main(). Thread: main's, which is that of the first loop; but socket() may be called in several, each for an
+// index of its own.
 
 #include <array>
 #include <optional>
@@ -27,22 +28,21 @@ class inheritance {
 
     // Asks at `at`, a unix address, which is borrowed for good.
     void take(const listen_place& at) noexcept;
-    bool is_wanted() const noexcept { return at_ != nullptr; }
 
     // How many of this kind were inherited.
     std::uint32_t count(heirloom what) const noexcept;
-    // One of them, once, if it listens where it is wanted ("port 0" is anywhere of that family); otherwise none, and
-    // what was inherited is closed.
+    // One of them, once, if it listens where it is wanted ("port 0" is anywhere of that family); otherwise none.
+    // give() says what nobody took, and closes it.
     unique_fd socket(heirloom what, std::uint32_t index, const endpoint& wanted) noexcept;
 
-    // Everything is served: tells the old process so and waits until it drains.
-    void confirm() noexcept;
-
-    // From now on the next process is given what was offered; then `taken` is called, in a turn of `loop`.
+    // From the next turn of `loop` on the next process is given what was offered; then `taken` is called, in a turn.
     void offer(heirloom what, std::uint32_t index, int fd) noexcept;
     void give(event_loop& loop, void (*taken)(void* owner) noexcept, void* owner) noexcept;
     // No longer.
     void stop() noexcept;
+
+    // Everything listens: tells the old process so and waits until it drains. SIGTERM waits for that, too.
+    void confirm() noexcept;
 
   private:
     struct offered {

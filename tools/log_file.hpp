@@ -6,7 +6,7 @@
 // Lines are gathered and written 100 ms after the first of them, or when 16 KB are full. Several may write to the same
 // file or pipe: lines stay whole. reopen() goes on in a file of the same name: after a rename nothing is lost and nothing
 // is written twice.
-// Owner: main(). Thread: its loop's. Allocation: none.
+// Owner: the user. Thread: its loop's. Allocation: none.
 
 #include <cstddef>
 #include <string_view>

@@ -282,11 +282,12 @@ duration jittered(origin& home, duration about) noexcept { // +-20 %
 void become_idle(visitor& v) noexcept {
     v.conn.attach(idle_cb, &v);
     const habits& has = v.home.has;
-    const duration wait = has.stray_bytes > duration{0} ? has.stray_bytes : has.close_idle;
+    // Who has not asked yet, and may be about to, is not told that it is too late.
+    const duration wait = has.stray_bytes > duration{0} && v.answered > 0 ? has.stray_bytes : has.close_idle;
     if (wait == duration{0}) return;
     v.conn.arm(v.home.loop.now() + jittered(v.home, wait), [](timer& t, time_point) noexcept {
         visitor& bored = connection::of(t).owner_as<visitor>();
-        if (bored.home.has.stray_bytes > duration{0}) {
+        if (bored.home.has.stray_bytes > duration{0} && bored.answered > 0) {
             bored.home.sum.strays++;
             (void)bored.conn.send("HTTP/1.1 408 Bored\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -49,6 +50,9 @@ void fail(const char* format, ...) noexcept {
     va_list values;
     va_start(values, format);
     print_line(format, values);
+    static std::atomic_flag is_ending;
+    while (is_ending.test_and_set()) // exit(3) is for one thread
+        ::pause();
     std::exit(exit_failed);
 }
 

@@ -97,9 +97,8 @@ struct worker {
         const std::string_view where = proxy.admin_port().local().text(text);
         tools::say("admin on %.*s", static_cast<int>(where.size()), where.data());
     }
-    void drain(http1_gateway::drained done, void* owner) noexcept { proxy.drain(set.drain, done, owner); }
-    void hand_over(http1_gateway::drained done, void* owner) noexcept {
-        proxy.drain(set.drain, done, owner, http1_gateway::waiting_clients::serve_once);
+    void drain(drain_kind how, http1_gateway::drained done, void* owner) noexcept {
+        proxy.drain(how, set.drain, done, owner);
     }
     void reopen() noexcept { access.reopen(); }
     int admin_fd() const noexcept { return proxy.admin_port().fd(); }

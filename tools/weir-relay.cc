@@ -71,8 +71,9 @@ struct worker {
             proxy.add_upstream(set.upstreams[i].at);
         if (!set.quiet) proxy.on_trouble(tools::say_line, nullptr);
     }
-    void drain(stream_proxy::drained done, void* owner) noexcept { proxy.drain(set.drain, done, owner); }
-    void hand_over(stream_proxy::drained done, void* owner) noexcept { drain(done, owner); }
+    void drain(drain_kind how, stream_proxy::drained done, void* owner) noexcept {
+        proxy.drain(how, set.drain, done, owner);
+    }
     void reopen() noexcept {}
     int admin_fd() const noexcept { return -1; }
 

@@ -43,7 +43,7 @@ def test_all_refused():
         with Server(listening=False) as one, Server(listening=False) as two, Relay(one, two, options=options) as relay:
             expect_refusal(relay)
             until(lambda: relay.counters()["refused"] == 1, "it is counted")
-            why = re.search(r"client 127\.0\.0\.1:\d+ refused: connect_failed: Connection refused", relay.stderr())
+            why = re.search(r"client 127\.0\.0\.1:\d+ refused: connect_failed: upstream 127\.0\.0\.1:\d+: Connection refused", relay.stderr())
             equal(why is not None, said, relay.stderr())
             equal(relay.counters()["connect_failed"], 2)
 

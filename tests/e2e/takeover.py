@@ -4,6 +4,7 @@
 import array
 import pathlib
 import re
+import signal
 import socket
 import struct
 import tempfile
@@ -190,12 +191,42 @@ def test_fewer_threads():
             more.kill()
 
 
+def test_too_many():
+    """more sockets than can be passed on: exit 1 before the old one has given up anything"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        path = f"unix:{place}/takeover"
+        with Relay(origin, options=["--takeover", path]) as relay:
+            new = Relay(origin, options=["--takeover", path, "--threads", "253", "--splice", "off"], ready=False)
+            equal(new.wait(), 1)
+            new.kill()
+            until(lambda: "came to nothing" in relay.stderr(), "the old one says so")
+            with Client(relay.address) as client:
+                equal(client.ask(get()).status, 200)
+            equal(relay.end(), 0)
+
+
+def test_signals_after():
+    """after a takeover the old one still obeys: the second SIGTERM ends it at once, with 1"""
+    with tempfile.TemporaryDirectory() as place, Origin("--delay", "60s") as origin:
+        options = ["--takeover", f"unix:{place}/takeover", "--threads", "2", "--drain-timeout", "60s"]
+        old = Relay(origin, options=options)
+        with Client(old.address) as client:
+            client.send(get())
+            until(lambda: old.counters(loops=2)["relayed"] == 1, "it runs")
+            with Relay(origin, options=options):
+                until(lambda: "another process has taken over" in old.stderr(), "it is told")
+                until(lambda: old.signal(signal.SIGTERM) or old.process.poll() is not None, "it ends") # two may be one
+                equal(old.wait(), 1)
+        old.kill()
+
+
 def test_wrong():
-    """an address that is not of a unix socket is a mistake"""
-    new = Relay("127.0.0.1:1", options=["--takeover", "127.0.0.1:80"], ready=False)
-    equal(new.wait(), 2)
-    assert re.search("--takeover: .* is no unix address", new.stderr()), new.stderr()
-    new.kill()
+    """an address that is not of a unix socket is a mistake, and so is a descriptor"""
+    for place, why in (("127.0.0.1:80", "is no unix address"), ("fd:3", "no descriptor is taken")):
+        new = Relay("127.0.0.1:1", options=["--takeover", place], ready=False)
+        equal(new.wait(), 2)
+        assert re.search(f"--takeover: .*{why}", new.stderr()), new.stderr()
+        new.kill()
 
 
 rig.main(globals())

@@ -641,7 +641,7 @@ TEST_CASE("a server that refuses is passed over at once, and rests") {
     rig.expect(c, ok("1"));
     CHECK(rig.counters().failed == 0);
     REQUIRE(rig.troubles.size() == 1);
-    CHECK(rig.troubles[0] == "502 \"GET /\" upstream 127.0.0.1:" + std::to_string(port_of(rig, 0)) + ": Connection refused");
+    CHECK(rig.troubles[0] == "passed over \"GET /\" upstream 127.0.0.1:" + std::to_string(port_of(rig, 0)) + ": Connection refused");
     CHECK(rig.ended(end_cause::connect_failed) == 1);
     for (int i = 0; i < 3; i++)
         rig.exchange(c, s);
@@ -663,7 +663,7 @@ TEST_CASE("when all refuse it is a 502, and every cause is told") {
     rig.expect(c, bad_gateway());
     REQUIRE(rig.troubles.size() == 2);
     for (std::size_t i = 0; i < 2; i++)
-        CHECK(rig.troubles[i] == "502 \"GET /x\" upstream 127.0.0.1:" + std::to_string(port_of(rig, i)) + ": Connection refused");
+        CHECK(rig.troubles[i] == (i == 0 ? "passed over" : "502") + (" \"GET /x\" upstream 127.0.0.1:" + std::to_string(port_of(rig, i))) + ": Connection refused");
     c.say(post("/y", "b"));
     rig.expect(c, bad_gateway());
     CHECK(!c.ended());
@@ -898,7 +898,7 @@ TEST_CASE("draining finishes what runs, closes what is idle, accepts nobody, and
 
     drained_count done;
     const std::uint16_t port = rig.gateway->local().port();
-    rig.gateway->drain(seconds{30}, drained_count::count, &done);
+    rig.gateway->drain(drain_kind::end, seconds{30}, drained_count::count, &done);
     rig.settle();
     CHECK(rig.idle_count() == 0);
     rig.expect_end(waiting, ending::fin);
@@ -943,8 +943,7 @@ TEST_CASE("a drain without haste serves each client that waits once more; a seco
     rig.exchange(waits, first);
 
     drained_count done;
-    using how = http1_gateway::waiting_clients;
-    rig.gateway->drain(seconds{30}, drained_count::count, &done, how::serve_once);
+    rig.gateway->drain(drain_kind::hand_over, seconds{30}, drained_count::count, &done);
     rig.expect_silence(asks);
     asks.say(get("/more"));
     peer s = rig.server();
@@ -954,7 +953,7 @@ TEST_CASE("a drain without haste serves each client that waits once more; a seco
     asks.close();
 
     rig.expect_silence(waits);
-    rig.gateway->drain(seconds{30}, drained_count::count, &done);
+    rig.gateway->drain(drain_kind::end, seconds{30}, drained_count::count, &done);
     rig.expect_end(waits, ending::fin);
     waits.close();
     rig.settle();
@@ -965,7 +964,7 @@ TEST_CASE("a drain without haste serves each client that waits once more; a seco
 TEST_CASE("draining with nothing under way is done with the next tick") {
     gateway_rig rig;
     drained_count done;
-    rig.gateway->drain(seconds{30}, drained_count::count, &done);
+    rig.gateway->drain(drain_kind::end, seconds{30}, drained_count::count, &done);
     CHECK(done.calls == 0);
     rig.pass(milliseconds{10});
     CHECK(done.calls == 1);
@@ -986,7 +985,7 @@ TEST_CASE("a drain that takes too long is ended: requests and tunnels are aborte
     s.pull().got.clear();
 
     drained_count done;
-    rig.gateway->drain(seconds{30}, drained_count::count, &done);
+    rig.gateway->drain(drain_kind::end, seconds{30}, drained_count::count, &done);
     rig.pass(seconds{30} - milliseconds{1});
     CHECK(done.calls == 0);
     rig.expect_silence(running);
@@ -1040,7 +1039,7 @@ TEST_CASE("a gateway may go while it drains") {
     c.say(get());
     peer s = rig.server();
     drained_count done;
-    rig.gateway->drain(seconds{1}, drained_count::count, &done);
+    rig.gateway->drain(drain_kind::end, seconds{1}, drained_count::count, &done);
     rig.turn();
     rig.gateway.reset();
     rig.pass(seconds{5});
@@ -1177,7 +1176,7 @@ TEST_CASE("a drain counts the requests that it cuts off") {
         rig.c.say(get("/runs"));
         rig.expect(rig.s, get("/runs"));
         bool is_done = false;
-        rig.gateway->drain(seconds{1}, [](void* done) noexcept { *static_cast<bool*>(done) = true; }, &is_done);
+        rig.gateway->drain(drain_kind::end, seconds{1}, [](void* done) noexcept { *static_cast<bool*>(done) = true; }, &is_done);
         if (answered) {
             rig.s.say(ok("1"));
             CHECK(rig.expect_message(rig.c).head.starts_with("HTTP/1.1 200"));

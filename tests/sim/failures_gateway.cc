@@ -266,7 +266,7 @@ void drains(stage& s) {
     s.turns(milliseconds{20});
     bool drained = false;
     g.it->drain(
-        seconds{3}, [](void* done) noexcept { *static_cast<bool*>(done) = true; }, &drained);
+        drain_kind::end, seconds{3}, [](void* done) noexcept { *static_cast<bool*>(done) = true; }, &drained);
     s.settle();
     s.recover();
     s.turns(seconds{4});

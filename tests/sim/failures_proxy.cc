@@ -195,7 +195,7 @@ void drains(stage& s) {
     s.turns(milliseconds{50});
     bool is_over = false;
     p.it->drain(
-        milliseconds{500}, [](void* at) noexcept { *static_cast<bool*>(at) = true; }, &is_over);
+        drain_kind::end, milliseconds{500}, [](void* at) noexcept { *static_cast<bool*>(at) = true; }, &is_over);
     s.settle();
     s.turns(seconds{1});
     s.require(is_over, "a drain outlived its limit");

@@ -145,7 +145,7 @@ bool house::is_empty() const {
 void house::drain(duration limit) {
     world_.watch_accepts(nullptr, 0); // the rest of the queue is taken at once
     until_ = world_.loop->now() + limit;
-    proxy_->drain(limit, drained, this);
+    proxy_->drain(drain_kind::end, limit, drained, this);
 }
 
 void house::drained(void* self) noexcept {
