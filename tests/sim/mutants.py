@@ -73,7 +73,7 @@ class Build:
         """Compiles `source`, whose text is at `text_at`, with `overlay` before every other include directory."""
         words = self.commands[source]
         compiler = next(i for i, word in enumerate(words) if word.startswith("-"))
-        command = [*words[:compiler], f"-I{overlay}", *words[compiler:], "-w", "-g0", "-o", str(to), "-c", str(text_at)]
+        command = [*words[:compiler], f"-I{overlay}", *words[compiler:], "-w", "-g0", "-O1", "-o", str(to), "-c", str(text_at)]
         return subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
 
     def link(self, objects, to):
