@@ -280,7 +280,7 @@ MUTANTS = [
             "    if (client.is_broken() && !s.greeted) return s.home.refuse(")),
     mutant("a greeting has no deadline", "stream", "I8",
            ("proto/stream_proxy.cc",
-            "    client.arm(p.conns_.loop().now() + p.options_.proxy_timeout, greeting_late);\n", "")),
+            "    s.client->arm(conns_.loop().now() + options_.proxy_timeout, greeting_late);\n", "")),
     mutant("a greeting's deadline stays armed", "stream", "I9 EXPECT signal I18",
            ("proto/stream_proxy.cc", "        client.stop_recv();\n        client.disarm();\n",
             "        client.stop_recv();\n")),
