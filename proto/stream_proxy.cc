@@ -219,13 +219,10 @@ verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const ch
         const bool is_server = cause == end_cause::connect_failed && s.failed;
         const std::string_view server = is_server ? s.failed->where.at.text(server_at) : std::string_view{};
         const int n =
-            std::snprintf(line, sizeof line, "client %.*s refused: %s: %s%.*s%s", static_cast<int>(from.size()),
+            std::snprintf(line, sizeof line, "client %.*s refused: %s: %s%.*s%s%s", static_cast<int>(from.size()),
                           from.data(), to_string(cause), is_server ? "upstream " : "", static_cast<int>(server.size()),
-                          server.data(), is_server ? ": " : "");
-        const std::size_t used = std::min(static_cast<std::size_t>(n), sizeof line - 1);
-        const std::size_t more = std::min(std::strlen(words), sizeof line - used);
-        std::memcpy(line + used, words, more);
-        trouble_(trouble_owner_, {line, used + more});
+                          server.data(), is_server ? ": " : "", words);
+        trouble_(trouble_owner_, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
     }
     end(s, cause);
     return verdict::gone;
