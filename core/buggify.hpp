@@ -20,6 +20,7 @@ namespace weir::inline WEIR_KERNEL {
 enum class twist : std::uint8_t {
     one_event,     // a batch of one report
     one_accept,    // an accept budget of one
+    accept_unsure, // EAGAIN of accept() must be met
     one_timer,     // a timer budget of one
     timers_later,  // the timers wait for the next turn, as after a full batch
     timer_last,    // of the timers that are due in one tick, the first one goes behind the others

@@ -80,6 +80,9 @@ void listener::pause_over(timer& t, time_point) noexcept {
     if (!self.paused_by_user_) self.conns_.loop().fds().want_recv(*self.slot_);
 }
 
+// accept() makes a socket before it looks whether there is a connection for it: ten times as dear as to look.
+bool listener::may_have_more(int fd) noexcept { return buggify(twist::accept_unsure) || sys::is_readable(fd); }
+
 void listener::ready(fd_slot& slot) noexcept {
     listener& self = *static_cast<listener*>(slot.owner);
     const std::uint32_t generation = slot.generation;
@@ -87,14 +90,14 @@ void listener::ready(fd_slot& slot) noexcept {
     for (std::uint32_t budget = buggify(twist::one_accept) ? 1 : self.options_.accept_budget; budget > 0; budget--) {
         const outcome o = self.accept_one();
         if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us
-        if (o == outcome::drained) {
-            fdtab::cant_recv(slot);
-            return;
-        }
         if (o == outcome::short_of_room) {
             self.paused_count_++;
             fdtab::stop_recv(slot);
             self.conns_.loop().arm_in(self.pause_timer_, self.options_.pause);
+            return;
+        }
+        if (o == outcome::drained || !may_have_more(slot.fd)) {
+            fdtab::cant_recv(slot);
             return;
         }
     }

@@ -66,6 +66,7 @@ class listener {
                        void* owner) noexcept;
     static void ready(fd_slot& slot) noexcept;
     static void pause_over(timer& t, time_point now) noexcept;
+    static bool may_have_more(int fd) noexcept;
     outcome accept_one() noexcept;
 
     conntab& conns_;

@@ -15,8 +15,8 @@ namespace weir::inline WEIR_KERNEL {
 inline constexpr bool only_asks(call what) noexcept {
     using enum call;
     return what == socket_error || what == local_name || what == peer_name || what == is_listening ||
-           what == peer_user || what == bytes_acked || what == set_option || what == set_nonblocking || what == peek ||
-           what == pipe_room || what == cpus_allowed;
+           what == is_readable || what == peer_user || what == bytes_acked || what == set_option ||
+           what == set_nonblocking || what == peek || what == pipe_room || what == cpus_allowed;
 }
 
 // One call on its way through the seam.
@@ -34,9 +34,8 @@ class crossing {
     template <class Value>
     Value done(Value result) noexcept {
         k.log.add({k.time.now, what_, fd_, argument_, result, nullptr});
-        const bool carries =
-            what_ == call::recv || what_ == call::recv_with || what_ == call::discard || what_ == call::send ||
-            what_ == call::send_with || what_ == call::splice;
+        const bool carries = what_ == call::recv || what_ == call::recv_with || what_ == call::discard ||
+                             what_ == call::send || what_ == call::send_with || what_ == call::splice;
         const bool did_it =
             what_ == call::close ? result != -EBADF : result >= 0; // close(2) closes, and may fail after
         if (carries ? result > 0 : did_it && !only_asks(what_)) k.progress();

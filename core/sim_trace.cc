@@ -41,6 +41,7 @@ const char* to_string(call what) noexcept {
         "set_option",
         "set_nonblocking",
         "is_listening",
+        "is_readable",
         "socket_error",
         "local_name",
         "peer_name",

@@ -44,6 +44,7 @@ enum class call : std::uint8_t {
     set_option,
     set_nonblocking,
     is_listening,
+    is_readable,
     socket_error,
     local_name,
     peer_name,

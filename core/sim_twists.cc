@@ -6,8 +6,9 @@ namespace weir::inline WEIR_KERNEL {
 
 const char* to_string(twist kind) noexcept {
     static constexpr const char* names[] = {
-        "one_event", "one_accept",  "one_timer", "timers_later",  "timer_last",  "splice_soon", "slot_later",
-        "recv_one",  "recv_unsure", "send_one",  "send_buffered", "take_probes", "stay_awake",  "ring_anyway",
+        "one_event",  "one_accept",    "accept_unsure", "one_timer",  "timers_later",
+        "timer_last", "splice_soon",   "slot_later",    "recv_one",   "recv_unsure",
+        "send_one",   "send_buffered", "take_probes",   "stay_awake", "ring_anyway",
     };
     static_assert(sizeof names / sizeof *names == twist_plan::kinds, "every kind has a name");
     EXPECT(kind < twist::count_);

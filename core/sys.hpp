@@ -15,6 +15,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -110,6 +111,7 @@ int set_option(int fd, int level, int name, int value) noexcept;
 int set_abortive(int fd) noexcept; // close() sends RST: SO_LINGER {1, 0}
 int set_nonblocking(int fd) noexcept;
 bool is_listening(int fd) noexcept; // SO_ACCEPTCONN
+bool is_readable(int fd) noexcept;  // poll(2), without waiting; of a listener: accept() has an answer. In doubt: true
 int socket_error(int fd) noexcept;  // SO_ERROR, which it clears: an errno, 0: none
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;

@@ -226,6 +226,11 @@ inline bool is_listening(int fd) noexcept {
     return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) == 0 && listens != 0;
 }
 
+inline bool is_readable(int fd) noexcept {
+    pollfd one{.fd = fd, .events = POLLIN, .revents = 0};
+    return ::poll(&one, 1, 0) != 0;
+}
+
 inline int socket_error(int fd) noexcept {
     int error = 0;
     socklen_t bytes = sizeof error;

@@ -288,6 +288,15 @@ bool is_listening(int fd) noexcept {
     return c.done(int{listens}) != 0;
 }
 
+bool is_readable(int fd) noexcept {
+    crossing c{call::is_readable, fd};
+    file* f = c.any();
+    if (!f) return c.not_that() != 0;
+    constexpr std::uint32_t seen = EPOLLIN | EPOLLERR | EPOLLHUP;
+    const bool has = c.planned() != 0 || (f->poll() & seen) != 0;
+    return c.done(int{has}) != 0;
+}
+
 int socket_error(int fd) noexcept {
     crossing c{call::socket_error, fd};
     stream* s = c.socket();

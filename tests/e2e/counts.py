@@ -260,6 +260,21 @@ def test_relay_registrations():
         equal((len(ctl), sum("EPOLL_CTL_ADD" in line for line in ctl)), (100, 100), "epoll_ctl; of these ADD")
 
 
+def test_relay_accepts():
+    """weir-relay: a client that comes alone costs one accept, and no EAGAIN tells that it was the last"""
+    with Server() as server, Relay(server) as relay:
+        close_all(pairs(relay, server, 1))
+        until(lambda: relay.counters()["live"] == 0, "it is quiet")
+        tracer = Tracer(relay)
+        for _ in range(20):
+            both = pairs(relay, server, 1)
+            round_trips(both, 1)
+            close_all(both)
+        calls = tracer.stop()
+        equal(count(calls, "accept4"), 20, show(calls))
+        equal([line for _, line in calls if "EAGAIN" in line][:3], [], "EAGAIN")
+
+
 def test_relay_no_allocations():
     """weir-relay: 0 allocations per byte, per pair and per end, copied or spliced"""
     environment, allocations, _file = counted()
