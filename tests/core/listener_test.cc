@@ -111,6 +111,23 @@ TEST_CASE("no more than the budget is accepted in a turn, and the rest in the ne
     CHECK(r.sleeps());
 }
 
+TEST_CASE("a client that another holder of the listener was quicker to accept is no failure") {
+    rig r;
+    front f(r);
+    f.open({.accept_budget = 1});
+    f.call(2);
+    r.turn();
+    REQUIRE(f.conns.size() == 1);
+    const unique_fd other{sys::accept(f.door.fd(), nullptr, nullptr)};
+    REQUIRE(other);
+
+    r.turn();
+
+    CHECK(f.door.accepted_count() == 1);
+    CHECK(f.door.failed_count() == 0);
+    CHECK(r.sleeps());
+}
+
 TEST_CASE("a client that resets before it is accepted is one dead connection, no more") {
     rig r;
     front f(r);
