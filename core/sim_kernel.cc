@@ -105,7 +105,7 @@ void kernel::enter() noexcept {
 
 int kernel::collect(epoll_set& set, epoll_event* events, int events_max) noexcept {
     if (events_max > 1 && faults.strike(fault::epoll_few, chance))
-        events_max = static_cast<int>(chance.between(1, static_cast<std::uint32_t>(events_max)));
+        events_max = static_cast<int>(chance.magnitude(1, static_cast<std::uint32_t>(events_max)));
     int n = set.harvest(events, events_max, chance);
     if (n < events_max && faults.ratio(fault::epoll_spurious) > 0 && set.invent(events[n], chance) &&
         faults.strike(fault::epoll_spurious, chance))

@@ -136,6 +136,14 @@ void town::check_end(const tally& heard, const tally& said) noexcept {
     if (heard.bytes != said.bytes) k_.violate("I7", "an end was heard before the last byte");
 }
 
+// A server that was told nothing cannot know whose end it heard: there are no more of them than clients said.
+void town::check_silent_end() noexcept {
+    if (has_unix_) return;
+    const auto said = std::count_if(clients_.begin(), clients_.end(),
+                                    [](const auto& c) { return c->said.ended && c->said.bytes == 0; });
+    if (++silent_ends_heard_ > said) k_.violate("I7", "an end was heard that nobody had said");
+}
+
 bool town::all_must_succeed_over() const noexcept {
     return std::all_of(clients_.begin(), clients_.end(), [](const auto& c) { return !c->must_succeed || c->over; });
 }

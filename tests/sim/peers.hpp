@@ -180,6 +180,7 @@ class town {
     bool is_anybody_connecting() const noexcept;
     // I7: `heard` is one end's; the other has `said`.
     void check_end(const tally& heard, const tally& said) noexcept;
+    void check_silent_end() noexcept;
     kernel& sim() noexcept { return k_; }
 
     static const remote_cb server_cb, client_cb;
@@ -205,6 +206,7 @@ class town {
     std::set<std::uint64_t> posted_; // the numbers of the requests that must not be repeated and that a server has seen
     bool calm_ = false;
     bool has_unix_ = false;
+    std::ptrdiff_t silent_ends_heard_ = 0;
     bool clients_greet_ = false;
     int servers_version_ = 0;
     std::uint64_t ids_ = 1;

@@ -86,7 +86,11 @@ stream_proxy_options house::draw(world& w) {
     stream_proxy_options o;
     // Two connections for each, as it is asked for.
     o.relay.pairs_max = chance.coin() ? w.connections_max / 2 : chance.between(1, 4);
-    o.relay.connect_timeout = seconds{2};
+    // As long as a slow wire takes at times: some come through when they are given up.
+    const duration round_trip_max = 2 * w.k.options().network.delay_max;
+    o.relay.connect_timeout = round_trip_max > milliseconds{1} && chance.coin()
+                                  ? chance.between(duration{milliseconds{1}}, round_trip_max)
+                                  : seconds{2};
     o.relay.fin_timeout = seconds{2};
     o.relay.idle_timeout = seconds{6};
     o.relay.pipes.pipes_max = chance.coin() ? 0 : chance.between(1, 4);
