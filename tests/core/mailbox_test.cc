@@ -3,7 +3,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -15,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/loop.hpp"
+#include "support/actors.hpp"
 #include "support/counting.hpp"
 #include "support/dies.hpp"
 #include "support/net.hpp"
@@ -25,17 +25,7 @@ using namespace weir;
 using namespace std::chrono_literals;
 using support::descriptor;
 using support::dies;
-
-struct note : letter {
-    std::function<void()> act;
-
-    explicit note(std::function<void()> what = {}) : act(std::move(what)) {
-        run = [](letter& l) noexcept {
-            auto& me = static_cast<note&>(l);
-            if (me.act) me.act();
-        };
-    }
-};
+using support::note;
 
 struct open_mailbox : mailbox {
     open_mailbox() { REQUIRE(open().ok()); }

@@ -5,10 +5,10 @@
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "support/descriptors_left.hpp"
 #include "support/dies.hpp"
 #include "support/net.hpp"
 
@@ -16,6 +16,7 @@ namespace {
 
 using namespace weir;
 using support::descriptor;
+using support::descriptors_left;
 using support::dies;
 using support::send_all;
 using support::stream_pair;
@@ -48,24 +49,6 @@ struct readiness {
         REQUIRE(polls.add(*slot.value(), first).ok());
         return *slot.value();
     }
-};
-
-// While it lives, the process can open exactly `more` descriptors.
-class descriptors_left {
-  public:
-    explicit descriptors_left(rlim_t more) {
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &was_) == 0);
-        const int lowest = dup(STDOUT_FILENO);
-        REQUIRE(lowest >= 0);
-        close(lowest);
-        rlimit now = was_;
-        now.rlim_cur = static_cast<rlim_t>(lowest) + more;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &now) == 0);
-    }
-    ~descriptors_left() { setrlimit(RLIMIT_NOFILE, &was_); }
-
-  private:
-    rlimit was_;
 };
 
 TEST_CASE("a descriptor is registered once, and wanting or stopping never speaks to the kernel") {

@@ -40,7 +40,7 @@ NOT_UNDER_IT = {
     },
     "kernel": {},
 }
-SOURCES = {"proto": "*http1_exchange_test*,*http1_gateway_test*,*upstream_test*,*stream_proxy_test*"}
+SOURCES = {"proto": "*http1_exchange_*,*http1_gateway_*,*upstream_test*,*stream_proxy_*"}
 
 
 def left_open(log):

@@ -170,6 +170,24 @@ inline std::ostream& operator<<(std::ostream& to, ending e) {
     return to << (e == ending::fin ? "fin" : e == ending::reset ? "reset" : e == ending::cut ? "cut" : "none");
 }
 
+// A callback's recv that asks for so many bytes, once; at most 64.
+inline verdict read_once(connection& conn, std::string& to, std::size_t bytes) {
+    char room[64];
+    const io_result r = conn.recv(room, bytes);
+    if (r.end == io::done) to.append(room, r.bytes);
+    return verdict::keep;
+}
+
+// A connection over record_xprt, its handshake done.
+inline connection& greeted(rig& r, descriptor socket, descriptor& peer, user& who) {
+    connection& conn = r.serve(std::move(socket), who, tcp, record_xprt);
+    send_all(peer.get(), "H");
+    REQUIRE(r.until([&] { return conn.is(conn_flag::connected); }));
+    CHECK(recv_exactly(peer.get(), 1) == "H");
+    who.calls.clear();
+    return conn;
+}
+
 // The bytes of a socket's other end have come as far as its descriptor.
 [[nodiscard]] inline bool arrived(const connection& conn) { return wait_for(conn.fd(), POLLIN); }
 [[nodiscard]] inline bool end_arrived(const connection& conn) { return wait_for(conn.fd(), POLLRDHUP); }

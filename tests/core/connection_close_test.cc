@@ -1,0 +1,228 @@
+// connection: what each intent of a close does to the peer, and how long one lingers.
+
+#include "core/connection.hpp"
+
+#include "support/rig.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace support;
+
+TEST_CASE("what graceful is for: a close with unread input resets the peer") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    send_all(ends.a.get(), std::string(10'000, 'q'));
+    REQUIRE(arrived(conn));
+
+    conn.close(close_intent::after_fin, end_cause::done);
+
+    CHECK(ending_of(ends.a.get()) == ending::reset);
+}
+
+TEST_CASE("a graceful close delivers the answer though input was unread") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    send_all(ends.a.get(), std::string(10'000, 'q'));
+    REQUIRE(arrived(conn));
+    CHECK(conn.send("answer").end == io::done);
+
+    conn.close(close_intent::graceful, end_cause::done);
+    r.turn();
+    send_all(ends.a.get(), std::string(10'000, 'q'));
+    r.turn();
+
+    std::string seen;
+    CHECK(ending_of(ends.a.get(), &seen) == ending::fin);
+    CHECK(seen == "answer");
+    CHECK(r.conns.live_count() == 1); // until the peer has ended, too
+    ends.a.close();
+    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+    CHECK(r.ended(end_cause::done) == 1);
+    CHECK(r.sums_hold());
+    CHECK(who.calls.empty());
+}
+
+TEST_CASE("a graceful close does not reset a peer whose FIN stands behind unread input") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    send_all(ends.a.get(), std::string(10'000, 'q'));
+    shut_write(ends.a.get());
+    REQUIRE(end_arrived(conn));
+    r.turn();
+    REQUIRE(conn.ended());
+    CHECK(conn.send("answer").end == io::done);
+
+    conn.close(close_intent::graceful, end_cause::done);
+    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+
+    std::string seen;
+    CHECK(ending_of(ends.a.get(), &seen) == ending::fin);
+    CHECK(seen == "answer");
+}
+
+TEST_CASE("a graceful close after the peer's end was received is done at once") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.want_recv();
+    shut_write(ends.a.get());
+    REQUIRE(end_arrived(conn));
+    r.turn();
+
+    conn.close(close_intent::graceful, end_cause::done);
+
+    CHECK(r.conns.live_count() == 0);
+    CHECK(ending_of(ends.a.get()) == ending::fin);
+}
+
+TEST_CASE("lingering ends when the peer has sent more than the cap") {
+    rig r({.connections_max = 4, .linger_bytes_max = 1000});
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    send_all(ends.a.get(), std::string(1000, 'q'));
+    REQUIRE(arrived(conn));
+
+    conn.close(close_intent::graceful, end_cause::protocol);
+    r.turn(2);
+    CHECK(r.conns.live_count() == 1); // the cap itself is allowed
+    send_all(ends.a.get(), "q");
+
+    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+    CHECK(r.ended(end_cause::protocol) == 1);
+}
+
+TEST_CASE("lingering ends at its deadline") {
+    rig r({.connections_max = 4, .linger = seconds{2}});
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.close(close_intent::graceful, end_cause::done);
+    r.turn();
+
+    r.pass(milliseconds{1999});
+    CHECK(r.conns.live_count() == 1);
+    r.pass(milliseconds{2});
+
+    CHECK(r.conns.live_count() == 0);
+    CHECK(r.ended(end_cause::done) == 1);
+    CHECK(who.calls.empty());
+}
+
+TEST_CASE("when connections are short the one that lingers for the longest gives its place up") {
+    rig r({.connections_max = 2});
+    pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair();
+    user who;
+    r.serve(std::move(first.b), who).close(close_intent::graceful, end_cause::done);
+    r.serve(std::move(second.b), who).close(close_intent::graceful, end_cause::protocol);
+    CHECK(r.conns.full());
+
+    CHECK(r.conns.relieve());
+
+    CHECK(r.ended(end_cause::done) == 1);
+    CHECK(r.ended(end_cause::protocol) == 0);
+    CHECK(r.conns.adopt(unique_fd{third.b.release()}, tcp).ok());
+    CHECK(r.conns.relieve());
+    CHECK_FALSE(r.conns.relieve());
+}
+
+TEST_CASE("lingering ends at a reset") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.close(close_intent::graceful, end_cause::done);
+    r.turn();
+
+    reset(ends.a);
+
+    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+    CHECK(r.ended(end_cause::done) == 1);
+}
+
+TEST_CASE("a graceful close after our own half-close sends no second FIN and still lingers") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.shutdown_send();
+
+    conn.close(close_intent::graceful, end_cause::done);
+    r.turn();
+    CHECK(r.conns.live_count() == 1);
+    shut_write(ends.a.get());
+
+    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+}
+
+TEST_CASE("a silent close resets a peer that has not ended") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+
+    conn.close(close_intent::silent, end_cause::done);
+
+    CHECK(ending_of(ends.a.get()) == ending::reset);
+}
+
+TEST_CASE("a silent close answers a peer's FIN with a FIN, received or only known") {
+    for (const bool is_received : {false, true}) {
+        CAPTURE(is_received);
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who);
+        if (is_received) conn.want_recv();
+        shut_write(ends.a.get());
+        REQUIRE(end_arrived(conn));
+        r.turn();
+
+        conn.close(close_intent::silent, end_cause::peer_closed);
+
+        CHECK(ending_of(ends.a.get()) == ending::fin);
+    }
+}
+
+TEST_CASE("after_fin sends a FIN") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+
+    conn.close(close_intent::after_fin, end_cause::done);
+
+    CHECK(ending_of(ends.a.get()) == ending::fin);
+    CHECK(r.conns.live_count() == 0);
+}
+
+TEST_CASE("an abort resets the peer even after its FIN") {
+    for (const bool is_ended : {false, true}) {
+        CAPTURE(is_ended);
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who);
+        conn.want_recv();
+        if (is_ended) {
+            shut_write(ends.a.get());
+            REQUIRE(end_arrived(conn));
+        }
+        r.turn();
+        REQUIRE(conn.ended() == is_ended);
+
+        conn.close(close_intent::abort, end_cause::done);
+
+        CHECK(ending_of(ends.a.get()) == ending::reset);
+    }
+}
+
+} // namespace

@@ -1,0 +1,379 @@
+// idle: which connection goes, and when: order and caps, ages, what is learned of a server, flush, shortage.
+
+#include "core/idle.hpp"
+
+#include "core/dialer.hpp"
+#include "support/idle_rig.hpp"
+#include "support/rig.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace support;
+using over_records::tcp_pair;
+
+// --- order and caps
+
+TEST_CASE("the connection parked last is taken first") {
+    idle_rig r;
+    connection& a = r.parked();
+    connection& b = r.parked();
+    connection& c = r.parked();
+    user who;
+
+    CHECK(r.take(who) == &c);
+    CHECK(r.take(who) == &b);
+    CHECK(r.take(who) == &a);
+    CHECK(r.take(who) == nullptr);
+}
+
+TEST_CASE("a full pool evicts the one idle for the longest, of whatever key") {
+    idle_rig r({.idle_max = 2});
+    const auto other = r.pool.key_of(server(81));
+    listening_owner oldest, newer;
+    r.parked(other, {.owner = &oldest});
+    r.parked(r.key, {.owner = &newer});
+
+    r.parked();
+
+    CHECK(r.pool.idle_count() == 2);
+    CHECK(r.pool.idle_count(other) == 0);
+    CHECK(r.pool.idle_count(r.key) == 2);
+    CHECK(oldest.told_count == 1);
+    CHECK(oldest.cause == end_cause::idle_evicted);
+    CHECK(newer.told_count == 0);
+    CHECK(r.ended(end_cause::idle_evicted) == 1);
+    CHECK(ending_of(r.peers[0].get()) == ending::reset);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a full key evicts its own oldest one and leaves the others alone") {
+    idle_rig r({.idle_max = 10, .idle_per_key_max = 2});
+    const auto other = r.pool.key_of(server(81));
+    listening_owner stranger, oldest, newer;
+    r.parked(other, {.owner = &stranger});
+    r.parked(r.key, {.owner = &oldest});
+    r.parked(r.key, {.owner = &newer});
+
+    r.parked();
+
+    CHECK(oldest.cause == end_cause::idle_evicted);
+    CHECK(stranger.told_count == 0);
+    CHECK(newer.told_count == 0);
+    CHECK(r.pool.idle_count(r.key) == 2);
+    CHECK(r.pool.idle_count() == 3);
+}
+
+TEST_CASE("a pool exactly full evicts nobody") {
+    idle_rig r({.idle_max = 3, .idle_per_key_max = 3});
+
+    for (int i = 0; i < 3; i++)
+        r.parked();
+
+    CHECK(r.pool.idle_count() == 3);
+    CHECK(r.ended(end_cause::idle_evicted) == 0);
+}
+
+// --- ages
+
+TEST_CASE("an idle connection is closed at its age, give or take a tenth, and not all at once") {
+    idle_rig r({.age_max = seconds{10}}, {.connections_max = 64});
+    for (int i = 0; i < 64; i++)
+        r.parked(r.key, {}, plain_family);
+    r.turn();
+
+    r.pass(milliseconds{8999});
+    CHECK(r.pool.idle_count() == 64);
+    std::uint32_t gone_early = 0, gone_at_once_max = 0, left = 64;
+    for (int ms = 8999; ms < 11001; ms++) {
+        r.pass(milliseconds{1});
+        gone_at_once_max = std::max(gone_at_once_max, left - r.pool.idle_count());
+        left = r.pool.idle_count();
+        if (ms < 10000) gone_early = 64 - left;
+    }
+
+    CHECK(left == 0);
+    CHECK(r.ended(end_cause::idle_age) == 64);
+    CHECK(gone_early >= 20); // about half before the age, half after it
+    CHECK(gone_early <= 44);
+    CHECK(gone_at_once_max <= 6);
+    CHECK(ending_of(r.peers[0].get(), nullptr) != ending::none);
+}
+
+TEST_CASE("a server's shorter age is kept to, a longer one is not") {
+    idle_rig r({.age_max = seconds{10}});
+    listening_owner shorter, longer;
+    r.parked({.age_max = seconds{1}, .owner = &shorter});
+    r.parked({.age_max = seconds{100}, .owner = &longer});
+
+    r.pass(milliseconds{899});
+    CHECK(shorter.told_count == 0);
+    r.pass(milliseconds{202});
+    CHECK(shorter.cause == end_cause::idle_age);
+    CHECK(longer.told_count == 0);
+    r.pass(seconds{10});
+
+    CHECK(longer.cause == end_cause::idle_age);
+}
+
+TEST_CASE("a taken connection has no age, and one parked again a new one") {
+    idle_rig r({.age_max = seconds{10}});
+    connection& conn = r.parked();
+    user who;
+    r.pass(seconds{8});
+    REQUIRE(r.take(who) == &conn);
+
+    r.pass(seconds{60});
+    CHECK(r.conns.live_count() == 1);
+    r.pool.park(conn, r.key, rest);
+    r.pass(seconds{8});
+    CHECK(r.pool.idle_count() == 1);
+    r.pass(seconds{4});
+
+    CHECK(r.ended(end_cause::idle_age) == 1);
+}
+
+TEST_CASE("parking cancels the deadline of the user before") {
+    static int fired;
+    fired = 0;
+    idle_rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.arm(r.loop.now() + seconds{1}, [](timer&, time_point) noexcept { fired++; });
+
+    r.pool.park(conn, r.key, rest);
+    r.pass(seconds{5});
+
+    CHECK(fired == 0);
+    CHECK(r.pool.idle_count() == 1);
+}
+
+TEST_CASE("a connection that was opened too long ago is not parked") {
+    idle_rig r({.lifetime_max = seconds{60}});
+    pair first = tcp_pair(), second = tcp_pair();
+    user who;
+    connection& a = r.serve(std::move(first.b), who);
+    connection& b = r.serve(std::move(second.b), who);
+
+    r.pass(seconds{60} - milliseconds{1});
+    CHECK(r.pool.park(a, r.key, rest) == verdict::keep);
+    r.pass(milliseconds{1});
+    CHECK(r.pool.park(b, r.key, rest) == verdict::gone);
+
+    CHECK(r.ended(end_cause::idle_worn) == 1);
+    CHECK(r.conns.live_count() == 1);
+}
+
+TEST_CASE("a connection that was used too often is not parked") {
+    idle_rig r({.uses_max = 2});
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.count_use();
+    CHECK(r.pool.park(conn, r.key, rest) == verdict::keep);
+    REQUIRE(r.take(who) == &conn);
+
+    conn.count_use();
+    CHECK(r.pool.park(conn, r.key, rest) == verdict::gone);
+
+    CHECK(r.ended(end_cause::idle_worn) == 1);
+}
+
+// --- what is learned
+
+TEST_CASE("a server that closes its idle connections teaches a safe age: the shortest seen, less a fifth") {
+    idle_rig r({.age_max = seconds{100}});
+    CHECK(r.pool.safe_age(r.key) == duration::max());
+    auto closes_after = [&](duration age) {
+        connection& conn = r.parked();
+        r.pass(age);
+        r.peer().close();
+        REQUIRE(end_arrived(conn));
+        r.turn();
+    };
+
+    closes_after(seconds{10});
+    CHECK(r.pool.safe_age(r.key) == seconds{8});
+    closes_after(seconds{20});
+    CHECK(r.pool.safe_age(r.key) == seconds{8});
+    closes_after(seconds{5});
+
+    CHECK(r.pool.safe_age(r.key) == seconds{4});
+    CHECK(r.pool.safe_age(r.pool.key_of(server(81))) == duration::max());
+}
+
+TEST_CASE("a reset, an eviction and an age of ours teach nothing") {
+    idle_rig r({.idle_max = 1, .age_max = seconds{10}});
+    connection& conn = r.parked();
+    r.pass(seconds{2});
+    reset(r.peer());
+    REQUIRE(end_arrived(conn));
+    r.turn();
+    r.parked();
+    r.pass(seconds{3});
+    r.parked();
+    r.pass(seconds{20});
+
+    CHECK(r.ended(end_cause::idle_evicted) == 1);
+    CHECK(r.ended(end_cause::idle_age) == 1);
+    CHECK(r.pool.safe_age(r.key) == duration::max());
+}
+
+TEST_CASE("a connection that outlived what was learned raises it") {
+    idle_rig r({.age_max = seconds{100}});
+    connection& conn = r.parked();
+    r.pass(seconds{5});
+    r.peer().close();
+    REQUIRE(end_arrived(conn));
+    r.turn();
+    CHECK(r.pool.safe_age(r.key) == seconds{4});
+    r.parked();
+    r.pass(seconds{10});
+    user who;
+
+    CHECK(r.take(who) != nullptr);
+
+    CHECK(r.pool.safe_age(r.key) == seconds{8});
+}
+
+TEST_CASE("a connection that outlived what was learned raises it even if nobody ever took it") {
+    idle_rig r({.idle_max = 1, .age_max = seconds{100}});
+    connection& conn = r.parked();
+    r.pass(milliseconds{2});
+    r.peer().close();
+    REQUIRE(end_arrived(conn));
+    r.turn();
+    CHECK(r.pool.safe_age(r.key) < milliseconds{2});
+    r.parked();
+    r.pass(seconds{10});
+
+    r.pool.flush();
+
+    CHECK(r.pool.safe_age(r.key) == seconds{8});
+}
+
+TEST_CASE("a taker that needs a young connection gets none that is older") {
+    idle_rig r({.age_max = seconds{100}});
+    connection& old = r.parked();
+    r.pass(seconds{5});
+    connection& young = r.parked();
+    r.pass(seconds{1});
+    user who;
+    auto take = [&](duration age_max) { return r.pool.take(r.key, user::table, &who, {.age_max = age_max}); };
+
+    CHECK(take(milliseconds{999}) == nullptr);
+    CHECK(take(seconds{1}) == &young);
+    CHECK(take(seconds{1}) == nullptr);
+    CHECK(r.pool.idle_count() == 1); // nothing was closed for that
+    CHECK(take(seconds{6}) == &old);
+}
+
+// --- emptying
+
+TEST_CASE("flush closes every idle connection, flush of a key only that key's") {
+    idle_rig r;
+    const auto other = r.pool.key_of(server(81));
+    listening_owner a, b, c;
+    r.parked(r.key, {.owner = &a});
+    r.parked(other, {.owner = &b});
+    r.parked(r.key, {.owner = &c});
+
+    r.pool.flush(r.key);
+    CHECK(a.cause == end_cause::idle_flushed);
+    CHECK(c.cause == end_cause::idle_flushed);
+    CHECK(b.told_count == 0);
+    CHECK(r.pool.idle_count() == 1);
+    r.pool.flush();
+
+    CHECK(b.cause == end_cause::idle_flushed);
+    CHECK(r.pool.idle_count() == 0);
+    CHECK(r.ended(end_cause::idle_flushed) == 3);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a pool that dies flushes and helps no more in a shortage") {
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    listening_owner owner;
+    {
+        idle_pool pool(r.conns, {});
+        pool.park(conn, pool.key_of(server()), rest, {.owner = &owner});
+    }
+
+    CHECK(owner.cause == end_cause::idle_flushed);
+    CHECK(r.conns.live_count() == 0);
+    CHECK_FALSE(r.conns.relieve());
+    for (int i = 0; i < 10; i++)
+        const idle_pool another(r.conns, {}); // its place is free again
+}
+
+// --- shortage
+
+TEST_CASE("a dial that meets EMFILE kills the oldest idle connection and succeeds") {
+    idle_rig r;
+    const tcp_listener server_socket = listen_tcp();
+    listening_owner oldest, newer;
+    r.parked({.owner = &oldest});
+    r.parked({.owner = &newer});
+    user who;
+    const short_of_descriptors now;
+
+    auto conn = dial(r.conns, tcp, endpoint::ipv4(0x7f000001, server_socket.port), {}, user::table, &who);
+
+    REQUIRE(conn.ok());
+    CHECK(oldest.cause == end_cause::idle_pressure);
+    CHECK(newer.told_count == 0);
+    CHECK(r.ended(end_cause::idle_pressure) == 1);
+    CHECK(r.until([&] { return conn.value()->is(conn_flag::connected); }));
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a dial that meets EMFILE without an idle connection fails, and nothing is lost") {
+    idle_rig r;
+    const tcp_listener server_socket = listen_tcp();
+    user who;
+    const short_of_descriptors now;
+
+    auto conn = dial(r.conns, tcp, endpoint::ipv4(0x7f000001, server_socket.port), {}, user::table, &who);
+
+    CHECK(conn.error() == EMFILE);
+    CHECK(r.conns.live_count() == 0);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a dial into a full conntab kills the oldest idle connection and succeeds in the same turn") {
+    idle_rig r({}, {.connections_max = 2});
+    const tcp_listener server_socket = listen_tcp();
+    listening_owner oldest, newer;
+    r.parked({.owner = &oldest});
+    r.parked({.owner = &newer});
+    user who;
+
+    auto conn = dial(r.conns, tcp, endpoint::ipv4(0x7f000001, server_socket.port), {}, user::table, &who);
+
+    REQUIRE(conn.ok());
+    CHECK(oldest.cause == end_cause::idle_pressure);
+    CHECK(newer.told_count == 0);
+    CHECK(r.conns.live_count() == 2);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("in a shortage every pool is asked until one can help") {
+    rig r;
+    idle_pool empty(r.conns, {});
+    idle_pool filled(r.conns, {});
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who);
+    filled.park(conn, filled.key_of(server()), rest);
+
+    CHECK(r.conns.relieve());
+    CHECK(filled.idle_count() == 0);
+    CHECK(r.ended(end_cause::idle_pressure) == 1);
+    CHECK_FALSE(r.conns.relieve());
+}
+
+} // namespace

@@ -1,0 +1,256 @@
+// relay: bytes are carried, copied or spliced, none is lost and nobody waits for another.
+
+#include "core/relay.hpp"
+
+#include <utility>
+
+#include <sys/resource.h>
+
+#include "support/relay_rig.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace support;
+using over_records::send_all;
+using over_records::stream_pair, over_records::tcp_pair;
+
+TEST_CASE("bytes are carried both ways, and nobody else is asked") {
+    relay_rig r;
+    r.join();
+
+    send_all(r.client.get(), "request");
+    CHECK(r.carried(r.server, 7) == "request");
+    send_all(r.server.get(), "answer");
+    CHECK(r.carried(r.client, 6) == "answer");
+
+    CHECK(r.pool.bytes_count() == 13);
+    CHECK(r.pool.pair_count() == 1);
+    CHECK(r.nobody.calls.empty());
+}
+
+TEST_CASE("a quiet pair owns no block, and carrying allocates nothing" *
+          not_over_records{"its peers allocate nothing either; the gateway's suite counts over records"}) {
+    relay_rig r;
+    r.join();
+    const std::uint64_t allocations = allocation_count();
+    const std::uint64_t ctls = r.loop.polls().ctl_count();
+
+    for (int i = 0; i < 10; i++) {
+        char room[8];
+        [[maybe_unused]] ssize_t n = ::send(r.client.get(), "x", 1, 0);
+        r.turn(2);
+        n = ::recv(r.server.get(), room, sizeof room, 0);
+        n = ::send(r.server.get(), "y", 1, 0);
+        r.turn(2);
+        n = ::recv(r.client.get(), room, sizeof room, 0);
+        CHECK(r.conns.blocks().used() == 0);
+    }
+
+    CHECK(allocation_count() == allocations);
+    CHECK(r.loop.polls().ctl_count() == ctls);
+    CHECK(r.pool.bytes_count() == 20);
+}
+
+TEST_CASE("megabytes go both ways at once, through small sockets, bit for bit") {
+    for (const int how : {0, 1, 2, 3}) {
+        const bool is_unix = (how & 1) != 0, may_splice = (how & 2) != 0;
+        CAPTURE(is_unix);
+        CAPTURE(may_splice);
+        relay_rig r{{.pipes = {.pipes_max = may_splice ? 4u : 0u}}};
+        support::pair first = is_unix ? stream_pair() : tcp_pair(), second = is_unix ? stream_pair() : tcp_pair();
+        shrink_room(first.b); // the relay's side: its sends are short all the time
+        shrink_room(second.b);
+        r.join(std::move(first), std::move(second));
+        const std::string up = noise(3 << 20, 1), down = noise((3 << 20) + 12345, 2);
+        std::string_view up_left = up, down_left = down;
+        std::string at_server, at_client;
+        std::size_t blocks_max = 0;
+
+        CHECK(r.until([&] {
+            for (int i = 0; i < 50; i++) {
+                push(r.client, up_left);
+                push(r.server, down_left);
+                r.turn();
+                blocks_max = std::max(blocks_max, r.conns.blocks().used());
+                pull(r.server, at_server);
+                pull(r.client, at_client);
+            }
+            return at_server.size() == up.size() && at_client.size() == down.size();
+        }));
+
+        const bool up_same = at_server == up, down_same = at_client == down;
+        CHECK(up_same);
+        CHECK(down_same);
+        if (!may_splice) CHECK(blocks_max >= 1); // there was something to wait for
+        CHECK(blocks_max <= 2);
+        CHECK((r.pool.spliced_count() > 0) == (may_splice && !suite_is_over_records()));
+        r.turn(2);
+        CHECK(r.conns.blocks().used() == 0);
+        CHECK(r.pool.bytes_count() == up.size() + down.size());
+    }
+}
+
+TEST_CASE("a reader that stalls stops the producer at one block, and gets everything when it goes on") {
+    relay_rig r;
+    support::pair first = tcp_pair(), second = tcp_pair();
+    shrink_room(second.b);
+    r.join(std::move(first), std::move(second));
+    const std::string bytes = noise(16 << 20, 3);
+    std::string_view left = bytes;
+
+    for (int i = 0; i < 200; i++) {
+        push(r.client, left);
+        r.turn();
+        CHECK(r.conns.blocks().used() <= 1);
+    }
+    CHECK_FALSE(left.empty()); // the producer was stopped
+    CHECK(r.conns.blocks().used() == 1);
+    CHECK(r.sleeps());
+    CHECK_FALSE(r.ends[0]->slot().is(fd_state::recv_active));
+    send_all(r.server.get(), "the other way is free");
+    CHECK(r.carried(r.client, 21) == "the other way is free");
+
+    std::string got;
+    CHECK(r.until([&] {
+        for (int i = 0; i < 50; i++) {
+            push(r.client, left);
+            r.turn();
+            pull(r.server, got);
+        }
+        return got.size() == bytes.size();
+    }));
+    const bool same = got == bytes;
+    CHECK(same);
+    CHECK(r.conns.blocks().used() == 0);
+}
+
+TEST_CASE("one greedy pair does not keep another waiting: a turn carries at most four blocks of a direction") {
+    relay_rig r;
+    r.join();
+    std::string_view left = "";
+    const std::string bytes(4 << 20, 'x');
+    left = bytes;
+    push(r.client, left);
+    REQUIRE(arrived(*r.ends[0]));
+
+    r.turn();
+
+    CHECK(r.pool.bytes_count() <= 4 * block_bytes);
+    CHECK(r.pool.bytes_count() > 0);
+}
+
+TEST_CASE("urgent data does not hold up what follows it") {
+    relay_rig r;
+    r.join();
+    send_all(r.client.get(), "abc");
+    REQUIRE(::send(r.client.get(), "!", 1, MSG_OOB) == 1);
+    send_all(r.client.get(), "def");
+
+    std::string got;
+    CHECK(r.until([&] {
+        pull(r.server, got);
+        return got.size() == 6;
+    }));
+
+    CHECK(got == "abcdef");
+    CHECK(r.sleeps());
+}
+
+// Sends `bytes` from the client and answers what the server has got of them.
+std::string through(relay_rig& r, std::string_view bytes) {
+    std::string got;
+    const std::size_t all = bytes.size();
+    CHECK(r.until([&] {
+        push(r.client, bytes);
+        r.turn();
+        pull(r.server, got);
+        return got.size() == all;
+    }));
+    return got;
+}
+
+TEST_CASE("a large flow is spliced, and copied again when little comes at a time" * not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 3);
+
+    CHECK(through(r, large) == large);
+    CHECK(r.pool.spliced_count() > large.size() / 2);
+    for (int i = 0; i < 8; i++)
+        CHECK(through(r, "little") == "little");
+    const std::uint64_t after = r.pool.spliced_count();
+    CHECK(through(r, "copied") == "copied");
+
+    CHECK(r.pool.spliced_count() == after);
+    CHECK(r.pool.bytes_count() == large.size() + 9 * 6);
+}
+
+TEST_CASE("urgent data in a flow that is spliced does not hold up what follows it" * not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 6);
+    CHECK(through(r, large) == large);
+    const std::uint64_t before = r.pool.spliced_count();
+    CHECK(before > 0);
+    const std::string block = noise(64 * 1024, 7);
+
+    send_all(r.client.get(), block);
+    REQUIRE(::send(r.client.get(), "!", 1, MSG_OOB) == 1);
+    send_all(r.client.get(), block);
+
+    std::string got;
+    CHECK(r.until([&] {
+        pull(r.server, got);
+        return got.size() >= 2 * block.size();
+    }));
+    CHECK((got == block + block));
+    CHECK(through(r, large) == large);
+    CHECK(r.pool.spliced_count() > before);
+    CHECK(r.sleeps());
+}
+
+TEST_CASE("without descriptors for a pipe bytes are copied, and nobody asks again for a second" * not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 4);
+    rlimit was;
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &was) == 0);
+    rlimit none = was;
+    none.rlim_cur = 3;
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+
+    const std::string got = through(r, large);
+
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &was) == 0);
+    CHECK(got == large);
+    CHECK(r.pool.spliced_count() == 0);
+    REQUIRE(r.pool.pipes() != nullptr);
+    CHECK(r.pool.pipes()->failed_count() >= 1);
+    CHECK(r.pool.pipes()->failed_count() <= 2);
+}
+
+TEST_CASE("a reset while bytes are in a pipe aborts the pair, and the pipe is not lent again with them" * not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 1}}};
+    support::pair second = tcp_pair();
+    shrink_room(second.b);
+    r.join(tcp_pair(), std::move(second));
+    const std::string large = noise(8 << 20, 5);
+    std::string_view left = large;
+    CHECK(r.until([&] {
+        push(r.client, left);
+        r.turn(4);
+        return r.pool.spliced_count() > 0;
+    }));
+    for (int i = 0; i < 20; i++) {
+        push(r.client, left);
+        r.turn(4);
+    }
+
+    reset(r.server);
+
+    CHECK(r.until([&] { return r.is_over(); }));
+    CHECK(r.pool.pipes()->open_count() == 0);
+}
+
+} // namespace

@@ -1,0 +1,237 @@
+// relay: joining and dialing: early bytes, refusals, and clients that do not wait.
+
+#include "core/relay.hpp"
+
+#include <utility>
+
+#include "support/relay_rig.hpp"
+#include "support/rig.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace support;
+using over_records::recv_exactly, over_records::recv_to_end, over_records::send_all;
+using over_records::shut_write, over_records::tcp_pair;
+
+TEST_CASE("early bytes come first, in both directions, and what was ready before the join is carried") {
+    relay_rig r;
+    support::pair first = tcp_pair(), second = tcp_pair();
+    connection& a = r.serve(std::move(first.b), r.nobody);
+    connection& b = r.serve(std::move(second.b), r.nobody);
+    send_all(first.a.get(), " and late");
+    send_all(second.a.get(), " und spaet");
+    REQUIRE(arrived(a));
+    REQUIRE(arrived(b));
+    r.turn(2); // both edges are spent
+
+    REQUIRE(r.pool.join(a, b, "early", "frueh").ok());
+    r.turn(4);
+
+    CHECK(recv_exactly(second.a.get(), 14) == "early and late");
+    CHECK(recv_exactly(first.a.get(), 15) == "frueh und spaet");
+    CHECK(r.conns.blocks().used() == 0);
+}
+
+TEST_CASE("early bytes of a whole block are taken, one more is refused and leaves the connections to the caller") {
+    for (const std::size_t extra : {std::size_t{0}, std::size_t{1}}) {
+        CAPTURE(extra);
+        relay_rig r;
+        support::pair first = tcp_pair(), second = tcp_pair();
+        connection& a = r.serve(std::move(first.b), r.nobody);
+        connection& b = r.serve(std::move(second.b), r.nobody);
+        const std::string early = noise(block_bytes + extra, 5);
+
+        const auto joined = r.pool.join(a, b, early, "back");
+
+        if (extra) {
+            CHECK(joined.error() == ENOBUFS);
+            CHECK(r.pool.pair_count() == 0);
+            CHECK(r.conns.blocks().used() == 0);
+            CHECK(a.owner() == &r.nobody);
+            CHECK(r.conns.live_count() == 2);
+        } else {
+            REQUIRE(joined.ok());
+            r.turn(3);
+            const bool same = recv_exactly(second.a.get(), early.size()) == early;
+            CHECK(same);
+        }
+    }
+}
+
+TEST_CASE("without a free pair a join is refused, and a dial closes its client") {
+    relay_rig r({.pairs_max = 1});
+    r.join();
+    const tcp_listener server = listen_tcp();
+    support::pair first = tcp_pair(), second = tcp_pair();
+    connection& a = r.serve(std::move(first.b), r.nobody);
+    connection& b = r.serve(std::move(second.b), r.nobody);
+
+    CHECK(r.pool.join(a, b).error() == ENFILE);
+    CHECK(a.owner() == &r.nobody);
+    CHECK(r.pool.dial(a, tcp, endpoint::ipv4(0x7f000001, server.port)) == verdict::gone);
+
+    CHECK(r.ended(end_cause::no_room) == 1);
+    CHECK(ending_of(first.a.get()) == ending::reset);
+}
+
+TEST_CASE("a dialed pair carries what the client said before the server was connected") {
+    relay_rig r;
+    const tcp_listener listener = listen_tcp();
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+    client.want_recv();
+    send_all(front.a.get(), "early request");
+    REQUIRE(arrived(client));
+
+    CHECK(r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, listener.port)) == verdict::keep);
+    descriptor server = over_records::accept_tcp(listener);
+    CHECK(r.carried(server, 13) == "early request");
+    send_all(server.get(), "answer");
+
+    CHECK(r.carried(front.a, 6) == "answer");
+    CHECK(r.nobody.calls.empty());
+}
+
+TEST_CASE("a client that has sent its FIN before the server was connected gets its answer") {
+    relay_rig r;
+    const tcp_listener listener = listen_tcp();
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+    send_all(front.a.get(), "request");
+    shut_write(front.a.get());
+    REQUIRE(end_arrived(client));
+    r.turn();
+
+    r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, listener.port));
+    descriptor server = over_records::accept_tcp(listener);
+    CHECK(r.carried(server, 7) == "request");
+    CHECK(r.until([&] { return ready(server.get(), POLLRDHUP); }));
+    send_all(server.get(), "answer");
+    server.close();
+
+    CHECK(r.until([&] { return r.is_over(); }));
+    std::string seen;
+    CHECK(ending_of(front.a.get(), &seen) == ending::fin);
+    CHECK(seen == "answer");
+}
+
+TEST_CASE("a refused server resets the client") {
+    relay_rig r;
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+
+    r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, refused_port()));
+    CHECK(r.until([&] { return r.is_over(); }));
+
+    CHECK(ending_of(front.a.get()) == ending::reset);
+    CHECK(r.ended(end_cause::connect_failed) == 1);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a server that cannot even be dialed resets the client at once") {
+    relay_rig r({}, {.connections_max = 1});
+    const tcp_listener listener = listen_tcp();
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+
+    CHECK(r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, listener.port)) == verdict::gone);
+
+    CHECK(r.is_over());
+    CHECK(ending_of(front.a.get()) == ending::reset);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a server that does not answer the connect in time resets the client") {
+    relay_rig r({.connect_timeout = seconds{2}});
+    const tcp_listener deaf = listen_tcp(blocking::no, 0);
+    const descriptor filler = connect_tcp(deaf.port);
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+    r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, deaf.port));
+    r.turn(3);
+    CHECK(r.pool.pair_count() == 1);
+
+    r.pass(milliseconds{2001});
+    r.turn(2);
+
+    CHECK(r.is_over());
+    CHECK(ending_of(front.a.get()) == ending::reset);
+    CHECK(r.ended(end_cause::connect_timed_out) == 1);
+}
+
+TEST_CASE("what the client says during the connect waits in its socket") {
+    relay_rig r;
+    const tcp_listener deaf = listen_tcp(blocking::no, 0);
+    const descriptor filler = connect_tcp(deaf.port);
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+    client.want_recv();
+    r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, deaf.port));
+    send_all(front.a.get(), "early");
+    REQUIRE(arrived(client));
+
+    CHECK(r.sleeps());
+
+    CHECK(r.pool.bytes_count() == 0);
+    CHECK(r.conns.blocks().used() == 0);
+    CHECK(ready(client.fd(), POLLIN));
+    CHECK(r.pool.pair_count() == 1);
+}
+
+TEST_CASE("a client that resets during the connect takes the server's connection with it") {
+    relay_rig r;
+    const tcp_listener deaf = listen_tcp(blocking::no, 0);
+    const descriptor filler = connect_tcp(deaf.port);
+    support::pair front = tcp_pair();
+    connection& client = r.serve(std::move(front.b), r.nobody);
+    r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, deaf.port));
+    r.turn();
+
+    reset(front.a);
+
+    CHECK(r.until([&] { return r.is_over(); }));
+    CHECK(r.ended(end_cause::peer_failed) == 1);
+    CHECK(r.sums_hold());
+}
+
+TEST_CASE("a pool that dies aborts its pairs, whatever they are at") {
+    support::pair first = tcp_pair(), second = tcp_pair(), front = tcp_pair();
+    rig r;
+    user nobody;
+    const tcp_listener deaf = listen_tcp(blocking::no, 0);
+    const descriptor filler = connect_tcp(deaf.port);
+    {
+        relay_pool pool(r.conns, {});
+        connection& a = r.serve(std::move(first.b), nobody);
+        connection& b = r.serve(std::move(second.b), nobody);
+        REQUIRE(pool.join(a, b, "unsent").ok());
+        pool.dial(r.serve(std::move(front.b), nobody), tcp, endpoint::ipv4(0x7f000001, deaf.port));
+        CHECK(r.conns.live_count() == 4);
+    }
+
+    CHECK(r.conns.live_count() == 0);
+    CHECK(r.conns.blocks().used() == 0);
+    CHECK(r.ended(end_cause::shutdown) == 4);
+    for (const support::pair* p : {&first, &second, &front})
+        CHECK(ending_of(p->a.get()) == ending::reset);
+}
+
+TEST_CASE("what was said early goes before what is received at the same time, and before the end") {
+    relay_rig r;
+    support::pair first = tcp_pair(), second = tcp_pair();
+    send_all(first.a.get(), " and late");
+    shut_write(first.a.get());
+    connection& a = r.serve(std::move(first.b), r.nobody);
+    connection& b = r.serve(std::move(second.b), r.nobody);
+    r.nobody.on_recv = [](connection&) { return verdict::keep; };
+    a.want_recv(); // as an exchange leaves it: ready, and wanted
+    CHECK(r.until([&] { return a.slot().is(fd_state::rdhup); }));
+
+    REQUIRE(r.pool.join(a, b, "early").ok());
+
+    CHECK(r.until([&] { return ready(second.a.get(), POLLRDHUP); }));
+    CHECK(recv_to_end(second.a.get()) == "early and late");
+}
+
+} // namespace

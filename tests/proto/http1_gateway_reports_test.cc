@@ -1,0 +1,133 @@
+// http1_gateway: what it tells: the admin page and the access log.
+
+#include "proto/http1_gateway.hpp"
+
+#include "support/gateway_rig.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace support;
+
+std::uint64_t value_in(const std::string& json, const std::string& name) {
+    const std::size_t at = json.find("\"" + name + "\":");
+    REQUIRE(at != json.npos);
+    return std::stoull(json.substr(at + name.size() + 3));
+}
+
+// A flat object of numbers.
+bool is_json(std::string_view text) {
+    const auto take = [&](char c) {
+        if (text.empty() || text[0] != c) return false;
+        text.remove_prefix(1);
+        return true;
+    };
+    const auto take_while = [&](auto is) {
+        std::size_t n = 0;
+        while (n < text.size() && is(text[n]))
+            n++;
+        text.remove_prefix(n);
+        return n > 0;
+    };
+    if (!take('{')) return false;
+    do {
+        const bool name = take('"') && take_while([](char c) { return (c >= 'a' && c <= 'z') || c == '_'; }) && take('"');
+        if (!name || !take(':') || !take_while([](char c) { return c >= '0' && c <= '9'; })) return false;
+    } while (take(','));
+    return take('}') && take('\n') && text.empty();
+}
+
+TEST_CASE("the admin page gives the counters as JSON, answers the rest with 404 and 405, and keeps its connection") {
+    gateway_rig rig;
+    REQUIRE(rig.gateway->listen_admin({.family = &tcp, .at = endpoint::ipv4(0x7f000001, 0)}).ok());
+    peer c = rig.client();
+    c.say(get());
+    peer s = rig.server();
+    s.say(ok());
+    rig.expect(c, ok());
+    s.pull().got.clear();
+
+    peer admin{connect_small(rig.gateway->admin_port().local().port())};
+    admin.say(get("/counters"));
+    const message m = rig.expect_message(admin);
+    CHECK(m.head.find("\r\nContent-Type: application/json\r\n") != m.head.npos);
+    CHECK(is_json(m.body));
+    CHECK(value_in(m.body, "requests") == 2); // this one, too
+    CHECK(value_in(m.body, "responses") == 1);
+    CHECK(value_in(m.body, "idle") == 1);
+    CHECK(value_in(m.body, "clients") == 2);
+    CHECK(value_in(m.body, "accepted") == 2);
+    CHECK(value_in(m.body, "dialed") == 1);
+    CHECK(value_in(m.body, "end_done") == 0);
+    CHECK(m.body.size() < 1400); // 2 KB do, with larger numbers as well
+
+    admin.say("HEAD /counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    const message head = rig.expect_message(admin, true);
+    CHECK(head.head.starts_with("HTTP/1.1 200 OK\r\n"));
+    rig.expect_silence(admin);
+    admin.say(get("/other"));
+    CHECK(rig.expect_message(admin).head.starts_with("HTTP/1.1 404 Not Found\r\n"));
+    admin.say("DELETE /counters HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(rig.expect_message(admin).head.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+    rig.expect_silence(admin);
+    CHECK(!rig.has_dialed());
+    rig.expect_silence(s); // nothing of it reaches a server
+
+    admin.say(post("/counters", "with a body"));
+    const message last = rig.expect_message(admin);
+    CHECK(last.head.starts_with("HTTP/1.1 405 "));
+    CHECK(last.head.find(closes) != last.head.npos);
+    rig.expect_end(admin, ending::fin);
+}
+
+TEST_CASE("counters that do not fit are not written") {
+    gateway_rig rig;
+    counter_table counters;
+    rig.gateway->add_counters(counters);
+    char room[2048];
+    const std::size_t n = counters.write_json(room);
+    REQUIRE(n > 0);
+    CHECK(is_json({room, n}));
+    CHECK(counters.write_json({room, n}) == n);
+    CHECK(counters.write_json({room, n - 1}) == 0);
+}
+
+TEST_CASE("the access log has a line for each request that was answered") {
+    std::vector<std::string> lines;
+    acquainted rig;
+    rig.gateway->on_access([](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
+                           &lines);
+    const std::string at = "127.0.0.1:" + std::to_string(port_of(rig, 0));
+    char room[endpoint::text_max];
+    const std::string client{local_endpoint(rig.c.fd.get()).value().text(room)};
+    rig.c.say(get("/a?b"));
+    rig.expect(rig.s, get("/a?b"));
+    rig.clock.advance(milliseconds{3});
+    rig.s.say(ok("hello"));
+    rig.expect(rig.c, ok("hello"));
+    meanwhile m{rig};
+    m.next([&] { rig.s.close(); });
+    const std::string target = "/" + std::string(200, 'x');
+    rig.c.say(get(target));
+    peer t = rig.server();
+    t.say(ok("1"));
+    rig.expect(rig.c, ok("1"));
+    REQUIRE(lines.size() == 2);
+    CHECK(lines[0] == client + " \"GET /a?b\" 200 5 bytes 3000 us upstream " + at + " reused");
+    CHECK(lines[1] == client + " \"GET " + target.substr(0, 91) + "\" 200 1 bytes 0 us upstream " + at + " repeated");
+}
+
+TEST_CASE("what a client says cannot break out of its quotes in the access log") {
+    std::vector<std::string> lines;
+    acquainted rig;
+    rig.gateway->on_access([](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
+                           &lines);
+    rig.c.say(get("/\"_200\\"));
+    rig.expect(rig.s, get("/\"_200\\"));
+    rig.s.say(ok("1"));
+    rig.expect(rig.c, ok("1"));
+    REQUIRE(lines.size() == 1);
+    CHECK(lines[0].find(" \"GET /\\x22_200\\x5c\" 200 1 bytes ") != std::string::npos);
+}
+
+} // namespace
