@@ -86,11 +86,16 @@ stream_proxy_options house::draw(world& w) {
     stream_proxy_options o;
     // Two connections for each, as it is asked for.
     o.relay.pairs_max = chance.coin() ? w.connections_max / 2 : chance.between(1, 4);
-    // As long as a slow wire takes at times: some come through when they are given up.
+    o.relay.connect_timeout = seconds{2};
+    // As long as a slow wire takes at times: some come through when they are given up. A loop that comes late hears of
+    // both in one turn.
     const duration round_trip_max = 2 * w.k.options().network.delay_max;
-    o.relay.connect_timeout = round_trip_max > milliseconds{1} && chance.coin()
-                                  ? chance.between(duration{milliseconds{1}}, round_trip_max)
-                                  : seconds{2};
+    if (round_trip_max > milliseconds{1} && chance.coin()) {
+        o.relay.connect_timeout = chance.between(duration{milliseconds{1}}, round_trip_max);
+        const bool is_late = chance.coin();
+        if (is_late) w.k.faults.set(fault::epoll_late, 2500);
+        if (is_late) w.k.faults.set(fault::wire_slow, 5000);
+    }
     o.relay.fin_timeout = seconds{2};
     o.relay.idle_timeout = seconds{6};
     o.relay.pipes.pipes_max = chance.coin() ? 0 : chance.between(1, 4);
