@@ -1,8 +1,8 @@
 """The mutants: what is broken, where, and what a simulated run must die of.
 
 Each original text stands exactly once in its file; if it no longer does, the run fails and the table is mended.
-`killers` are the invariants of README.md; EXPECT is a broken contract of the library itself, "signal" a crash. A mutant
-that dies of something else fails the run as well: the net has changed, and somebody should look.
+`killers` are the invariants of README.md that may be the first to see it; EXPECT is a broken contract of the library
+itself, "signal" a crash. A mutant that dies of something else is noted, and fails a strict run: somebody should look.
 """
 
 
