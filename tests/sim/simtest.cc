@@ -147,9 +147,10 @@ int run_jobs() {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     const totals all = add_up();
     const int never_seen = wanted.hash ? 0 : print_marks(all);
+    std::fprintf(wanted.hash ? stderr : stdout, "total: %llu runs, %llu calls, %d violations, %.0f runs/s\n",
+                 static_cast<unsigned long long>(all.seeds), static_cast<unsigned long long>(all.calls), failed,
+                 static_cast<double>(all.seeds) / took.count());
     std::fflush(stdout);
-    std::fprintf(stderr, "%llu runs, %llu calls, %.0f runs/s\n", static_cast<unsigned long long>(all.seeds),
-                 static_cast<unsigned long long>(all.calls), static_cast<double>(all.seeds) / took.count());
     if (wanted.marks && never_seen > 0) std::fprintf(stderr, "%d kinds were never seen\n", never_seen);
     return failed > 0 || (wanted.marks && never_seen > 0) ? 1 : 0;
 }
