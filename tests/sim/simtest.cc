@@ -128,6 +128,7 @@ int run_jobs() {
         mmap(nullptr, sizeof(totals) * jobs_max, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     for (int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE})
         std::signal(signal, crashed);
+    if (wanted.hash) std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ); // of several processes: whole lines
     const auto began = std::chrono::steady_clock::now();
     int failed = 0;
     if (wanted.jobs == 1) {
