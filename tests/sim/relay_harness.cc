@@ -131,6 +131,7 @@ std::uint64_t run(std::uint64_t seed) {
         w.k.violate("I10", "no second listener, though nothing is wrong");
 
     w.watch_accepts(&h->port, how.accept_budget);
+    w.watch_pairs(&h->pairs, &h->back_pairs);
 
     go_through_trouble(w, people, door, 24);
     w.turn_until(w.k.time.now + seconds{3});
@@ -146,6 +147,7 @@ std::uint64_t run(std::uint64_t seed) {
 
     w.k.note("teardown");
     w.watch_accepts(nullptr, 0);
+    w.watch_pairs(nullptr);
     h.reset();
     w.close_conns();
     w.tear_down();

@@ -158,7 +158,7 @@ void scene::run() {
     queue_was_lost = false;
     harms_nobody = true;
     const std::size_t first = customers.size();
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 6; i++)
         come();
     const time_point deadline = k.time.now + seconds{300};
     const auto is_over = [&] {

@@ -13,6 +13,8 @@
 
 #include <weir/sim.hpp>
 
+#include "sim/deadlines.hpp"
+
 namespace simtest {
 
 using namespace weir;
@@ -142,6 +144,10 @@ class world {
         door_ = door;
         accept_budget_ = budget;
     }
+    // The deadlines of its pairs are watched, as those of all connections are. Null: of none.
+    void watch_pairs(const relay_pool* pool, const relay_pool* second = nullptr) noexcept {
+        deadlines_.watch(pool, second);
+    }
     // Called after every turn from now on. Null: no more.
     using turn_check = void (*)(void* owner);
     void after_turns(turn_check look, void* owner) noexcept {
@@ -179,9 +185,9 @@ class world {
     std::uint32_t accept_budget_ = 0;
     turn_check turn_check_ = nullptr;
     void* turn_owner_ = nullptr;
-    void check_told();
-    void check_idle();
-    void check_fair();
+    deadline_check deadlines_;
+    void check_connection(connection& conn);
+    void check_fair(const connection& conn);
     struct waiting {
         std::uint32_t generation = 0;
         std::uint32_t turns_count = 0;
