@@ -12,8 +12,8 @@ def mutant(name, harness, killers, *edits):
 
 MUTANTS = [
     # ---- readiness
-    # epoll forgets a description with its last descriptor, so a stale report needs a shared one; what is common is a
-    # callback that closes its connection in the middle of an event.
+    mutant("a report for an earlier owner is taken for one's own", "shared", "I3",
+           ("core/fdtab.cc", "if (slot.generation != data >> 32 || !slot.handler) {", "if (!slot.handler) {")),
     mutant("no generation check", "idle", "EXPECT I2 signal",
            ("core/connection.cc", "if (conn.cb_->recv(conn) == verdict::gone || slot.generation != generation) return;",
             "if (conn.cb_->recv(conn) == verdict::gone) return;")),

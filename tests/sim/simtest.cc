@@ -17,15 +17,15 @@ namespace simtest {
 
 namespace {
 
-constexpr const harness* harnesses[] = {&idle_harness,    &relay_harness,  &stream_harness,  &http1_harness,
-                                        &mailbox_harness, &timers_harness, &takeover_harness};
+constexpr const harness* harnesses[] = {&idle_harness,    &relay_harness,  &stream_harness,   &http1_harness,
+                                        &mailbox_harness, &timers_harness, &takeover_harness, &shared_harness};
 
 constexpr const char* usage = "usage: weir-simtest [options]\n"
                               "\n"
                               "Runs weir on a simulated kernel, one run per seed.\n"
                               "\n"
-                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover\n"
-                               "                   (default: all)\n"
+                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover, shared\n"
+                              "                   (default: all)\n"
                               "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
                               "  --jobs N         processes (default: 1)\n"
                               "  --trace          print every call\n"
@@ -187,7 +187,7 @@ void parse(int argc, char** argv) {
         else if (option == "--hash") wanted.hash = true;
         else if (option == "--marks") wanted.marks = true;
         else if (option == "--harness") {
-            if (!known(value)) refuse("--harness", "idle, relay, stream, http1, mailbox, timers or takeover");
+            if (!known(value)) refuse("--harness", "idle, relay, stream, http1, mailbox, timers, takeover or shared");
             wanted.only = argv[++i];
         } else if (option == "--seeds") {
             if (!parse_seeds(value)) refuse("--seeds", "a number, or A..B");

@@ -71,14 +71,15 @@ const char* to_string(mark what) noexcept {
         "drained",
         "cut off by a drain",
         "drained in trouble",
+        "report for nobody",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];
 }
 
-kernel_options world::draw(std::uint64_t seed) {
+kernel_options world::draw(std::uint64_t seed, const pace& may) {
     dice d{seed * 2 + 1};
-    kernel_options o{.seed = seed};
+    kernel_options o{.seed = seed, .leaves_watches = may.leaves_watches};
     const bool few_descriptors = d.below(4) == 0;
     o.descriptors_max = few_descriptors ? static_cast<int>(d.between(14, 40)) : 256;
     const std::uint32_t least = d.magnitude(1, 4096);
@@ -94,7 +95,7 @@ kernel_options world::draw(std::uint64_t seed) {
     return o;
 }
 
-world::world(std::uint64_t seed, const pace& may) : k(draw(seed)) {
+world::world(std::uint64_t seed, const pace& may) : k(draw(seed, may)) {
     watch(k);
     connections_max = k.chance.below(4) == 0 ? k.chance.between(8, 16) : 64;
     if (k.chance.below(8) != 0) k.faults.pause(); // else it starts among faults

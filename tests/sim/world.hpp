@@ -86,6 +86,7 @@ enum class mark : std::uint8_t {
     drained,
     cut_off,
     drained_in_trouble,
+    stale_report,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -108,7 +109,7 @@ struct harness {
 void watch(kernel& k) noexcept;
 
 extern const harness idle_harness, relay_harness, stream_harness, http1_harness, mailbox_harness, timers_harness,
-    takeover_harness;
+    takeover_harness, shared_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
@@ -121,6 +122,7 @@ struct no_allocations {
 // What a harness lets be drawn for its loop, beside what every loop has.
 struct pace {
     bool may_spin = false, may_be_precise = false;
+    bool leaves_watches = false; // its user closes what somebody else holds, without a word to epoll
 };
 
 class world {
@@ -196,7 +198,7 @@ class world {
     std::vector<waiting> waiting_; // by descriptor
     void open_loop(const pace& may);
     bool is_precise_ = false;
-    static kernel_options draw(std::uint64_t seed);
+    static kernel_options draw(std::uint64_t seed, const pace& may);
 };
 
 } // namespace simtest
