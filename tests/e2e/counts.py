@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import resource
 import struct
 import tempfile
 
@@ -56,7 +55,7 @@ class Tracer:
         self.strace = rig.Program(["strace", "-f", "-o", self.log.name, "-p", program.pid], ready=False)
         until(lambda: "attached" in self.strace.stderr() or self.strace.process.poll() is not None, "strace is attached")
         if self.strace.process.poll() is not None:
-            raise Skipped(f"strace may not attach: {self.strace.stderr().strip()}")
+            raise rig.NotHere(f"strace may not attach: {self.strace.stderr().strip()}")
 
     def stop(self):
         self.strace.signal(2)
@@ -165,13 +164,8 @@ def test_no_allocations():
 def test_idle_memory():
     """an idle client connection costs at most 256 bytes of memory"""
     count_idle = 4000
+    rig.need_descriptors(17_000)  # twice --max-connections, and more
     with Origin("--body", "10") as origin, Gateway(origin, options=["--max-connections", "8000"]) as gateway:
-        need_descriptors = count_idle * 2 + 200
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard < need_descriptors:
-            raise Skipped(f"a descriptor limit of {hard}")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
         def crowd(size):
             clients = []
             for _ in range(size):
@@ -207,8 +201,8 @@ def test_idle_costs_nothing():
                 tracer = Tracer(gateway)
                 run("sleep", "0.5")  # the time that is measured
                 calls = tracer.stop()
-                assert len(calls) <= 4, f"{policy}: {show(calls)}"
-                assert gateway.counters()["turns"] - turns < 20
+                assert len(calls) <= 20, f"{policy}: {show(calls)}"  # a spin makes thousands
+                assert gateway.counters()["turns"] - turns < 40
                 crowd.close()
 
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 
 import rig
-from rig import Program, Relay, Skipped, connects, curl, find, free_address, need, run, until
+from rig import NotHere, Program, Relay, Skipped, connects, curl, find, free_address, need, run, until
 from stream import MB, Server, bytes_of, carry_both, close_all, pairs
 from wire import Client, equal, get, request
 
@@ -165,7 +165,7 @@ def test_postgres():
 
             with Program(psql(relay, "-c", "select pg_sleep(3600)"), ready=False) as query:
                 running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'"
-                until(lambda: sql(server, running) == "1\n", "it runs", 10)
+                until(lambda: sql(server, running) == "1\n", "it runs")
                 before = relay.counters()["clients_total"]
                 query.signal(signal.SIGINT)
                 equal(query.wait(), 1)
@@ -198,7 +198,7 @@ def test_nginx():
                     assert curl(f"{relay.url}/{name}") == data, f"{name}, {options}"
                 for name in ("little", "middle"):
                     urls = f"{relay.url}/{name}?[1-40]"
-                    done = run("curl", "-sS", "--fail", "-Z", "--parallel-max", "40", "-o", root / "got-#1", urls)
+                    done = run(*rig.CURL, "-sS", "--fail", "-Z", "--parallel-max", "40", "-o", root / "got-#1", urls)
                     equal(done.returncode, 0, done.stderr)
                     for i in range(1, 41):
                         assert (root / f"got-{i}").read_bytes() == files[name], f"{name} {i}, {options}"
@@ -211,7 +211,7 @@ def test_nginx_upload():
         data = bytes_of(9, 20 * MB)
         with Client(relay.address) as client:
             if client.ask(request("PUT", "/probe", body=b"x")).status == 405:
-                raise Skipped("this nginx was built without dav")
+                raise rig.NotHere("this nginx was built without dav")
         curl(f"{relay.url}/stored", "-X", "PUT", "--data-binary", "@-", stdin=data)
         assert curl(f"{relay.url}/stored") == data
         assert relay.counters()["spliced_bytes"] > 0
@@ -273,7 +273,7 @@ def lossy_network():
         for name in names:
             made = run(ip, "netns", "add", name)
             if made.returncode:
-                raise Skipped(f"network namespaces are not permitted: {made.stderr.strip()}")
+                raise NotHere(f"network namespaces are not permitted: {made.stderr.strip()}")
         steps = [[ip, "link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns",
                   names[1]]]
         for name, place in zip(names, places):
@@ -282,11 +282,11 @@ def lossy_network():
         for step in steps:
             made = run(*step)
             if made.returncode:
-                raise Skipped(f"{' '.join(step)}: {made.stderr.strip()}")
+                raise NotHere(f"{' '.join(step)}: {made.stderr.strip()}")
         made = subprocess.run([ip, "netns", "exec", names[0], find("nft"), "-f", "-"], input=LOSS, capture_output=True,
                               text=True)
         if made.returncode:
-            raise Skipped(f"nft: {made.stderr.strip()}")
+            raise NotHere(f"nft: {made.stderr.strip()}")
         yield names, places
     finally:
         for name in names:
