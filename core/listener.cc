@@ -106,17 +106,20 @@ void listener::ready(fd_slot& slot) noexcept {
     for (std::uint32_t budget = buggify(twist::one_accept) ? 1 : self.options_.accept_budget; budget > 0; budget--) {
         const outcome o = self.accept_one();
         if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us
-        if (o == outcome::short_of_room) {
-            self.paused_count_++;
-            fdtab::stop_recv(slot);
-            self.conns_.loop().arm_in(self.pause_timer_, self.options_.pause);
-            return;
-        }
+        self.refused_in_row_ = o == outcome::passed ? self.refused_in_row_ + 1 : 0;
+        if (o == outcome::short_of_room || self.refused_in_row_ == refused_in_row_max) return self.rest(slot);
         if (o == outcome::drained || !may_have_more(slot.fd)) {
             fdtab::cant_recv(slot);
             return;
         }
     }
+}
+
+void listener::rest(fd_slot& slot) noexcept {
+    refused_in_row_ = 0;
+    paused_count_++;
+    fdtab::stop_recv(slot);
+    conns_.loop().arm_in(pause_timer_, options_.pause);
 }
 
 listener::outcome listener::accept_one() noexcept {

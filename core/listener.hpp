@@ -3,7 +3,8 @@
 //
 // At most accept_budget connections are accepted per turn; the rest waits for the next. When descriptors, memory or
 // connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), accepting pauses for `pause` and then tries again,
-// so it never spins. Idle connections are left alone: those who are served already need them more than who comes anew;
+// so it never spins; and so it does after many refusals in a row, for an accept() that is forbidden (a security module, a
+// filter) leaves in the queue who was to be accepted. Idle connections are left alone: those who are served already need them more than who comes anew;
 // a dial may close one. Errors that concern only the connection that was about to be accepted (ECONNABORTED, EPROTO, EPERM
 // and the like, accept(2)) are counted and passed over.
 //
@@ -65,6 +66,8 @@ class listener {
     std::uint64_t paused_count() const noexcept { return paused_count_; } // for want of descriptors or memory
 
   private:
+    static constexpr std::uint32_t refused_in_row_max = 64; // then it is no matter of one connection
+
     enum class outcome : std::uint8_t { accepted, passed, drained, short_of_room };
 
     result<void> start(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
@@ -72,6 +75,7 @@ class listener {
     static void ready(fd_slot& slot) noexcept;
     static void pause_over(timer& t, time_point now) noexcept;
     static bool may_have_more(int fd) noexcept;
+    void rest(fd_slot& slot) noexcept;
     outcome accept_one() noexcept;
 
     conntab& conns_;
@@ -84,6 +88,7 @@ class listener {
     timer pause_timer_{pause_over};
     bool held_ = false;
     bool paused_by_user_ = false;
+    std::uint32_t refused_in_row_ = 0;
     counter accepted_count_, failed_count_, paused_count_;
 };
 

@@ -104,6 +104,7 @@ class takeover_giver {
 
     result<void> start(unique_fd fd, const giver_options& options, const callbacks& told, void* owner) noexcept;
     static void knocked(fd_slot& slot) noexcept;
+    void rest() noexcept;
     static void moved(fd_slot& slot) noexcept;
     static void time_over(timer& t, time_point now) noexcept;
     void begin(unique_fd fd) noexcept;
