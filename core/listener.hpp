@@ -20,6 +20,9 @@ struct listener_options {
     std::uint32_t accept_budget = 64;   // connections per turn
     duration pause = milliseconds{100}; // without descriptors or memory
     const xprt* transport = &raw_xprt;
+    // Nobody is accepted before begin(). What open() makes is bound by then, and does not listen: the kernel lets nobody in
+    // who would be lost if it never comes to begin().
+    bool held = false;
 };
 
 class listener {
@@ -35,10 +38,12 @@ class listener {
     // Listens at `at` (port 0: the kernel chooses, see local()). EADDRINUSE, EACCES, EMFILE, ...
     result<void> open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                       void* owner) noexcept;
-    // The same with a descriptor that listens already. It is owned from now on; on error it is closed.
-    // EINVAL: it does not listen; ENOTSOCK, EBADF.
+    // The same with a descriptor that listens already; if it is to be held, it may also only be bound. It is owned from now
+    // on; on error it is closed. EINVAL: it does not listen; ENOTSOCK, EBADF.
     result<void> adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                        void* owner) noexcept;
+    // Ends `held`: listens, and accepts. EADDRINUSE: another socket without SO_REUSEPORT listens there by now.
+    result<void> begin() noexcept;
     // Stops listening. Connections that the kernel has accepted already are reset. A socket file is left.
     void close() noexcept;
 
@@ -48,7 +53,7 @@ class listener {
     void share() noexcept;
     int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 
-    // Before close(): takes what the kernel has accepted already, at most so many.
+    // Before close(): takes what the kernel has accepted already, at most so many; none while it is held.
     void accept_rest(std::uint32_t connections_max) noexcept;
 
     // For users with limits of their own: nothing is accepted between the two. They do not nest.
@@ -77,6 +82,7 @@ class listener {
     fd_slot* slot_ = nullptr;
     endpoint local_;
     timer pause_timer_{pause_over};
+    bool held_ = false;
     bool paused_by_user_ = false;
     counter accepted_count_, failed_count_, paused_count_;
 };

@@ -198,7 +198,8 @@ void event_loop::close(fd_slot& slot, const char* why) noexcept {
     note(slot, fd_event::closed, why);
     if (slot.is(fd_state::shared)) poller_.remove(slot);
     fds_.release(slot);
-    sys::close(fd);
+    const int r = sys::close(fd); // EINTR, EIO: it is closed all the same
+    EXPECT(r != -EBADF);
 }
 
 void event_loop::retire(retired& r) noexcept {

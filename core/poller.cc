@@ -30,6 +30,8 @@ result<void> poller::add(fd_slot& slot, interest first) noexcept {
     ctl_count_++;
     const int r = sys::epoll_add(epoll_fd_.get(), slot.fd, recv_events | (send_too ? std::uint32_t{EPOLLOUT} : 0),
                                  table_->data_of(slot));
+    EXPECT(r != -EEXIST); // its number was closed behind our back, and what was watched lives on
+    EXPECT(r != -EBADF);
     if (r < 0) return failure{-r};
     slot.state |= send_too ? fd_state::awaits_send : fd_state::send_ready;
     return {};
@@ -39,6 +41,8 @@ result<void> poller::await_send(fd_slot& slot) noexcept {
     if (slot.is(fd_state::awaits_send)) return {};
     ctl_count_++;
     const int r = sys::epoll_change(epoll_fd_.get(), slot.fd, recv_events | EPOLLOUT, table_->data_of(slot));
+    EXPECT(r != -ENOENT); // closed, or replaced by another one, behind our back
+    EXPECT(r != -EBADF);
     if (r < 0) return failure{-r};
     slot.state |= fd_state::awaits_send;
     return {};

@@ -29,6 +29,7 @@ struct kernel_options {
     duration call_max = duration{2000}; // what a call costs at most; 0: time stands still between sleeps
     bool swarm = true;                  // draw the ratios of the faults; otherwise there are none
     bool strict = true;                 // check I2, I3 and I11
+    bool leaves_watches = false;        // of I3 not this: a user may close what is shared and watched
     network_options network{};
 };
 

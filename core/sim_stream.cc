@@ -208,6 +208,7 @@ void stream::close() noexcept {
         // Freed when its FIN has been answered. What is still on its way here is answered by a RST.
         stream& far_end = *peer;
         const std::uint32_t before = serial;
+        far_end.left = far_end.left || !send_shut;
         orphan = recv_shut = send_shut = true;
         net.deliver_soon(*this);
         if (serial == before && peer) net.deliver_soon(far_end);

@@ -99,6 +99,7 @@ struct stream final : file {
     bool fin_received = false, fin_sent = false; // TCP: on the wire, not merely asked for
     bool orphan = false;                         // closed; what is in `out` is still to go
     bool linger_zero = false;
+    bool left = false;         // TCP: its peer closed with a FIN, and had not said its end by a shutdown
     bool closed_first = false; // its FIN went before the other's: TIME_WAIT
     bool squeezed = false;     // no memory for more bytes, whatever the room
     bool no_space = false;     // somebody met the end of the room: the next room is an event

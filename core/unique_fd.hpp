@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "core/contract.hpp"
 #include "core/sys.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -25,7 +26,10 @@ class unique_fd {
     [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
 
     void reset(int fd = -1) noexcept {
-        if (fd_ >= 0) sys::close(fd_); // an error tells of earlier writes; the descriptor is gone all the same
+        if (fd_ >= 0) {
+            const int r = sys::close(fd_); // an error tells of earlier writes; the descriptor is gone all the same,
+            EXPECT(r != -EBADF);           // unless somebody else has closed it
+        }
         fd_ = fd;
     }
 

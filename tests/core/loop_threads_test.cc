@@ -80,6 +80,12 @@ TEST_CASE("a thread that touches a foreign connection or timer is stopped, in bu
     CHECK(stopped([&] { w.conn->want_send(); }));
     CHECK(stopped([&] { w.conn->stop_send(); }));
     CHECK(stopped([&] { w.conn->disarm(); }));
+    char room[1];
+    CHECK(stopped([&] { w.conn->recv(room, 1); }));
+    CHECK(stopped([&] { w.conn->send("x"); }));
+    CHECK(stopped([&] { w.conn->splice_in(-1, 1); }));
+    CHECK(stopped([&] { w.conn->splice_out(-1, 1); }));
+    CHECK(stopped([&] { w.conn->shutdown_send(); }));
 }
 #endif
 

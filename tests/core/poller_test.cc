@@ -227,6 +227,28 @@ TEST_CASE("removing what was never registered is a mistake") {
     CHECK(dies([&] { r.polls.remove(*slot.value()); }, "r == 0"));
 }
 
+TEST_CASE("a number that was closed behind the poller's back is a mistake") {
+    readiness r;
+    const auto ends = stream_pair();
+    auto slot = r.fds.insert(ends.a.get(), count_run, &r.runs);
+    REQUIRE(slot.ok());
+    REQUIRE(r.polls.add(*slot.value(), interest::recv).ok());
+
+    CHECK(dies([&] { static_cast<void>(r.polls.add(*slot.value(), interest::recv)); }, "r != -EEXIST"));
+    CHECK(dies(
+        [&] {
+            dup2(ends.b.get(), ends.a.get());
+            static_cast<void>(r.polls.await_send(*slot.value()));
+        },
+        "r != -ENOENT"));
+    CHECK(dies(
+        [&] {
+            close(ends.a.get());
+            static_cast<void>(r.polls.await_send(*slot.value()));
+        },
+        "r != -EBADF"));
+}
+
 TEST_CASE("a process out of descriptors gets no epoll, and an errno") {
     fdtab fds;
     REQUIRE(fds.open(64).ok());

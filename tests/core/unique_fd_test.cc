@@ -5,12 +5,15 @@
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
+#include <unistd.h>
 
+#include "support/dies.hpp"
 #include "support/net.hpp"
 
 namespace {
 
 using namespace weir;
+using support::dies;
 
 bool is_open(int fd) {
     return fcntl(fd, F_GETFD) >= 0;
@@ -98,6 +101,16 @@ TEST_CASE("reset closes the old and owns the new") {
     CHECK(owner.get() == fresh);
     CHECK_FALSE(is_open(old));
     CHECK(is_open(fresh));
+}
+
+TEST_CASE("closing what somebody else has closed is a mistake") {
+    CHECK(dies(
+        [] {
+            unique_fd owner(some_fd());
+            close(owner.get());
+            owner.reset();
+        },
+        "r != -EBADF"));
 }
 
 } // namespace

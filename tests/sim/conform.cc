@@ -394,7 +394,7 @@ int run(int argc, char** argv) {
     for (const auto& [kind, seen] : kinds)
         std::printf("%6llu  %s (script %llu)\n", static_cast<unsigned long long>(seen.first), kind.c_str(),
                     static_cast<unsigned long long>(seen.second));
-    std::printf("%llu scripts, %llu ended early by a difference that has a reason\n",
+    std::printf("total: %llu scripts, %llu ended early by a difference that has a reason\n",
                 static_cast<unsigned long long>(scripts), static_cast<unsigned long long>(excused));
     return kinds.empty() ? 0 : 1;
 }

@@ -244,7 +244,7 @@ int run() {
     if (wanted.list) return 0;
     const int missing = wanted.only ? 0 : print_totals();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-    std::printf("%d scenarios, %llu calls failed, %llu allocations failed, %llu runs\n", scenarios,
+    std::printf("total: %d scenarios, %llu calls failed, %llu allocations failed, %llu runs\n", scenarios,
                 static_cast<unsigned long long>(calls_failed), static_cast<unsigned long long>(allocations_failed),
                 static_cast<unsigned long long>(runs));
     std::fprintf(stderr, "%.1f s\n", took.count());

@@ -25,6 +25,7 @@ const remote_cb town::server_cb{.name = "server", .run = [](remote& r) noexcept 
                                     s->home = &home;
                                     s->end = &r;
                                     s->how = home.draw(true);
+                                    s->is_unix = !r.socket().is_tcp();
                                     r.owner = s.get();
                                     static constexpr remote_cb known{.name = "server", .run = [](remote& me) noexcept {
                                                                          static_cast<server*>(me.owner)->run(me);
@@ -55,7 +56,6 @@ std::uint32_t town::draw_bytes() noexcept {
 }
 
 void town::open_shop(const endpoint& where) {
-    has_unix_ = has_unix_ || where.family() == AF_UNIX;
     shops_.push_back(where);
     k_.net.serve({.where = where, .table = &server_cb, .owner = this});
 }
@@ -70,6 +70,9 @@ void town::calm_down() noexcept {
          clients_) { // who has not come yet stays away; who is slow hurries; who stalls is the library's to end
         if (c->how == manner::slow || c->how == manner::trickling) c->how = manner::well_behaved;
         if (c->end) c->end->wake_in(milliseconds{1});
+        const bool behaves =
+            c->how == manner::well_behaved || c->how == manner::half_closing || c->how == manner::pipelining;
+        c->is_owed = behaves && !c->is_barred() && c->end && !c->end->connecting();
         if (!c->end || !c->end->connecting()) continue;
         c->over = true;
         c->end->reset();
@@ -87,7 +90,6 @@ void town::lose_shops() noexcept {
 }
 
 void town::send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed) {
-    has_unix_ = has_unix_ || where.family() == AF_UNIX;
     for (std::uint32_t i = 0; i < count; i++) {
         visits_.push_back(std::make_unique<visit>(visit{this, where, must_succeed}));
         const duration wait = k_.chance.between(duration{}, span);
@@ -109,8 +111,8 @@ void town::come(void* at, std::uint32_t) noexcept {
     c->first_id = home.ids_;
     home.ids_ += c->asks;
     const auto port = static_cast<std::uint16_t>(client_port + home.clients_.size());
-    const bool by_path = v.where.family() == AF_UNIX;
-    const endpoint here = by_path ? endpoint::unix_path("@client").value() : endpoint::ipv4(0x0a000002, port);
+    c->is_unix = v.where.family() == AF_UNIX;
+    const endpoint here = c->is_unix ? endpoint::unix_path("@client").value() : endpoint::ipv4(0x0a000002, port);
     c->end = &home.k_.net.dial(here, v.where, client_cb, c.get());
     c->greet(home.clients_greet_, v.where);
     home.clients_.push_back(std::move(c));
@@ -131,21 +133,40 @@ client* town::asker(std::uint64_t id) noexcept {
 }
 
 void town::check_end(const tally& heard, const tally& said) noexcept {
-    if (has_unix_) return; // its sockets know no reset: an abort looks like an end
     if (!said.ended) k_.violate("I7", "an end was heard that nobody had said");
     if (heard.bytes != said.bytes) k_.violate("I7", "an end was heard before the last byte");
 }
 
+// A unix socket knows no reset: an abort behind it, or before it, looks like an end.
+void town::check_end_at(const client& c) noexcept {
+    if (c.is_unix || (c.from && c.from->is_unix)) return;
+    const bool may_be_unix =
+        std::any_of(shops_.begin(), shops_.end(), [](const auto& s) { return s.family() == AF_UNIX; });
+    if (c.from || !may_be_unix) check_end(c.heard, c.from ? c.from->said : tally{});
+}
+
+void town::check_end_at(const server& s) noexcept {
+    if (s.is_unix) return;
+    if (s.end->socket().left && !s.said.ended)
+        k_.violate("I7", "a server heard an end, and it was that of a connection that was given up");
+    if (!s.is_told && servers_version_ != 0) k_.violate("I7", "a server heard an end before it was told who speaks");
+    if (s.to && !s.to->is_unix) check_end(s.heard, s.to->said);
+    else if (!s.to && s.heard.bytes == 0) check_silent_end();
+}
+
 // A server that was told nothing cannot know whose end it heard: there are no more of them than clients said.
 void town::check_silent_end() noexcept {
-    if (has_unix_) return;
     const auto said = std::count_if(clients_.begin(), clients_.end(),
-                                    [](const auto& c) { return c->said.ended && c->said.bytes == 0; });
+                                    [](const auto& c) { return (c->said.ended || c->is_unix) && c->said.bytes == 0; });
     if (++silent_ends_heard_ > said) k_.violate("I7", "an end was heard that nobody had said");
 }
 
 bool town::all_must_succeed_over() const noexcept {
     return std::all_of(clients_.begin(), clients_.end(), [](const auto& c) { return !c->must_succeed || c->over; });
+}
+
+bool town::is_nobody_owed() const noexcept {
+    return std::none_of(clients_.begin(), clients_.end(), [](const auto& c) { return c->is_owed && c->end; });
 }
 
 bool town::is_anybody_connecting() const noexcept {
@@ -221,7 +242,7 @@ bool client::read(remote& r) noexcept {
         const sys::count n = r.recv(bytes);
         if (n == -EAGAIN) return true;
         const bool may_tell = home->between_ == town::between::passes_on && r.socket().fin_received;
-        if (n == 0 && may_tell) home->check_end(heard, from ? from->said : tally{});
+        if (n == 0 && may_tell) home->check_end_at(*this);
         if (n <= 0) {
             if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
             leave(r);

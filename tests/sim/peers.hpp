@@ -101,6 +101,7 @@ struct server {
     std::string line;        // of PROXY, as far as it was heard
     bool is_told = false;    // the line is complete, or none is to come
     bool knows_id = false;   // of the first request
+    bool is_unix = false;    // where an abort looks like an end
     tally said{}, heard{};
     void run(remote& r) noexcept;
 
@@ -134,7 +135,9 @@ struct client {
     std::size_t greeting_bytes = 0;   // of `out` the first ones: no server gets them
     endpoint source{}, destination{}; // what a server is told of it; unspecified: nothing
     time_point not_before{};
-    bool over = false;      // satisfied, or out of reach
+    bool over = false; // satisfied, or out of reach
+    bool is_unix = false;
+    bool is_owed = false;   // it was there and behaved when healing began: it is served, or told that it is not
     server* from = nullptr; // who answers, once known; of use where bytes are passed on
     tally said{}, heard{};
     // No byte of it may reach a server.
@@ -177,10 +180,11 @@ class town {
     void lose_shops() noexcept;
 
     bool all_must_succeed_over() const noexcept;
+    bool is_nobody_owed() const noexcept;
     bool is_anybody_connecting() const noexcept;
-    // I7: `heard` is one end's; the other has `said`.
-    void check_end(const tally& heard, const tally& said) noexcept;
-    void check_silent_end() noexcept;
+    // I7: one has heard an end.
+    void check_end_at(const client& c) noexcept;
+    void check_end_at(const server& s) noexcept;
     kernel& sim() noexcept { return k_; }
 
     static const remote_cb server_cb, client_cb;
@@ -197,6 +201,8 @@ class town {
     manner draw(bool is_server) noexcept;
     std::uint32_t draw_bytes() noexcept;
     client* asker(std::uint64_t id) noexcept;
+    void check_end(const tally& heard, const tally& said) noexcept;
+    void check_silent_end() noexcept;
     client* told_as(const endpoint& source, const endpoint& destination) noexcept;
     std::uint32_t largest() const noexcept { return between_ == between::passes_on ? bulk_max : payload_max; }
 
@@ -205,7 +211,6 @@ class town {
     tongue tongue_;
     std::set<std::uint64_t> posted_; // the numbers of the requests that must not be repeated and that a server has seen
     bool calm_ = false;
-    bool has_unix_ = false;
     std::ptrdiff_t silent_ends_heard_ = 0;
     bool clients_greet_ = false;
     int servers_version_ = 0;
@@ -218,7 +223,7 @@ class town {
 
 // The first phases of a run: warm-up, then up to `clients_max` clients among faults, then heal.
 void go_through_trouble(world& w, town& people, const endpoint& door, std::uint32_t clients_max);
-// After them: so many healthy clients come within `span`, and a minute later each was served.
+// After them at least six healthy clients come, so many at a time and within `span`, and a minute later each was served.
 void serve_healthy(world& w, town& people, const endpoint& door, std::uint32_t count, duration span);
 
 } // namespace simtest

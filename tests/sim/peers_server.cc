@@ -143,11 +143,8 @@ bool server::read(remote& r) noexcept {
         }
         if (n == 0) { // the end of the requests; not of the answers
             heard_all = true;
-            if (!is_told && home->servers_version_ != 0 && !home->has_unix_ && r.socket().fin_received)
-                home->k_.violate("I7", "a server heard an end before it was told who speaks");
             if (!r.socket().fin_received) return true; // a send has met a RST
-            if (to) home->check_end(heard, to->said);
-            else if (heard.bytes == 0 && home->between_ == town::between::passes_on) home->check_silent_end();
+            if (home->between_ == town::between::passes_on) home->check_end_at(*this);
             return true;
         }
         end = nullptr;

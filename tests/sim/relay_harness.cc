@@ -131,11 +131,15 @@ std::uint64_t run(std::uint64_t seed) {
         w.k.violate("I10", "no second listener, though nothing is wrong");
 
     w.watch_accepts(&h->port, how.accept_budget);
+    w.watch_pairs(&h->pairs, &h->back_pairs);
 
     go_through_trouble(w, people, door, 24);
     w.turn_until(w.k.time.now + seconds{3});
-    w.require_by(w.k.time.now + seconds{40}, "I8", "a pair outlived every deadline",
-                 [&] { return w.conns->live_count() == 0; });
+    // A backlog that was full may make a client's kernel ask again for as long as 127 s. Who comes so late would take
+    // descriptors from those who are to be served.
+    const auto& queue = static_cast<const stream&>(*w.k.at(h->port.fd())).accept_queue;
+    w.require_by(w.k.time.now + seconds{170}, "I8", "a pair outlived every deadline",
+                 [&] { return w.conns->live_count() == 0 && queue.empty() && !people.is_anybody_connecting(); });
     const std::uint64_t timeouts = w.conns->ended_count(end_cause::timed_out);
     serve_healthy(w, people, door, 1, milliseconds{1});
     w.require_by(w.k.time.now + seconds{10}, "I8", "a pair outlived its ends",
@@ -146,6 +150,7 @@ std::uint64_t run(std::uint64_t seed) {
 
     w.k.note("teardown");
     w.watch_accepts(nullptr, 0);
+    w.watch_pairs(nullptr);
     h.reset();
     w.close_conns();
     w.tear_down();

@@ -17,15 +17,15 @@ namespace simtest {
 
 namespace {
 
-constexpr const harness* harnesses[] = {&idle_harness,    &relay_harness,  &stream_harness,  &http1_harness,
-                                        &mailbox_harness, &timers_harness, &takeover_harness};
+constexpr const harness* harnesses[] = {&idle_harness,    &relay_harness,  &stream_harness,   &http1_harness,
+                                        &mailbox_harness, &timers_harness, &takeover_harness, &shared_harness};
 
 constexpr const char* usage = "usage: weir-simtest [options]\n"
                               "\n"
                               "Runs weir on a simulated kernel, one run per seed.\n"
                               "\n"
-                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover\n"
-                               "                   (default: all)\n"
+                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover, shared\n"
+                              "                   (default: all)\n"
                               "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
                               "  --jobs N         processes (default: 1)\n"
                               "  --trace          print every call\n"
@@ -128,6 +128,7 @@ int run_jobs() {
         mmap(nullptr, sizeof(totals) * jobs_max, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     for (int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE})
         std::signal(signal, crashed);
+    if (wanted.hash) std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ); // of several processes: whole lines
     const auto began = std::chrono::steady_clock::now();
     int failed = 0;
     if (wanted.jobs == 1) {
@@ -147,9 +148,10 @@ int run_jobs() {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
     const totals all = add_up();
     const int never_seen = wanted.hash ? 0 : print_marks(all);
+    std::fprintf(wanted.hash ? stderr : stdout, "total: %llu runs, %llu calls, %d violations, %.0f runs/s\n",
+                 static_cast<unsigned long long>(all.seeds), static_cast<unsigned long long>(all.calls), failed,
+                 static_cast<double>(all.seeds) / took.count());
     std::fflush(stdout);
-    std::fprintf(stderr, "%llu runs, %llu calls, %.0f runs/s\n", static_cast<unsigned long long>(all.seeds),
-                 static_cast<unsigned long long>(all.calls), static_cast<double>(all.seeds) / took.count());
     if (wanted.marks && never_seen > 0) std::fprintf(stderr, "%d kinds were never seen\n", never_seen);
     return failed > 0 || (wanted.marks && never_seen > 0) ? 1 : 0;
 }
@@ -185,7 +187,7 @@ void parse(int argc, char** argv) {
         else if (option == "--hash") wanted.hash = true;
         else if (option == "--marks") wanted.marks = true;
         else if (option == "--harness") {
-            if (!known(value)) refuse("--harness", "idle, relay, stream, http1, mailbox, timers or takeover");
+            if (!known(value)) refuse("--harness", "idle, relay, stream, http1, mailbox, timers, takeover or shared");
             wanted.only = argv[++i];
         } else if (option == "--seeds") {
             if (!parse_seeds(value)) refuse("--seeds", "a number, or A..B");

@@ -14,6 +14,8 @@ namespace simtest {
 
 namespace {
 
+constexpr std::uint32_t shops_max = 4;
+
 address shop(const ctrl& family, std::uint32_t i) {
     static constexpr const char* paths[] = {"@a", "@b", "@c", "@d"};
     if (&family == &tcp) return {.family = &tcp, .at = endpoint::ipv4(0x0a000101 + i, 80)};
@@ -64,9 +66,9 @@ class house {
     world& world_;
     town& people_;
     stream_proxy_options options_;
-    const ctrl& servers_;
     address door_;
     std::uint32_t shops_count_;
+    address shops_[shops_max];
     listener_options how_;
     std::optional<stream_proxy> proxy_;
     struct {
@@ -86,11 +88,16 @@ stream_proxy_options house::draw(world& w) {
     stream_proxy_options o;
     // Two connections for each, as it is asked for.
     o.relay.pairs_max = chance.coin() ? w.connections_max / 2 : chance.between(1, 4);
-    // As long as a slow wire takes at times: some come through when they are given up.
+    o.relay.connect_timeout = seconds{2};
+    // As long as a slow wire takes at times: some come through when they are given up. A loop that comes late hears of
+    // both in one turn.
     const duration round_trip_max = 2 * w.k.options().network.delay_max;
-    o.relay.connect_timeout = round_trip_max > milliseconds{1} && chance.coin()
-                                  ? chance.between(duration{milliseconds{1}}, round_trip_max)
-                                  : seconds{2};
+    if (round_trip_max > milliseconds{1} && chance.coin()) {
+        o.relay.connect_timeout = chance.between(duration{milliseconds{1}}, round_trip_max);
+        const bool is_late = chance.coin();
+        if (is_late) w.k.faults.set(fault::epoll_late, 2500);
+        if (is_late) w.k.faults.set(fault::wire_slow, 5000);
+    }
     o.relay.fin_timeout = seconds{2};
     o.relay.idle_timeout = seconds{6};
     o.relay.pipes.pipes_max = chance.coin() ? 0 : chance.between(1, 4);
@@ -103,23 +110,26 @@ stream_proxy_options house::draw(world& w) {
 }
 
 house::house(world& w, town& people)
-    : world_(w), people_(people), options_(draw(w)), servers_(w.k.chance.below(4) == 0 ? unix_stream : tcp),
-      door_(door_of(w.k.chance.below(4) == 0)), shops_count_(w.k.chance.between(1, 4)) {
+    : world_(w), people_(people), options_(draw(w)), door_(door_of(w.k.chance.below(4) == 0)),
+      shops_count_(w.k.chance.between(1, shops_max)) {
     const fault_plan& faults = w.k.faults;
     is_punctual_ = faults.ratio(fault::clock_jump) == 0 && faults.ratio(fault::epoll_late) == 0;
     how_.socket.backlog_count = static_cast<int>(w.k.chance.between(4, 16));
     how_.accept_budget = w.k.chance.between(1, 16);
     people.speak_proxy(options_.accept_proxy, static_cast<int>(options_.send));
-    for (std::uint32_t i = 0; i < shops_count_; i++)
-        people.open_shop(shop(servers_, i).at);
-    if (&servers_ == &unix_stream) saw(mark::unix_server);
+    for (std::uint32_t i = 0; i < shops_count_; i++) {
+        const bool by_path = w.k.chance.below(4) == 0;
+        shops_[i] = shop(by_path ? unix_stream : tcp, i);
+        people.open_shop(shops_[i].at);
+        if (by_path) saw(mark::unix_server);
+    }
     if (door_.family == &unix_stream) saw(mark::unix_door);
 }
 
 void house::open() {
     proxy_.emplace(*world_.conns, options_);
     for (std::uint32_t i = 0; i < shops_count_; i++)
-        proxy_->add_upstream(shop(servers_, i));
+        proxy_->add_upstream(shops_[i]);
     proxy_->on_trouble(trouble, this);
     if (!proxy_->listen(door_, how_)) world_.k.violate("I10", "no listener, though nothing is wrong");
     before_ = {};
@@ -128,12 +138,14 @@ void house::open() {
     is_drained_ = false;
     overdue_turns_ = 0;
     world_.watch_accepts(&proxy_->port(), how_.accept_budget);
+    world_.watch_pairs(&proxy_->relay());
     world_.after_turns([](void* self) { static_cast<house*>(self)->look(); }, this);
 }
 
 void house::close() {
     see_all();
     world_.watch_accepts(nullptr, 0);
+    world_.watch_pairs(nullptr);
     world_.after_turns(nullptr, nullptr);
     proxy_.reset();
 }

@@ -81,8 +81,12 @@ void scene::attempt() {
     if (k.chance.below(8) == 0) next->needs = std::chrono::hours{10}; // it never is
     const std::uint32_t what = k.chance.below(6); // 0: the new one is killed, 1: the old one, 2: the old one is stopped
     std::uint32_t when = k.chance.magnitude(1, 60);
-    std::int32_t turns_left = 20'000; // not a time: the clock may jump
-    for (; now && next && !next->end && !next->gives_up && turns_left-- > 0; when -= when > 0) {
+    // Both of a time and of turns: the clock may jump, and with many clients many turns take little time.
+    const time_point until = k.time.now + seconds{6};
+    std::int32_t turns_left = 20'000;
+    const auto is_undecided = [&] { return next && !next->end && !next->gives_up; };
+    const auto may_go_on = [&] { return turns_left-- > 0 || k.time.now < until; };
+    for (; now && is_undecided() && may_go_on(); when -= when > 0) {
         turn_all(milliseconds{1});
         if (when != 1) continue;
         if (what == 0) saw(now->has_given ? mark::taker_killed_behind_the_answer : mark::taker_killed), kill(next);
@@ -93,9 +97,9 @@ void scene::attempt() {
         }
     }
     // Of a dead old one the new one hears by itself.
-    while (next && !next->end && !next->gives_up && turns_left-- > 0)
+    while (is_undecided() && may_go_on())
         turn_all(milliseconds{1});
-    if (next && !next->end && !next->gives_up) k.violate("I8", "a takeover has no end");
+    if (is_undecided()) k.violate("I8", "a takeover has no end");
     if (next) settle(*next);
     if (!now) start_fresh();
     if (now->has_given && !next) { // killed behind the answer, it leaves nobody
@@ -158,7 +162,7 @@ void scene::run() {
     queue_was_lost = false;
     harms_nobody = true;
     const std::size_t first = customers.size();
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 6; i++)
         come();
     const time_point deadline = k.time.now + seconds{300};
     const auto is_over = [&] {

@@ -71,14 +71,15 @@ const char* to_string(mark what) noexcept {
         "drained",
         "cut off by a drain",
         "drained in trouble",
+        "report for nobody",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];
 }
 
-kernel_options world::draw(std::uint64_t seed) {
+kernel_options world::draw(std::uint64_t seed, const pace& may) {
     dice d{seed * 2 + 1};
-    kernel_options o{.seed = seed};
+    kernel_options o{.seed = seed, .leaves_watches = may.leaves_watches};
     const bool few_descriptors = d.below(4) == 0;
     o.descriptors_max = few_descriptors ? static_cast<int>(d.between(14, 40)) : 256;
     const std::uint32_t least = d.magnitude(1, 4096);
@@ -94,7 +95,7 @@ kernel_options world::draw(std::uint64_t seed) {
     return o;
 }
 
-world::world(std::uint64_t seed, const pace& may) : k(draw(seed)) {
+world::world(std::uint64_t seed, const pace& may) : k(draw(seed, may)) {
     watch(k);
     connections_max = k.chance.below(4) == 0 ? k.chance.between(8, 16) : 64;
     if (k.chance.below(8) != 0) k.faults.pause(); // else it starts among faults
@@ -129,6 +130,7 @@ void world::turn_until(time_point end) {
 }
 
 void world::turn(duration sleep_max) {
+    deadlines_.before_turn(k, *check, *conns);
     const std::uint64_t accepted = door_ ? door_->accepted_count() : 0;
     {
         const no_allocations none;
@@ -136,43 +138,36 @@ void world::turn(duration sleep_max) {
     }
     if (door_ && door_->accepted_count() - accepted > accept_budget_)
         k.violate("I14", "one turn accepted more than its budget");
-    check_told();
-    check_idle();
-    check_fair();
+    waiting_.resize(static_cast<std::size_t>(k.numbers_end()));
+    for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
+        check_connection(*conn);
+    deadlines_.after_turn(k, *loop, *conns);
     if (turn_check_) turn_check_(turn_owner_);
+}
+
+void world::check_connection(connection& conn) {
+    const fd_slot& slot = conn.slot();
+    // A failed connection that is still there, and that nothing is going to tell of.
+    const bool known = slot.is(fd_state::err) || conn.is(conn_flag::failed);
+    if (closes_what_failed && known && !slot.is(fd_state::news | fd_state::queued))
+        k.violate("I4", "a connection has failed, and who is served by it was not told");
+    // What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
+    if (conn.is(conn_flag::idle) && conn.ended() && !slot.is(fd_state::queued))
+        k.violate("I4", "an idle connection has ended, and is kept");
+    check_fair(conn);
 }
 
 // Whoever may go on gets its turn: a connection that stays runnable has been served, which shows in its calls. A slot
 // may be put off now and then on purpose.
-void world::check_fair() {
+void world::check_fair(const connection& conn) {
     constexpr std::uint32_t turns_max = 16;
-    waiting_.resize(static_cast<std::size_t>(k.numbers_end()));
-    for (connection* conn = conns->first(); conn; conn = conns->after(*conn)) {
-        const fd_slot& slot = conn->slot();
-        waiting& w = waiting_[static_cast<std::size_t>(slot.fd)];
-        const std::uint64_t used_at = k.at(slot.fd)->used_at;
-        if (!slot.runnable() || slot.generation != w.generation || used_at != w.used_at)
-            w = {.generation = slot.generation, .turns_count = 0, .used_at = used_at};
-        else if (++w.turns_count > turns_max)
-            k.violate("I14", "a connection that may go on is passed over, turn after turn");
-    }
-}
-
-// A failed connection that is still there, and that nothing is going to tell of.
-void world::check_told() {
-    if (!closes_what_failed) return;
-    for (connection* conn = conns->first(); conn; conn = conns->after(*conn)) {
-        const bool known = conn->slot().is(fd_state::err) || conn->is(conn_flag::failed);
-        if (known && !conn->slot().is(fd_state::news | fd_state::queued))
-            k.violate("I4", "a connection has failed, and who is served by it was not told");
-    }
-}
-
-// What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
-void world::check_idle() {
-    for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
-        if (conn->is(conn_flag::idle) && conn->ended() && !conn->slot().is(fd_state::queued))
-            k.violate("I4", "an idle connection has ended, and is kept");
+    const fd_slot& slot = conn.slot();
+    waiting& w = waiting_[static_cast<std::size_t>(slot.fd)];
+    const std::uint64_t used_at = k.at(slot.fd)->used_at;
+    if (!slot.runnable() || slot.generation != w.generation || used_at != w.used_at)
+        w = {.generation = slot.generation, .turns_count = 0, .used_at = used_at};
+    else if (++w.turns_count > turns_max)
+        k.violate("I14", "a connection that may go on is passed over, turn after turn");
 }
 
 void world::post_letters(std::uint32_t count, duration span) {

@@ -13,6 +13,8 @@
 
 #include <weir/sim.hpp>
 
+#include "sim/deadlines.hpp"
+
 namespace simtest {
 
 using namespace weir;
@@ -84,6 +86,7 @@ enum class mark : std::uint8_t {
     drained,
     cut_off,
     drained_in_trouble,
+    stale_report,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -106,7 +109,7 @@ struct harness {
 void watch(kernel& k) noexcept;
 
 extern const harness idle_harness, relay_harness, stream_harness, http1_harness, mailbox_harness, timers_harness,
-    takeover_harness;
+    takeover_harness, shared_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
@@ -119,6 +122,7 @@ struct no_allocations {
 // What a harness lets be drawn for its loop, beside what every loop has.
 struct pace {
     bool may_spin = false, may_be_precise = false;
+    bool leaves_watches = false; // its user closes what somebody else holds, without a word to epoll
 };
 
 class world {
@@ -141,6 +145,10 @@ class world {
     void watch_accepts(const listener* door, std::uint32_t budget) noexcept {
         door_ = door;
         accept_budget_ = budget;
+    }
+    // The deadlines of its pairs are watched, as those of all connections are. Null: of none.
+    void watch_pairs(const relay_pool* pool, const relay_pool* second = nullptr) noexcept {
+        deadlines_.watch(pool, second);
     }
     // Called after every turn from now on. Null: no more.
     using turn_check = void (*)(void* owner);
@@ -179,9 +187,9 @@ class world {
     std::uint32_t accept_budget_ = 0;
     turn_check turn_check_ = nullptr;
     void* turn_owner_ = nullptr;
-    void check_told();
-    void check_idle();
-    void check_fair();
+    deadline_check deadlines_;
+    void check_connection(connection& conn);
+    void check_fair(const connection& conn);
     struct waiting {
         std::uint32_t generation = 0;
         std::uint32_t turns_count = 0;
@@ -190,7 +198,7 @@ class world {
     std::vector<waiting> waiting_; // by descriptor
     void open_loop(const pace& may);
     bool is_precise_ = false;
-    static kernel_options draw(std::uint64_t seed);
+    static kernel_options draw(std::uint64_t seed, const pace& may);
 };
 
 } // namespace simtest

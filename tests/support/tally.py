@@ -5,7 +5,7 @@ A doctest program counts by test case, a program whose last line is itself `N pa
 everything else as one. Reads the logs that `meson test` leaves (JSON, one test a line).
 
 meson hides what a test that passed has printed. Before the last line stands what of it says how much was tried: lines
-that begin with `total:`, a simulator's table of marks in one line, what the fuzzers did.
+that begin with `total:`, what the fuzzers did, what the simulator met by harness, what each mutant died of.
 """
 
 import argparse
@@ -38,26 +38,50 @@ def count(test):
     return passed, max(failed, 1), skipped
 
 
-MARK = re.compile(r"^  (\S.*?)\s{2,}(\d+)$")
-MARKED = {"faults": "faults", "peers and answers": "kinds of peers and answers"}
+TABLES = ("faults", "twists", "peers and answers", "causes of an end")  # as weir-simtest prints them
+MUTANT = re.compile(r"^(.{58}) (\S+)\s+(.* seed \d+: .*|SURVIVED .*|FAILED: .*)$")  # as mutants.py prints them
+ROW = re.compile(r"^  (\S.*?)\s{2,}(\d+)$")
 
 
-def marks(stdout):
-    """A table of marks in one line: of each kind of thing how many were seen of how many, and the rarest."""
-    tables, table = {}, None
-    for line in stdout.splitlines():
-        row = MARK.match(line)
-        if row and table is not None:
-            table.append((int(row[2]), row[1]))
-        elif not row:
-            table = tables.setdefault(line, []) if line in MARKED else None
-    parts = []
-    for title, rows in tables.items():
-        seen = [row for row in rows if row[0] > 0]
-        if seen:
-            rarest = "%s %d times" % min(seen)[::-1]
-            parts.append(f"{len(seen)} of {len(rows)} {MARKED[title]} (rarest: {rarest})")
-    return ", ".join(parts)
+class Tables:
+    """What the simulator's harnesses met, a column for each, and what the mutants died of: of the first log that has them."""
+
+    def __init__(self):
+        self.columns = []
+        self.rows = {}  # (table, kind): {harness: how often}
+        self.mutants = []
+        self.where = None
+
+    def add(self, test, where):
+        stdout, name = test.get("stdout") or "", test["name"].split(" / ")[-1]
+        if name == "mutants" and not self.mutants:
+            self.mutants = [f"{row[1]} {row[2]}" for row in map(MUTANT.match, stdout.splitlines()) if row]
+        if not any(line in TABLES for line in stdout.splitlines()) or self.where not in (None, where):
+            return
+        self.where = where
+        harness = name.removeprefix("sim ")
+        if " " in harness:  # all of them at once
+            return
+        self.columns.append(harness)
+        table = None
+        for line in stdout.splitlines():
+            row = ROW.match(line)
+            if row and table:
+                self.rows.setdefault((table, row[1]), {})[harness] = int(row[2])
+            elif not row:
+                table = line if line in TABLES else None
+
+    def print(self):
+        for title in TABLES if self.columns else ():
+            print(f"\n{self.where}: {title:23}" + "".join(f"{name:>12}" for name in self.columns))
+            for (table, kind), counts in self.rows.items():
+                cells = (str(counts.get(name) or "-") for name in self.columns)
+                if table == title:
+                    print(f"  {kind:{len(self.where) + 23}}" + "".join(f"{cell:>12}" for cell in cells))
+        if self.mutants:
+            print(f"\n{'mutant':58} killed by", *self.mutants, sep="\n")
+        if self.columns or self.mutants:
+            print()
 
 
 def print_totals(test, where):
@@ -66,9 +90,6 @@ def print_totals(test, where):
     told = [line for line in stdout.splitlines() if line.startswith(("total: ", "fuzz "))]
     for line in told if test["result"] in GOOD else []:
         print(line if line.startswith("fuzz ") else f"{where}: {name}: {line.removeprefix('total: ')}")
-    runs = re.search(r"^(\d+) runs, ", test.get("stderr") or "", re.MULTILINE)
-    if runs and marks(stdout):
-        print(f"{where}: {name}: {runs[1]} runs, {marks(stdout)}")
 
 
 def main():
@@ -78,6 +99,7 @@ def main():
     arguments = parser.parse_args()
 
     passed, failed, skipped = 0, len(arguments.failed_builds), 0
+    tables = Tables()
     for name in arguments.failed_builds:
         print(f"failed: the build {name}")
     for log in arguments.logs:
@@ -88,10 +110,12 @@ def main():
         for test in map(json.loads, log.read_text().splitlines()):
             counts = count(test)
             print_totals(test, log.stem.removesuffix("-all"))
+            tables.add(test, log.stem.removesuffix("-all"))
             if counts[1]:
                 print(f"failed: {test['name']} ({test['result']}), {log.parent.parent.name}")
             passed, failed, skipped = passed + counts[0], failed + counts[1], skipped + counts[2]
 
+    tables.print()
     if passed + failed == 0:
         print("failed: nothing ran")
         failed = 1

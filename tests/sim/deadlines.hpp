@@ -1,0 +1,39 @@
+#pragma once
+// deadlines: the timers of connections and of a relay's pairs, watched from outside: I8, I9, and I4 at every reap.
+//
+//   before a turn   whom it may reap has nothing that could be done and was not told: a reaper hides lost wake-ups
+//   after it        none is overdue for longer than turns may put a timer off; and who ended by a timeout had one that
+//                   was due
+// Not late is asked only of a loop that is woken in time: where neither the clock jumps nor a sleep is too long.
+// Owner: a world.
+
+#include <cstdint>
+#include <vector>
+
+#include <weir/sim.hpp>
+
+namespace simtest {
+
+using namespace weir;
+
+class deadline_check {
+  public:
+    // Its pairs' deadlines are watched, too. Null: no longer. At most two at a time.
+    void watch(const relay_pool* first, const relay_pool* second = nullptr) noexcept {
+        relays_[0] = first;
+        relays_[1] = second;
+    }
+
+    void before_turn(kernel& k, loop_check& check, conntab& conns);
+    void after_turn(kernel& k, const event_loop& loop, conntab& conns);
+
+  private:
+    static std::uint64_t timeouts_count(const conntab& conns) noexcept;
+
+    const relay_pool* relays_[2]{};
+    std::vector<time_point> armed_; // before the turn
+    std::uint64_t timeouts_before_ = 0;
+    std::uint64_t overdue_turns_ = 0, overdue_max_ = 0;
+};
+
+} // namespace simtest
