@@ -84,7 +84,7 @@ def overflows(name):
 
 
 class Group:
-    """A control group whose processes have so much memory between them, swap included."""
+    """A control group whose processes have so much memory between them."""
 
     def __init__(self, at, most, peak):
         self.at, self.most, self.peak_file = at, most, peak
@@ -117,13 +117,13 @@ def memory_group(most):
     except OSError as error:
         raise NotHere(f"no control group can be made: {error}") from error
     try:
-        files = {"memory.limit_in_bytes": most} if is_first else {"memory.max": most, "memory.swap.max": 0}
-        for name, value in files.items():
-            try:
-                (at / name).write_text(str(value))
-            except OSError as error:
-                raise NotHere(f"memory cannot be bounded here: {error}") from error
-        yield Group(at, most, "memory.max_usage_in_bytes" if is_first else "memory.peak")
+        limit, peak = ("memory.limit_in_bytes", "memory.max_usage_in_bytes") if is_first else ("memory.max", "memory.peak")
+        try:
+            (at / limit).write_text(str(most))
+            (at / peak).read_text()
+        except OSError as error:
+            raise NotHere(f"memory cannot be bounded here: {error}") from error
+        yield Group(at, most, peak)
     finally:
         def is_gone():
             with contextlib.suppress(OSError):  # busy: its last process is still ending
