@@ -11,7 +11,7 @@ import tempfile
 import rig
 from rig import Gateway, Origin, Relay, Skipped, need, run, until
 from stream import MB, Server, bytes_of, carry_both, close_all, pairs
-from wire import Client, equal, get
+from wire import DEADLINE, Client, equal, get
 
 CONNECTIONS = 50
 BYTES = ("recvfrom", "sendto", "recvmsg", "sendmsg", "read", "write", "readv", "writev", "recv", "send")
@@ -59,7 +59,7 @@ class Tracer:
 
     def stop(self):
         self.strace.signal(2)
-        self.strace.process.wait(10)
+        self.strace.process.wait(DEADLINE)
         found = []
         for line in self.log.read().splitlines():
             match = re.match(r"\d+\s+(?:<\.\.\. )?(\w+)(?:\(| resumed)", line)

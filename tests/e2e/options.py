@@ -66,7 +66,7 @@ WRONG_ADDRESSES = ["8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", ":
 
 
 def refused(program, arguments, words):
-    done = run(TOOLS / program, *arguments, within=5)
+    done = run(TOOLS / program, *arguments)
     what = f"{program} {' '.join(arguments)}: {done.stderr}"
     equal(done.returncode, 2, what)
     equal(done.stdout, "", what)

@@ -27,6 +27,7 @@ from wire import DEADLINE, Client, equal, get, place_of
 
 TOOLS = pathlib.Path(os.environ.get("WEIR_TOOLS", "build/tools")).resolve()
 SANITIZED = os.environ.get("WEIR_SANITIZER", "none") != "none"
+SOAK = os.environ.get("WEIR_SOAK", "0") not in ("", "0")  # as large as the machine allows, for minutes
 SANITIZER_SAYS = re.compile(r"(ERROR|WARNING): \w+Sanitizer|: runtime error: ")
 SOURCE = pathlib.Path(os.environ.get("WEIR_SOURCE", pathlib.Path(__file__).parents[2])).resolve()
 
@@ -202,8 +203,7 @@ class Program:
         """It stands still within the block: what it is asked, waits."""
         self.signal(signal.SIGSTOP)
         try:
-            until(self.is_stopped, f"{self.argv[0]} is stopped")
-            yield
+            yield until(self.is_stopped, f"{self.argv[0]} is stopped")
         finally:
             self.signal(signal.SIGCONT)
 
@@ -256,12 +256,21 @@ class Origin(Program):
         return json.loads(self.stdout)
 
 
-class Gateway(Program):
+class Proxy(Program):
+    def check_ledger(self):
+        """Every connection that was opened is open or has one cause of its end. The counters."""
+        seen = self.counters()
+        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
+        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
+        return seen
+
+
+class Gateway(Proxy):
     """weir-gateway with an admin page. `wrapper`: a command that runs it."""
 
-    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
+    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", admin="127.0.0.1:0", **more):
         places = [u if isinstance(u, str) else u.address for u in upstreams]
-        argv = [*wrapper, TOOLS / "weir-gateway", "--admin", "127.0.0.1:0", *options, at, *places]
+        argv = [*wrapper, TOOLS / "weir-gateway", "--admin", admin, *options, at, *places]
         super().__init__(argv, **more)
         self.admin = re.search(r"admin on (\S+)", self.stderr()).group(1)
 
@@ -275,15 +284,8 @@ class Gateway(Program):
         equal(answer.status, 200, "GET /counters")
         return json.loads(answer.body)
 
-    def check_ledger(self):
-        """Every connection that was opened is open or has one cause of its end."""
-        seen = self.counters()
-        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
-        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
-        return seen
 
-
-class Relay(Program):
+class Relay(Proxy):
     """weir-relay. It says its counters, and what is open, when it is asked by SIGUSR1."""
 
     def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
@@ -304,13 +306,6 @@ class Relay(Program):
     def counters(self, loops=1):
         return next(json.loads(line[line.index("{"):]) for line in self.report(loops) if "descriptors are open" in line
                     and "{" in line)
-
-    def check_ledger(self):
-        """Every connection that was opened is open or has one cause of its end."""
-        seen = self.counters()
-        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
-        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
-        return seen
 
 
 NGINX = """

@@ -158,13 +158,13 @@ def test_too_few():
     """too few descriptors for so many threads: exit 1, with the number that would do"""
     rig.need("prlimit")
     for tool in ("weir-relay", "weir-gateway"):
-        done = run("prlimit", "--nofile=200:200", rig.TOOLS / tool, "--threads", "16", "127.0.0.1:0", "127.0.0.1:9", within=5)
+        done = run("prlimit", "--nofile=200:200", rig.TOOLS / tool, "--threads", "16", "127.0.0.1:0", "127.0.0.1:9")
         equal(done.returncode, 1, done.stderr)
         found = re.search(r"200 descriptors are too few: raise the limit \(ulimit -n\) to at least (\d+)", done.stderr)
         assert found, done.stderr
         enough = int(found.group(1))
         done = run("prlimit", f"--nofile={enough - 1}:{enough - 1}", rig.TOOLS / tool, "--threads", "16", "127.0.0.1:0",
-                   "127.0.0.1:9", within=5)
+                   "127.0.0.1:9")
         equal(done.returncode, 1, done.stderr)
         with Origin() as origin, rig.Program(["prlimit", f"--nofile={enough}:{enough}", rig.TOOLS / tool, "--threads", "16",
                                               "127.0.0.1:0", origin.address]) as program:
@@ -176,7 +176,7 @@ def test_too_few():
 def test_port_in_use():
     """a port that somebody else has ends it with 1, from whichever loop"""
     with Server() as taken:
-        done = run(rig.TOOLS / "weir-relay", *TWO, taken.address, "127.0.0.1:9", within=5)
+        done = run(rig.TOOLS / "weir-relay", *TWO, taken.address, "127.0.0.1:9")
         equal(done.returncode, 1, done.stderr)
         assert f"cannot listen at {taken.address}: Address already in use" in done.stderr, done.stderr
 
@@ -285,7 +285,7 @@ def test_access_log_pipe():
                     equal(client.response().status, 200)
                 client.close()
             equal(gateway.end(), 0, gateway.stderr())
-            reader.join(10)
+            reader.join(rig.DEADLINE)
         equal(paths(got.decode()), wanted(name, times=60))
 
 

@@ -204,7 +204,7 @@ def test_slow_server():
             until_stalled(gateway, [client], "back-pressure stops the client")
             assert sender.is_alive(), "all was taken from the client though the server reads nothing"
             go_on.set()
-            sender.join(20)
+            sender.join(2 * rig.DEADLINE)
 
         grown = rss_while(gateway, send_all)
         equal(client.response().status, 200)
