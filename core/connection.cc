@@ -210,7 +210,7 @@ void connection::begin_linger(end_cause cause) noexcept {
     hook_.unlink();
     home_->lingering_.push_back(*this);
     if (!is(conn_flag::send_ended)) shutdown_send();
-    arm(loop().now() + home_->options_.linger,
+    arm(later(loop().now(), home_->options_.linger),
         [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
     if (!is(conn_flag::recv_ended)) want_recv();
 }

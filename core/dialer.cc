@@ -25,7 +25,7 @@ result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to,
                             {.origin = conn_origin::dialed, .connecting = true, .connected_at_once = !made.pending});
     if (!conn) return conn;
     conn.value()->attach(table, owner);
-    conn.value()->arm(conns.loop().now() + options.timeout, connect_timed_out);
+    conn.value()->arm(later(conns.loop().now(), options.timeout), connect_timed_out);
     return conn;
 }
 

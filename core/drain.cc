@@ -13,7 +13,7 @@ void drain_watch::begin(conntab& conns, duration limit, callback over, void* own
     conns_ = &conns;
     over_ = over;
     owner_ = owner;
-    until_ = conns.loop().now() + limit;
+    until_ = later(conns.loop().now(), limit);
     conns.loop().arm(next_look_, conns.loop().now());
 }
 

@@ -129,7 +129,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     conn.stop_send();
     conn.want_recv();
     const bool is_shorter = how.age_max > duration{0} && how.age_max < options_.age_max;
-    conn.arm(now + jittered(is_shorter ? how.age_max : options_.age_max), idle_aged);
+    conn.arm(later(now, jittered(is_shorter ? how.age_max : options_.age_max)), idle_aged);
     idle_count_++;
     in.count++;
     parked_count_++;
@@ -262,7 +262,8 @@ duration idle_pool::jittered(duration age) noexcept {
     random_ ^= random_ >> 7;
     random_ ^= random_ << 17;
     const auto permille = static_cast<std::int64_t>(random_ % 201) - 100;
-    return age + age / 1000 * permille;
+    const duration spread = age / 1000 * permille;
+    return spread < duration::max() - age ? age + spread : duration::max();
 }
 
 } // namespace weir::inline WEIR_KERNEL

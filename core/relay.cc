@@ -65,7 +65,7 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     client.attach(pair_cb, p);
     if (client.is(conn_flag::connected)) client.stop_recv();
     else // its handshake goes on, and ends the deadline
-        client.arm(conns_.loop().now() + options_.connect_timeout,
+        client.arm(later(conns_.loop().now(), options_.connect_timeout),
                    [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
     const dial_options how{.timeout = options_.connect_timeout, .transport = options_.transport};
     auto server = weir::dial(conns_, family, to, how, pair_cb, p);
@@ -77,7 +77,7 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
 // Both ends are connected: bytes may flow. What has come meanwhile is still marked ready.
 void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
-    conns_.loop().arm(p.deadline, p.last_byte + options_.idle_timeout);
+    conns_.loop().arm_in(p.deadline, options_.idle_timeout);
     const bool can_splice = pipes_ && p.ends[0]->can_splice() && p.ends[1]->can_splice();
     for (direction& way : p.ways) {
         way.can_splice = can_splice;
@@ -216,7 +216,7 @@ verdict relay_pool::carry_fin(pair& p, std::size_t to) noexcept {
     p.ends[to]->shutdown_send();
     if (p.ends[to]->is(conn_flag::recv_ended))
         return end(p, close_intent::after_fin, end_cause::peer_closed, end_cause::peer_closed);
-    conns_.loop().arm(p.deadline, conns_.loop().now() + std::min(options_.fin_timeout, options_.idle_timeout));
+    conns_.loop().arm_in(p.deadline, std::min(options_.fin_timeout, options_.idle_timeout));
     return verdict::keep;
 }
 
@@ -233,7 +233,7 @@ void relay_pool::on_deadline(timer& t, time_point now) noexcept {
     const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
     const relay_options& options = p.home.options_;
     const time_point due =
-        p.last_byte + (half_closed ? std::min(options.fin_timeout, options.idle_timeout) : options.idle_timeout);
+        later(p.last_byte, half_closed ? std::min(options.fin_timeout, options.idle_timeout) : options.idle_timeout);
     if (due > now) p.home.conns_.loop().arm(t, due); // bytes have passed since it was armed
     else p.home.end(p, close_intent::abort, end_cause::timed_out, end_cause::timed_out);
 }

@@ -118,6 +118,16 @@ TEST_CASE("a connect that takes too long fails with ETIMEDOUT, at its deadline a
     CHECK(who.calls == "w");
 }
 
+TEST_CASE("a connect timeout of duration::max() is none") {
+    rig r;
+    const deaf_server server;
+    user who;
+    connection& conn = dialed(r, server.listener.port, who, {.timeout = duration::max()});
+    r.pass(std::chrono::hours{24 * 365});
+    r.turn();
+    CHECK(conn.is(conn_flag::connecting));
+}
+
 TEST_CASE("the connect timeout is over once connected") {
     rig r;
     const tcp_listener server = listen_tcp();

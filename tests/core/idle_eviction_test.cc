@@ -100,6 +100,16 @@ TEST_CASE("an idle connection is closed at its age, give or take a tenth, and no
     CHECK(ending_of(r.peers[0].get(), nullptr) != ending::none);
 }
 
+TEST_CASE("an idle age of duration::max() is none, whichever way it is spread") {
+    idle_rig r({.age_max = duration::max()});
+    for (int i = 0; i < 8; i++)
+        r.parked();
+
+    r.pass(std::chrono::hours{24 * 365});
+
+    CHECK(r.pool.idle_count() == 8);
+}
+
 TEST_CASE("a server's shorter age is kept to, a longer one is not") {
     idle_rig r({.age_max = seconds{10}});
     listening_owner shorter, longer;

@@ -198,6 +198,21 @@ TEST_CASE("after a half-close the fin timeout counts, and each byte begins it an
     CHECK(r.ended(end_cause::timed_out) == 2);
 }
 
+TEST_CASE("timeouts of duration::max() are no timeouts: the pair lives on, half-closed too") {
+    relay_rig r({.connect_timeout = duration::max(), .fin_timeout = duration::max(), .idle_timeout = duration::max()});
+    r.join();
+    r.pass(std::chrono::hours{24 * 365});
+    CHECK(r.pool.pair_count() == 1);
+
+    shut_write(r.client.get());
+    CHECK(r.until([&] { return r.ends[1]->is(conn_flag::send_ended); }));
+    r.pass(std::chrono::hours{24 * 365});
+
+    CHECK(r.pool.pair_count() == 1);
+    send_all(r.server.get(), "x");
+    CHECK(r.carried(r.client, 1) == "x");
+}
+
 TEST_CASE("a reader that takes its bytes slowly is not idle") {
     relay_rig r({.idle_timeout = seconds{10}});
     support::pair first = tcp_pair(), second = stream_pair();

@@ -144,7 +144,7 @@ MUTANTS = [
            ("core/connection.cc", "    fds().set(*slot_, fd_state::news);\n", "")),
     mutant("a graceful close has no deadline", "idle", "I8",
            ("core/connection.cc",
-            "    arm(loop().now() + home_->options_.linger,\n"
+            "    arm(later(loop().now(), home_->options_.linger),\n"
             "        [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });\n",
             "")),
     mutant("retire frees at once", "idle", "I3",
@@ -157,7 +157,7 @@ MUTANTS = [
 
     # ---- idle
     mutant("no idle reaper", "idle", "I8",
-           ("core/idle.cc", "    conn.arm(now + jittered(is_shorter ? how.age_max : options_.age_max), idle_aged);\n",
+           ("core/idle.cc", "    conn.arm(later(now, jittered(is_shorter ? how.age_max : options_.age_max)), idle_aged);\n",
             "    static_cast<void>(is_shorter), static_cast<void>(how);\n")),
     mutant("idle EOF ignored", "idle", "I4",
            ("core/idle.cc", ".wake = idle_wake};", ".wake = keep_on};"),
@@ -281,7 +281,7 @@ MUTANTS = [
             "    if (client.is_broken() && !s.greeted) return s.home.refuse(")),
     mutant("a greeting has no deadline", "stream", "I8",
            ("proto/stream_proxy.cc",
-            "    s.client->arm(conns_.loop().now() + options_.proxy_timeout, greeting_late);\n", "")),
+            "    s.client->arm(later(conns_.loop().now(), options_.proxy_timeout), greeting_late);\n", "")),
     mutant("a greeting's deadline stays armed", "stream", "I9 EXPECT signal I18",
            ("proto/stream_proxy.cc", "        client.stop_recv();\n        client.disarm();\n",
             "        client.stop_recv();\n")),
