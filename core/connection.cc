@@ -180,8 +180,7 @@ void connection::say_end() noexcept {
 }
 
 end_cause connection::failure() const noexcept {
-    if (is(conn_flag::connected))
-        return is(conn_flag::failed) || slot_->is(fd_state::err) ? end_cause::peer_failed : end_cause::peer_closed;
+    if (is(conn_flag::connected)) return is_broken() ? end_cause::peer_failed : end_cause::peer_closed;
     return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
 }
 
@@ -231,7 +230,7 @@ verdict connection::linger_recv(connection& conn) noexcept {
 }
 
 verdict connection::linger_wake(connection& conn) noexcept {
-    const bool dead = conn.is(conn_flag::failed) || conn.slot_->is(fd_state::err | fd_state::hup);
+    const bool dead = conn.is_broken() || conn.slot_->is(fd_state::hup);
     return dead ? conn.finish(close_intent::after_fin, end_cause::none) : verdict::keep;
 }
 

@@ -18,6 +18,7 @@
 // Thread: one loop's. Allocation: in conntab::open().
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -167,6 +168,8 @@ class alignas(64) connection {
 
     // --- one deadline, for whoever is served. Cancelled by close, park and take.
     void arm(time_point deadline, timer::callback fire) noexcept;
+    // For arm(): it fails with ETIMEDOUT, which its wake is told.
+    static void timed_out(timer& t, time_point) noexcept { of(t).fail(ETIMEDOUT); }
     void disarm() noexcept {
         EXPECT_SLOW(is_mine());
         timer_.cancel();

@@ -4,12 +4,6 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-namespace {
-
-void connect_timed_out(timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); }
-
-} // namespace
-
 result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
                          const data_cb& table, void* owner) noexcept {
     EXPECT(conns.loop().is_mine());
@@ -25,7 +19,7 @@ result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to,
                             {.origin = conn_origin::dialed, .connecting = true, .connected_at_once = !made.pending});
     if (!conn) return conn;
     conn.value()->attach(table, owner);
-    conn.value()->arm(later(conns.loop().now(), options.timeout), connect_timed_out);
+    conn.value()->arm(later(conns.loop().now(), options.timeout), connection::timed_out);
     return conn;
 }
 

@@ -65,8 +65,7 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     client.attach(pair_cb, p);
     if (client.is(conn_flag::connected)) client.stop_recv();
     else // its handshake goes on, and ends the deadline
-        client.arm(later(conns_.loop().now(), options_.connect_timeout),
-                   [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
+        client.arm(later(conns_.loop().now(), options_.connect_timeout), connection::timed_out);
     const dial_options how{.timeout = options_.connect_timeout, .transport = options_.transport};
     auto server = weir::dial(conns_, family, to, how, pair_cb, p);
     if (!server) return end(*p, close_intent::abort, end_cause::connect_failed, end_cause::connect_failed);

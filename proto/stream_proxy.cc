@@ -64,8 +64,7 @@ void stream_proxy::accepted(void* self, connection& client, const endpoint& peer
     client.attach(client_cb, s);
     const bool is_connected = client.is(conn_flag::connected);
     if (!is_connected) // its transport's handshake
-        client.arm(later(p.conns_.loop().now(), p.options_.relay.connect_timeout),
-                   [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
+        client.arm(later(p.conns_.loop().now(), p.options_.relay.connect_timeout), connection::timed_out);
     s->greeted = !p.options_.accept_proxy;
     if (s->greeted) p.dial_next(*s);
     else if (is_connected) p.await_greeting(*s);

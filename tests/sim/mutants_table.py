@@ -129,7 +129,8 @@ MUTANTS = [
     mutant("SO_ERROR forgotten", "idle", "EXPECT I4 I9 I10",
            ("core/connection.cc", "must_ask ? sys::socket_error(at.fd) : 0", "must_ask ? 0 : 0")),
     mutant("a connect has no deadline", "relay", "I8",
-           ("core/dialer.cc", "    conn.value()->arm(conns.loop().now() + options.timeout, connect_timed_out);\n", "")),
+           ("core/dialer.cc",
+            "    conn.value()->arm(later(conns.loop().now(), options.timeout), connection::timed_out);\n", "")),
 
     # ---- connections and their ends
     # EINTR taken as EOF: at the seam EINTR is repeated (core/sys_native.hpp), and a simulated kernel does not go through
