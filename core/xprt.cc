@@ -41,11 +41,7 @@ io_result raw_splice_in(connection& conn, int pipe_fd, std::size_t bytes) noexce
 
 // What a call that sends has answered.
 io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
-    if (n >= 0) {
-        // A short send means that the socket's buffer is full: the kernel will say when it no longer is.
-        if (static_cast<std::size_t>(n) < asked) conn.cant_send();
-        return {n == 0 && asked > 0 ? io::again : io::done, static_cast<std::size_t>(n)};
-    }
+    if (n >= 0) return {n == 0 && asked > 0 ? io::again : io::done, static_cast<std::size_t>(n)};
     if (n == -EAGAIN) {
         conn.cant_send();
         return {io::again, 0};
@@ -54,6 +50,8 @@ io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
     return {io::failed, 0};
 }
 
+// A short one proves nothing here, either: a signal ends it between two pieces, and the kernel, which was not told of a
+// full socket, would never say that there is room. Only EAGAIN is a reason to wait.
 io_result raw_splice_out(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
     return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);
 }
@@ -68,6 +66,8 @@ io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count
         asked += parts[i].iov_len;
     const sys::count n = parts_count == 1 ? sys::send(conn.fd(), parts[0].iov_base, asked, more)
                                           : sys::send_parts(conn.fd(), parts, parts_count, more);
+    // A short send means that the socket's buffer is full: the kernel will say when it no longer is.
+    if (n >= 0 && static_cast<std::size_t>(n) < asked) conn.cant_send();
     return sent(conn, n, asked);
 }
 

@@ -206,6 +206,12 @@ MUTANTS = [
     mutant("what a pipe still holds is forgotten", "relay", "I6 I7 I10",
            ("core/relay.cc", "        if (way.pipe->held_bytes > 0) return verdict::keep;\n", "")),
 
+    mutant("a splice that a signal cut short is taken for a full socket", "relay", "I4 I8 I9 I10",
+           ("core/xprt.cc", "    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);",
+            "    const sys::count n = sys::splice(pipe_fd, conn.fd(), bytes, false);\n"
+            "    if (n >= 0 && static_cast<std::size_t>(n) < bytes) conn.cant_send();\n"
+            "    return sent(conn, n, bytes);")),
+
     # ---- takeover
     mutant("the old one stops listening before the new one is ready", "takeover", "T1 T2 I10 I12 I2 EXPECT signal",
            ("core/takeover_giver.cc", "    phase_ = phase::waiting;\n    done_bytes_ = 0;\n",
