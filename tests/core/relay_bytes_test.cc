@@ -210,6 +210,41 @@ TEST_CASE("urgent data in a flow that is spliced does not hold up what follows i
     CHECK(r.sleeps());
 }
 
+TEST_CASE("urgent data that comes with an end while a turn is under way cuts nothing off" *
+          not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 8), block = noise(50, 9);
+    CHECK(through(r, large) == large);
+    // Somebody who is served before the pair in the same turn, and says all of it then.
+    support::pair bell = over_records::tcp_pair();
+    user ringer;
+    connection& ear = r.serve(std::move(bell.b), ringer);
+    ringer.on_recv = [&](connection& conn) {
+        send_all(r.client.get(), block);
+        CHECK(::send(r.client.get(), "!", 1, MSG_OOB) == 1);
+        send_all(r.client.get(), block);
+        shut_write(r.client.get());
+        CHECK(end_arrived(*r.ends[0]));
+        return ringer.read_all(conn);
+    };
+    ear.want_recv();
+    r.turn(2);
+    send_all(bell.a.get(), "x");
+    REQUIRE(arrived(ear));
+    send_all(r.client.get(), block);
+    REQUIRE(arrived(*r.ends[0]));
+
+    std::string got;
+    CHECK(r.until([&] {
+        pull(r.server, got);
+        return r.ends[1]->is(conn_flag::send_ended);
+    }));
+    pull(r.server, got);
+
+    CHECK((got == block + block + block));
+}
+
 TEST_CASE("without descriptors for a pipe bytes are copied, and nobody asks again for a second" * not_over_records{"records are not spliced"}) {
     relay_rig r{{.pipes = {.pipes_max = 2}}};
     r.join();

@@ -46,4 +46,47 @@ TEST_CASE("raw: a short splice is not taken for a socket without room, which onl
     CHECK(r.conn.slot().is(fd_state::awaits_send));
 }
 
+TEST_CASE("raw: an end behind urgent data does not cut off what stands between the two") {
+    splice_rig r;
+    send_all(r.ends.a.get(), "abc");
+    REQUIRE(::send(r.ends.a.get(), "!", 1, MSG_OOB) == 1);
+    send_all(r.ends.a.get(), "def");
+    shut_write(r.ends.a.get());
+    REQUIRE(end_arrived(r.conn));
+    REQUIRE(r.conn.splice_in(r.pipe.b.get(), 100).bytes == 3);
+    r.loop.fds().may_recv(r.conn.slot()); // but not unsure: as in the turn in which it comes, not yet reported
+
+    const io_result at_mark = r.conn.splice_in(r.pipe.b.get(), 100);
+
+    CHECK(at_mark.end == io::again);
+    CHECK_FALSE(r.conn.is(conn_flag::recv_ended));
+    CHECK(r.conn.slot().is(fd_state::recv_ready));
+    CHECK(r.conn.slot().is(fd_state::unsure));
+    char rest[8];
+    CHECK(r.conn.recv(rest, sizeof rest).bytes == 3);
+    CHECK(r.conn.recv(rest, sizeof rest).end == io::closed);
+}
+
+TEST_CASE("raw: a splice finds an end that has no bytes in front of it, urgent ones or not") {
+    for (const bool is_urgent : {false, true}) {
+        CAPTURE(is_urgent);
+        splice_rig r;
+        if (is_urgent) REQUIRE(::send(r.ends.a.get(), "!", 1, MSG_OOB) == 1);
+        shut_write(r.ends.a.get());
+        REQUIRE(end_arrived(r.conn));
+
+        CHECK(r.conn.splice_in(r.pipe.b.get(), 100).end == io::closed);
+        CHECK(r.conn.is(conn_flag::recv_ended));
+    }
+}
+
+TEST_CASE("raw: a splice that meets a reset fails") {
+    splice_rig r;
+    reset(r.ends.a);
+    REQUIRE(wait_for(r.conn.fd(), POLLERR));
+
+    CHECK(r.conn.splice_in(r.pipe.b.get(), 100).end == io::failed);
+    CHECK(r.conn.error() == ECONNRESET);
+}
+
 } // namespace

@@ -212,6 +212,9 @@ MUTANTS = [
             "    if (n >= 0 && static_cast<std::size_t>(n) < bytes) conn.cant_send();\n"
             "    return sent(conn, n, bytes);")),
 
+    mutant("a splice that answers 0 has met the end", "relay", "I6 I7",
+           ("core/xprt.cc", "    if (n != 0) return received(conn, n);\n", "    return received(conn, n);\n")),
+
     # ---- takeover
     mutant("the old one stops listening before the new one is ready", "takeover", "T1 T2 I10 I12 I2 EXPECT signal",
            ("core/takeover_giver.cc", "    phase_ = phase::waiting;\n    done_bytes_ = 0;\n",
