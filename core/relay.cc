@@ -19,9 +19,7 @@ const data_cb relay_pool::pair_cb{.name = "relay", .recv = on_recv, .send = on_s
 
 relay_pool::relay_pool(conntab& conns, const relay_options& options) noexcept
     : conns_(conns), options_(options), pairs_(options.pairs_max) {
-    if (options.pipes.pipes_max == 0) return;
-    pipes_.emplace(conns, options.pipes);
-    sys::block_pipe_signal(); // splice(2) cannot be told not to raise it
+    if (options.pipes.pipes_max > 0) pipes_.emplace(conns, options.pipes);
 }
 
 relay_pool::~relay_pool() { abort_all(); }

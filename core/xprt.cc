@@ -58,6 +58,7 @@ io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
 // A short one proves nothing here, either: a signal ends it between two pieces, and the kernel, which was not told of a
 // full socket, would never say that there is room. Only EAGAIN is a reason to wait.
 io_result raw_splice_out(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
+    sys::block_pipe_signal(); // splice(2) cannot be told not to raise it; and a loop may come to another thread
     return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);
 }
 

@@ -2,6 +2,9 @@
 
 #include "core/xprt.hpp"
 
+#include <csignal>
+#include <thread>
+
 #include <unistd.h>
 
 #include "support/rig.hpp"
@@ -78,6 +81,35 @@ TEST_CASE("raw: a splice finds an end that has no bytes in front of it, urgent o
         CHECK(r.conn.splice_in(r.pipe.b.get(), 100).end == io::closed);
         CHECK(r.conn.is(conn_flag::recv_ended));
     }
+}
+
+TEST_CASE("raw: a splice to a socket that is gone raises no SIGPIPE, whichever thread the loop has come to") {
+    splice_rig r;
+    r.fill("nobody's");
+    reset(r.ends.a);
+    REQUIRE(wait_for(r.conn.fd(), POLLERR));
+    io_result first{}, second{};
+    bool is_blocked = false, is_pending = false;
+
+    std::thread([&] {
+        sigset_t pipe_signal, now;
+        sigemptyset(&pipe_signal);
+        sigaddset(&pipe_signal, SIGPIPE);
+        pthread_sigmask(SIG_UNBLOCK, &pipe_signal, nullptr);
+        r.loop.claim();
+        first = r.conn.splice_out(r.pipe.a.get(), 4);  // ECONNRESET
+        second = r.conn.splice_out(r.pipe.a.get(), 4); // EPIPE, and the signal
+        pthread_sigmask(SIG_BLOCK, nullptr, &now);
+        is_blocked = sigismember(&now, SIGPIPE) == 1;
+        sigpending(&now);
+        is_pending = sigismember(&now, SIGPIPE) == 1;
+    }).join();
+    r.loop.claim();
+
+    CHECK(first.end == io::failed);
+    CHECK(second.end == io::failed);
+    CHECK(is_blocked);
+    CHECK(is_pending);
 }
 
 TEST_CASE("raw: a splice that meets a reset fails") {
