@@ -350,13 +350,15 @@ void conntab::no_shortage(void* owner) noexcept {
         if (entry.owner == owner) entry = {};
 }
 
-bool conntab::relieve() noexcept {
+bool conntab::relieve(shortage of) noexcept {
+    // The places of the dead are free at the end of the turn, whoever else dies until then.
+    if (of == shortage::connections && pool_->full()) return false;
     if (connection* conn = lingering_.front()) {
         conn->finish(close_intent::after_fin, end_cause::none);
         return true;
     }
     for (auto& entry : reliefs_)
-        if (entry.callback && entry.callback(entry.owner)) return true;
+        if (entry.callback && entry.callback(entry.owner, of)) return true;
     return false;
 }
 

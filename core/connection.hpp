@@ -220,6 +220,8 @@ class alignas(64) connection {
 };
 static_assert(sizeof(connection) <= 128, "two cache lines");
 
+enum class shortage : std::uint8_t { descriptors, connections };
+
 struct conntab_options {
     std::uint32_t connections_max = 1024;
     std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
@@ -259,12 +261,13 @@ class conntab {
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 
-    // Descriptors or connections are short: closes the one that has lingered for the longest, or else asks whoever
-    // registered (an idle_pool) to close one that nobody uses. True: one was closed.
-    using relief = bool (*)(void* owner) noexcept;
+    // Something is short: closes the connection that has lingered for the longest, or else asks whoever registered to close
+    // something that nobody uses: an idle_pool a connection, a pipe_pool a pipe, which gives back descriptors only.
+    // True: one of what is short can be had.
+    using relief = bool (*)(void* owner, shortage of) noexcept;
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
-    bool relieve() noexcept;
+    bool relieve(shortage of) noexcept;
 
     event_loop& loop() const noexcept { return loop_; }
     std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }

@@ -8,9 +8,9 @@ result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to,
                          const data_cb& table, void* owner) noexcept {
     EXPECT(conns.loop().is_mine());
     EXPECT(options.timeout > duration{0});
-    if (conns.full() && !conns.relieve()) return failure{ENFILE};
+    if (conns.full() && !conns.relieve(shortage::connections)) return failure{ENFILE};
     auto socket = family.connect(to, {.source = options.source});
-    if (!socket && is_shortage(socket.error()) && conns.relieve())
+    if (!socket && is_shortage(socket.error()) && conns.relieve(shortage::descriptors))
         socket = family.connect(to, {.source = options.source});
     if (!socket) return failure{socket.error()};
 

@@ -65,7 +65,9 @@ idle_pool::idle_pool(conntab& conns, const idle_options& options) noexcept
     if (capacity() == 0) options_.keys_max = 0;
     if (options_.idle_per_key_max == 0) options_.idle_per_key_max = options.idle_max;
     conns.on_shortage(
-        [](void* owner) noexcept { return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure); },
+        [](void* owner, shortage) noexcept {
+            return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure);
+        },
         this);
 }
 

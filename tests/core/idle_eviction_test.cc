@@ -315,7 +315,7 @@ TEST_CASE("a pool that dies flushes and helps no more in a shortage") {
 
     CHECK(owner.cause == end_cause::idle_flushed);
     CHECK(r.conns.live_count() == 0);
-    CHECK_FALSE(r.conns.relieve());
+    CHECK_FALSE(r.conns.relieve(shortage::connections));
     for (int i = 0; i < 10; i++)
         const idle_pool another(r.conns, {}); // its place is free again
 }
@@ -380,10 +380,10 @@ TEST_CASE("in a shortage every pool is asked until one can help") {
     connection& conn = r.serve(std::move(ends.b), who);
     filled.park(conn, filled.key_of(server()), rest);
 
-    CHECK(r.conns.relieve());
+    CHECK(r.conns.relieve(shortage::connections));
     CHECK(filled.idle_count() == 0);
     CHECK(r.ended(end_cause::idle_pressure) == 1);
-    CHECK_FALSE(r.conns.relieve());
+    CHECK_FALSE(r.conns.relieve(shortage::connections));
 }
 
 } // namespace

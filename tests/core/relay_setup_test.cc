@@ -2,8 +2,10 @@
 
 #include "core/relay.hpp"
 
+#include <optional>
 #include <utility>
 
+#include "core/idle.hpp"
 #include "support/relay_rig.hpp"
 #include "support/rig.hpp"
 
@@ -56,6 +58,42 @@ TEST_CASE("early bytes of a whole block are taken, one more is refused and leave
             const bool same = recv_exactly(second.a.get(), early.size()) == early;
             CHECK(same);
         }
+    }
+}
+
+TEST_CASE("a dial closes what it is short of: a free pipe is no place for a connection" *
+          not_over_records{"records are not spliced"}) {
+    for (const bool is_full : {true, false}) {
+        CAPTURE(is_full);
+        relay_rig r({.pipes = {.pipes_max = 1}}, {.connections_max = is_full ? 3u : 32u});
+        r.join();
+        const std::string large = noise(4 << 20, 8);
+        std::string_view left = large;
+        std::string got;
+        CHECK(r.until([&] {
+            push(r.client, left);
+            r.turn();
+            pull(r.server, got);
+            return got.size() == large.size();
+        }));
+        REQUIRE(r.pool.pipes()->open_count() == 1);
+        idle_pool idle(r.conns, {}); // asked second
+        support::pair ends = tcp_pair();
+        connection& conn = r.serve(std::move(ends.b), r.nobody);
+        const idle_identity server{.remote = endpoint::ipv4(0x7f000001, 80), .family = &tcp};
+        REQUIRE(idle.park(conn, idle.key_of(server), {.messages_complete = true, .buffers_empty = true}) ==
+                verdict::keep);
+        const tcp_listener shop = listen_tcp();
+        user who;
+        std::optional<short_of_descriptors> now;
+        if (!is_full) now.emplace();
+
+        auto dialed = dial(r.conns, tcp, endpoint::ipv4(0x7f000001, shop.port), {}, user::table, &who);
+
+        CHECK(dialed.ok());
+        CHECK(idle.idle_count() == (is_full ? 0 : 1));
+        CHECK(r.pool.pipes()->open_count() == (is_full ? 1 : 0));
+        if (dialed.ok()) dialed.value()->close(close_intent::silent, end_cause::done);
     }
 }
 
