@@ -166,7 +166,8 @@ class alignas(64) connection {
     void* xprt_context() const noexcept { return xprt_context_; }
     void set_xprt_context(void* context) noexcept { xprt_context_ = context; }
 
-    // --- one deadline, for whoever is served. Cancelled by close, park and take.
+    // --- one deadline, for whoever is served. Cancelled by close, by the end of the handshake, and by whoever takes the
+    // connection over: idle_pool's park and take, relay_pool's join and dial.
     void arm(time_point deadline, timer::callback fire) noexcept;
     // For arm(): it fails with ETIMEDOUT, which its wake is told.
     static void timed_out(timer& t, time_point) noexcept { of(t).fail(ETIMEDOUT); }

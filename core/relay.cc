@@ -51,8 +51,10 @@ result<void> relay_pool::join(connection& a, connection& b, std::string_view ear
     }
     p->ends[1] = &b;
     p->tag = tag;
-    a.attach(pair_cb, p);
-    b.attach(pair_cb, p);
+    for (connection* conn : p->ends) {
+        conn->attach(pair_cb, p);
+        conn->disarm(); // of a user who is no more
+    }
     set_up(*p);
     return {};
 }
@@ -61,9 +63,12 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     pair* p = make_pair(client);
     if (!p) return client.close(close_intent::abort, end_cause::no_room);
     client.attach(pair_cb, p);
-    if (client.is(conn_flag::connected)) client.stop_recv();
-    else // its handshake goes on, and ends the deadline
+    if (client.is(conn_flag::connected)) {
+        client.stop_recv();
+        client.disarm();
+    } else { // its handshake goes on, and ends the deadline
         client.arm(later(conns_.loop().now(), options_.connect_timeout), connection::timed_out);
+    }
     const dial_options how{.timeout = options_.connect_timeout, .transport = options_.transport};
     auto server = weir::dial(conns_, family, to, how, pair_cb, p);
     if (!server) return end(*p, close_intent::abort, end_cause::connect_failed, end_cause::connect_failed);

@@ -42,7 +42,8 @@ class relay_pool {
     relay_pool& operator=(const relay_pool&) = delete;
     ~relay_pool(); // aborts every pair
 
-    // Ties two connected connections together; both are the pool's from now on. `early_to_b` is sent before what `a`
+    // Ties two connected connections together; both are the pool's from now on, without the deadlines that they had.
+    // `early_to_b` is sent before what `a`
     // still says, and the other way round; both are copied. ENFILE: no pair is free; ENOBUFS: one is larger than a
     // block, or no block is left. The connections are the caller's then.
     result<void> join(connection& a, connection& b, std::string_view early_to_b = {}, std::string_view early_to_a = {},

@@ -97,6 +97,27 @@ TEST_CASE("a dial closes what it is short of: a free pipe is no place for a conn
     }
 }
 
+TEST_CASE("a deadline of the user before does not fire in a pair, joined or dialed; a refused join leaves it") {
+    for (const char how : {'j', 'd', 'r'}) {
+        CAPTURE(how);
+        relay_rig r;
+        const tcp_listener shop = listen_tcp();
+        support::pair first = tcp_pair(), second = tcp_pair();
+        connection& a = r.serve(std::move(first.b), r.nobody);
+        connection& b = r.serve(std::move(second.b), r.nobody);
+        static int fired_count;
+        fired_count = 0;
+        for (connection* conn : {&a, &b})
+            conn->arm(r.loop.now() + seconds{1}, [](timer&, time_point) noexcept { fired_count++; });
+
+        if (how == 'd') CHECK(r.pool.dial(a, tcp, endpoint::ipv4(0x7f000001, shop.port)) == verdict::keep);
+        else CHECK(r.pool.join(a, b, std::string(how == 'r' ? block_bytes + 1 : 0, 'x')).ok() == (how == 'j'));
+        r.pass(seconds{2});
+
+        CHECK(fired_count == (how == 'j' ? 0 : how == 'd' ? 1 : 2));
+    }
+}
+
 TEST_CASE("without a free pair a join is refused, and a dial closes its client") {
     relay_rig r({.pairs_max = 1});
     r.join();
