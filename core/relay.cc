@@ -39,7 +39,10 @@ relay_pool::pair* relay_pool::make_pair(connection& a) noexcept {
 
 result<void> relay_pool::join(connection& a, connection& b, std::string_view early_to_b,
                               std::string_view early_to_a, void* tag) noexcept {
-    EXPECT(a.is(conn_flag::connected) && b.is(conn_flag::connected));
+    for (const connection* conn : {&a, &b}) {
+        EXPECT(conn->is(conn_flag::connected));
+        EXPECT(!conn->is(conn_flag::send_ended));
+    }
     pair* p = make_pair(a);
     if (!p) return failure{ENFILE};
     if (p->ways[0].pending.append(early_to_a, conns_.blocks()) == buffer::append_result::full ||
@@ -76,17 +79,18 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     return verdict::keep;
 }
 
-// Both ends are connected: bytes may flow. What has come meanwhile is still marked ready.
+// Both ends are connected: bytes may flow. What has come meanwhile is still marked ready. An end that was received before
+// is carried by on_send(): in a later turn, because the pair may be over with it.
 void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
-    conns_.loop().arm_in(p.deadline, options_.idle_timeout);
+    conns_.loop().arm(p.deadline, due(p));
     const bool can_splice = pipes_ && p.ends[0]->can_splice() && p.ends[1]->can_splice();
     for (direction& way : p.ways) {
         way.can_splice = can_splice;
         way.spliced = can_splice && buggify(twist::splice_soon);
     }
     for (std::size_t i = 0; i < 2; i++) {
-        if (p.ways[i].pending.empty()) {
+        if (p.ways[i].pending.empty() && !p.ends[1 - i]->is(conn_flag::recv_ended)) {
             p.ends[1 - i]->want_recv();
         } else {
             p.ends[i]->want_send();
@@ -195,8 +199,9 @@ verdict relay_pool::on_send(connection& conn) noexcept {
     relay_pool& home = p.home;
     const std::size_t to = side_of(p, conn);
     direction& way = p.ways[to];
-    const io_result sent =
-        way.pipe ? conn.splice_out(way.pipe->read_fd, way.pipe->held_bytes) : conn.send(way.pending.bytes());
+    io_result sent{io::done, 0};
+    if (way.pipe) sent = conn.splice_out(way.pipe->read_fd, way.pipe->held_bytes);
+    else if (!way.pending.empty()) sent = conn.send(way.pending.bytes());
     if (sent.end == io::failed) return home.abort(p, conn);
     if (sent.bytes > 0) p.last_byte = conn.loop().now(); // a reader that takes its time is not idle
     if (way.pipe) {
@@ -208,18 +213,26 @@ verdict relay_pool::on_send(connection& conn) noexcept {
         if (!way.pending.empty()) return verdict::keep;
     }
     conn.stop_send();
+    if (p.ends[1 - to]->is(conn_flag::recv_ended)) return home.carry_fin(p, to);
     p.ends[1 - to]->want_recv();
     return verdict::keep;
 }
 
-// The end at 1 - to has said its last byte: so does ends[to]. Nothing is pending for it, or the end would not have been
-// received.
+// The end at 1 - to has said its last byte: so does ends[to]. Nothing is pending for it any more.
 verdict relay_pool::carry_fin(pair& p, std::size_t to) noexcept {
     p.ends[to]->shutdown_send();
-    if (p.ends[to]->is(conn_flag::recv_ended))
+    if (p.ends[to]->is(conn_flag::recv_ended) && p.ends[1 - to]->is(conn_flag::send_ended))
         return end(p, close_intent::after_fin, end_cause::peer_closed, end_cause::peer_closed);
-    conns_.loop().arm_in(p.deadline, std::min(options_.fin_timeout, options_.idle_timeout));
+    p.last_byte = conns_.loop().now();
+    conns_.loop().arm(p.deadline, due(p));
     return verdict::keep;
+}
+
+// When the pair has been quiet for too long: of two ends, and of one that is left.
+time_point relay_pool::due(const pair& p) const noexcept {
+    const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
+    return later(p.last_byte,
+                 half_closed ? std::min(options_.fin_timeout, options_.idle_timeout) : options_.idle_timeout);
 }
 
 verdict relay_pool::on_wake(connection& conn) noexcept {
@@ -232,10 +245,7 @@ verdict relay_pool::on_wake(connection& conn) noexcept {
 
 void relay_pool::on_deadline(timer& t, time_point now) noexcept {
     pair& p = container_of<&pair::deadline>(t);
-    const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
-    const relay_options& options = p.home.options_;
-    const time_point due =
-        later(p.last_byte, half_closed ? std::min(options.fin_timeout, options.idle_timeout) : options.idle_timeout);
+    const time_point due = p.home.due(p);
     if (due > now) p.home.conns_.loop().arm(t, due); // bytes have passed since it was armed
     else p.home.end(p, close_intent::abort, end_cause::timed_out, end_cause::timed_out);
 }

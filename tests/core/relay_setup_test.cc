@@ -293,4 +293,85 @@ TEST_CASE("what was said early goes before what is received at the same time, an
     CHECK(recv_to_end(second.a.get()) == "early and late");
 }
 
+// A connection whose end its user has received, and its peer.
+connection& ended(relay_rig& r, descriptor& peer) {
+    support::pair ends = tcp_pair();
+    peer = std::move(ends.a);
+    shut_write(peer.get());
+    user& who = r.nobody;
+    who.on_recv = [](connection& conn) {
+        char room[8];
+        (void)conn.recv(room, sizeof room);
+        return verdict::keep;
+    };
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.want_recv();
+    REQUIRE(r.until([&] { return conn.is(conn_flag::recv_ended); }));
+    who.on_recv = nullptr;
+    return conn;
+}
+
+TEST_CASE(
+    "an end that was received before the join is carried across, behind what was said early, and the answer comes") {
+    for (const std::string_view early : {"", "early"}) {
+        for (const bool is_second : {false, true}) {
+            CAPTURE(early);
+            CAPTURE(is_second);
+            relay_rig r;
+            descriptor asker;
+            connection& a = ended(r, asker);
+            support::pair second = tcp_pair();
+            connection& b = r.serve(std::move(second.b), r.nobody);
+
+            if (is_second) REQUIRE(r.pool.join(b, a, "", early).ok());
+            else REQUIRE(r.pool.join(a, b, early).ok());
+            CHECK(r.pool.pair_count() == 1); // whatever becomes of it, not from within join()
+
+            CHECK(r.until([&] { return ready(second.a.get(), POLLRDHUP); }));
+            CHECK(recv_to_end(second.a.get()) == early);
+            send_all(second.a.get(), "answer");
+            CHECK(r.carried(asker, 6) == "answer");
+            shut_write(second.a.get());
+            CHECK(r.until([&] { return r.is_over(); }));
+            CHECK(ending_of(asker.get()) == ending::fin);
+            CHECK(r.ended(end_cause::peer_closed) == 2);
+        }
+    }
+}
+
+TEST_CASE("two that have both ended before the join get what was said early, and the ends behind it") {
+    for (const std::string_view early : {"", "early"}) {
+        CAPTURE(early);
+        relay_rig r;
+        descriptor first, second;
+        connection &a = ended(r, first), &b = ended(r, second);
+
+        REQUIRE(r.pool.join(a, b, early, early).ok());
+        CHECK(r.pool.pair_count() == 1);
+
+        CHECK(r.until([&] { return r.is_over(); }));
+        for (descriptor* peer : {&first, &second}) {
+            std::string seen;
+            CHECK(ending_of(peer->get(), &seen) == ending::fin);
+            CHECK(seen == early);
+        }
+    }
+}
+
+TEST_CASE("an end that was received before the join has the fin timeout, not the idle one") {
+    relay_rig r({.fin_timeout = seconds{5}, .idle_timeout = seconds{100}});
+    descriptor asker;
+    connection& a = ended(r, asker);
+    support::pair second = tcp_pair();
+    connection& b = r.serve(std::move(second.b), r.nobody);
+    REQUIRE(r.pool.join(a, b).ok());
+    r.turn(2);
+
+    r.pass(milliseconds{4999});
+    CHECK(r.pool.pair_count() == 1);
+    r.pass(milliseconds{1});
+
+    CHECK(r.is_over());
+}
+
 } // namespace
