@@ -10,7 +10,7 @@
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
-constexpr int rounds_per_turn = 4;         // a copied one is a block at most: what is not sent must fit into one
+constexpr std::uint64_t read_cost_min = 4096; // of the budget: a turn has an end, however little comes at a time
 constexpr std::uint8_t full_to_splice = 4; // reads in a row that filled a block: then splicing pays
 constexpr std::uint8_t thin_to_copy = 4;   // splices in a row that were smaller than a block: then it no longer does
 } // namespace
@@ -19,6 +19,7 @@ const data_cb relay_pool::pair_cb{.name = "relay", .recv = on_recv, .send = on_s
 
 relay_pool::relay_pool(conntab& conns, const relay_options& options) noexcept
     : conns_(conns), options_(options), pairs_(options.pairs_max) {
+    EXPECT(options.recv_budget_bytes > 0);
     if (options.pipes.pipes_max > 0) pipes_.emplace(conns, options.pipes);
 }
 
@@ -103,12 +104,14 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
     pair& p = conn.owner_as<pair>();
     relay_pool& home = p.home;
     const std::size_t to = 1 - side_of(p, conn);
-    for (int rounds = 0; rounds < rounds_per_turn; rounds++) {
+    for (std::uint64_t received = 0; received < home.options_.recv_budget_bytes;) {
+        const std::uint64_t before = home.bytes_;
         // A splice never gets past an urgent byte; recv(2) leaves it out.
         const bool splices = p.ways[to].spliced && !conn.slot().is(fd_state::unsure);
         const round r = splices ? home.splice_some(p, to) : home.copy_some(p, to);
         if (r == round::gone) return verdict::gone;
         if (r == round::stopped || !conn.slot().is(fd_state::recv_ready)) break;
+        received += std::max(home.bytes_ - before, read_cost_min);
     }
     return verdict::keep;
 }
@@ -116,7 +119,7 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
 relay_pool::round relay_pool::copy_some(pair& p, std::size_t to) noexcept {
     connection &from = *p.ends[1 - to], &other = *p.ends[to];
     direction& way = p.ways[to];
-    const io_result got = from.recv(conns_.scratch(), block_bytes);
+    const io_result got = from.recv(conns_.scratch(), block_bytes); // what is not sent must fit into a block
     if (got.end != io::done) return received_nothing(p, to, got.end);
     p.last_byte = conns_.loop().now();
     bytes_ += got.bytes;
@@ -136,8 +139,7 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
     direction& way = p.ways[to];
     pipe_lease* pipe = pipes_->take();
     if (!pipe) { // they are all lent, or there are no descriptors for more
-        way.spliced = false;
-        unspliced_++;
+        copy_again(way);
         return copy_some(p, to);
     }
     const io_result got = from.splice_in(pipe->write_fd, pipes_->bytes());
@@ -182,16 +184,20 @@ void relay_pool::hold_up(pair& p, std::size_t to) noexcept {
 
 // Splicing or copying, by what the flow does. A spliced byte is not touched, but a splice is two calls more.
 void relay_pool::note_size(direction& way, std::size_t bytes) noexcept {
-    if (!way.spliced) {
-        way.full_count = bytes == block_bytes ? static_cast<std::uint8_t>(way.full_count + 1) : std::uint8_t{0};
-        way.spliced = way.can_splice && way.full_count >= full_to_splice;
-        way.thin_count = 0;
-    } else {
+    if (way.spliced) {
         way.thin_count = bytes < block_bytes ? static_cast<std::uint8_t>(way.thin_count + 1) : std::uint8_t{0};
-        way.spliced = way.thin_count < thin_to_copy;
-        if (!way.spliced) unspliced_++;
-        way.full_count = 0;
+        if (way.thin_count == thin_to_copy) copy_again(way);
+    } else if (way.can_splice) {
+        way.full_count = bytes == block_bytes ? static_cast<std::uint8_t>(way.full_count + 1) : std::uint8_t{0};
+        way.spliced = way.full_count == full_to_splice;
     }
+}
+
+// Until reads are full again.
+void relay_pool::copy_again(direction& way) noexcept {
+    way.spliced = false;
+    way.full_count = way.thin_count = 0;
+    unspliced_++;
 }
 
 verdict relay_pool::on_send(connection& conn) noexcept {

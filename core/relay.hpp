@@ -27,6 +27,9 @@ struct relay_options {
     const xprt* transport = &raw_xprt;     // of the servers that are dialed
     duration fin_timeout = seconds{30};    // without a byte once one side has ended
     duration idle_timeout = seconds{300};  // without a byte either way
+    // A direction goes on receiving in a turn until it has so many bytes: beyond them by less than a block where it copies,
+    // by less than a pipe where it splices. A read of few bytes counts as 4 KB.
+    std::uint32_t recv_budget_bytes = 64 * 1024;
     // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is blocked, from the first splice on and for
     // good, in each thread that turns the loop.
     pipe_options pipes{.pipes_max = 0};
@@ -102,6 +105,7 @@ class relay_pool {
     round received_nothing(pair& p, std::size_t to, io end) noexcept;
     void hold_up(pair& p, std::size_t to) noexcept;
     void note_size(direction& way, std::size_t bytes) noexcept;
+    void copy_again(direction& way) noexcept;
     verdict carry_fin(pair& p, std::size_t to) noexcept;
     time_point due(const pair& p) const noexcept;
     verdict abort(pair& p, connection& broken) noexcept;
