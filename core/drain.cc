@@ -9,7 +9,8 @@ constexpr duration grain = milliseconds{10};
 } // namespace
 
 void drain_watch::begin(conntab& conns, duration limit, callback over, void* owner) noexcept {
-    EXPECT(!is_on() && over != nullptr);
+    EXPECT(!next_look_.armed());
+    EXPECT(over != nullptr);
     conns_ = &conns;
     over_ = over;
     owner_ = owner;

@@ -250,12 +250,6 @@ void idle_pool::flush() noexcept {
         kill_oldest(end_cause::idle_flushed);
 }
 
-void idle_pool::flush(key k) noexcept {
-    if (!k) return;
-    while (entry* e = k.in_->entries.front())
-        kill(*e, end_cause::idle_flushed);
-}
-
 std::uint32_t idle_pool::idle_count(key k) const noexcept { return k ? k.in_->count : 0; }
 
 // age, give or take a tenth. xorshift64: the spread has to be even, not unpredictable.

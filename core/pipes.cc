@@ -19,6 +19,7 @@ pipe_pool::pipe_pool(conntab& conns, const pipe_options& options) noexcept
 }
 
 pipe_pool::~pipe_pool() {
+    EXPECT(lent_count_ == 0);
     while (close_a_free_one()) {
     }
     conns_.no_shortage(this);

@@ -280,6 +280,7 @@ void stream_proxy::add_counters(counter_table& to) const noexcept {
     to.add("connect_failed", counters_.connect_failed);
     to.add("bytes", relay_.bytes_count());
     to.add("spliced_bytes", relay_.spliced_count());
+    to.add("unspliced", relay_.unspliced_count());
     add_engine_counters(to, conns_, door_);
 }
 
