@@ -181,8 +181,7 @@ void connection::say_end() noexcept {
 }
 
 end_cause connection::failure() const noexcept {
-    if (is(conn_flag::connected))
-        return is(conn_flag::failed) || slot_->is(fd_state::err) ? end_cause::peer_failed : end_cause::peer_closed;
+    if (is(conn_flag::connected)) return is_broken() ? end_cause::peer_failed : end_cause::peer_closed;
     return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
 }
 
@@ -211,7 +210,7 @@ void connection::begin_linger(end_cause cause) noexcept {
     hook_.unlink();
     home_->lingering_.push_back(*this);
     if (!is(conn_flag::send_ended)) shutdown_send();
-    arm(loop().now() + home_->options_.linger,
+    arm(later(loop().now(), home_->options_.linger),
         [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
     if (!is(conn_flag::recv_ended)) want_recv();
 }
@@ -232,7 +231,7 @@ verdict connection::linger_recv(connection& conn) noexcept {
 }
 
 verdict connection::linger_wake(connection& conn) noexcept {
-    const bool dead = conn.is(conn_flag::failed) || conn.slot_->is(fd_state::err | fd_state::hup);
+    const bool dead = conn.is_broken() || conn.slot_->is(fd_state::hup);
     return dead ? conn.finish(close_intent::after_fin, end_cause::none) : verdict::keep;
 }
 
@@ -352,13 +351,15 @@ void conntab::no_shortage(void* owner) noexcept {
         if (entry.owner == owner) entry = {};
 }
 
-bool conntab::relieve() noexcept {
+bool conntab::relieve(shortage of) noexcept {
+    // The places of the dead are free at the end of the turn, whoever else dies until then.
+    if (of == shortage::connections && pool_->full()) return false;
     if (connection* conn = lingering_.front()) {
         conn->finish(close_intent::after_fin, end_cause::none);
         return true;
     }
     for (auto& entry : reliefs_)
-        if (entry.callback && entry.callback(entry.owner)) return true;
+        if (entry.callback && entry.callback(entry.owner, of)) return true;
     return false;
 }
 

@@ -18,6 +18,7 @@
 // Thread: one loop's. Allocation: in conntab::open().
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -175,8 +176,11 @@ class alignas(64) connection {
     void* xprt_context() const noexcept { return xprt_context_; }
     void set_xprt_context(void* context) noexcept { xprt_context_ = context; }
 
-    // --- one deadline, for whoever is served. Cancelled by close, park and take.
+    // --- one deadline, for whoever is served. Cancelled by close, by the end of the handshake, and by whoever takes the
+    // connection over: idle_pool's park and take, relay_pool's join and dial.
     void arm(time_point deadline, timer::callback fire) noexcept;
+    // For arm(): it fails with ETIMEDOUT, which its wake is told.
+    static void timed_out(timer& t, time_point) noexcept { of(t).fail(ETIMEDOUT); }
     void disarm() noexcept {
         EXPECT_SLOW(is_mine());
         timer_.cancel();
@@ -227,6 +231,8 @@ class alignas(64) connection {
 };
 static_assert(sizeof(connection) <= 128, "two cache lines");
 
+enum class shortage : std::uint8_t { descriptors, connections };
+
 struct conntab_options {
     std::uint32_t connections_max = 1024;
     std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
@@ -266,12 +272,13 @@ class conntab {
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 
-    // Descriptors or connections are short: closes the one that has lingered for the longest, or else asks whoever
-    // registered (an idle_pool) to close one that nobody uses. True: one was closed.
-    using relief = bool (*)(void* owner) noexcept;
+    // Something is short: closes the connection that has lingered for the longest, or else asks whoever registered to close
+    // something that nobody uses: an idle_pool a connection, a pipe_pool a pipe, which gives back descriptors only.
+    // True: one of what is short can be had.
+    using relief = bool (*)(void* owner, shortage of) noexcept;
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
-    bool relieve() noexcept;
+    bool relieve(shortage of) noexcept;
 
     event_loop& loop() const noexcept { return loop_; }
     std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }

@@ -9,11 +9,12 @@ constexpr duration grain = milliseconds{10};
 } // namespace
 
 void drain_watch::begin(conntab& conns, duration limit, callback over, void* owner) noexcept {
-    EXPECT(!is_on() && over != nullptr);
+    EXPECT(!next_look_.armed());
+    EXPECT(over != nullptr);
     conns_ = &conns;
     over_ = over;
     owner_ = owner;
-    until_ = conns.loop().now() + limit;
+    until_ = later(conns.loop().now(), limit);
     conns.loop().arm(next_look_, conns.loop().now());
 }
 

@@ -27,7 +27,6 @@ class drain_watch {
     // need not know of it.
     void begin(conntab& conns, duration limit, callback over, void* owner) noexcept;
     void stop() noexcept { next_look_.cancel(); }
-    bool is_on() const noexcept { return next_look_.armed(); }
 
   private:
     static void look(timer& t, time_point now) noexcept;

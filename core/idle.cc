@@ -65,7 +65,9 @@ idle_pool::idle_pool(conntab& conns, const idle_options& options) noexcept
     if (capacity() == 0) options_.keys_max = 0;
     if (options_.idle_per_key_max == 0) options_.idle_per_key_max = options.idle_max;
     conns.on_shortage(
-        [](void* owner) noexcept { return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure); },
+        [](void* owner, shortage) noexcept {
+            return static_cast<idle_pool*>(owner)->kill_oldest(end_cause::idle_pressure);
+        },
         this);
 }
 
@@ -129,7 +131,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     conn.stop_send();
     conn.want_recv();
     const bool is_shorter = how.age_max > duration{0} && how.age_max < options_.age_max;
-    conn.arm(now + jittered(is_shorter ? how.age_max : options_.age_max), idle_aged);
+    conn.arm(later(now, jittered(is_shorter ? how.age_max : options_.age_max)), idle_aged);
     idle_count_++;
     in.count++;
     parked_count_++;
@@ -248,12 +250,6 @@ void idle_pool::flush() noexcept {
         kill_oldest(end_cause::idle_flushed);
 }
 
-void idle_pool::flush(key k) noexcept {
-    if (!k) return;
-    while (entry* e = k.in_->entries.front())
-        kill(*e, end_cause::idle_flushed);
-}
-
 std::uint32_t idle_pool::idle_count(key k) const noexcept { return k ? k.in_->count : 0; }
 
 // age, give or take a tenth. xorshift64: the spread has to be even, not unpredictable.
@@ -262,7 +258,8 @@ duration idle_pool::jittered(duration age) noexcept {
     random_ ^= random_ >> 7;
     random_ ^= random_ << 17;
     const auto permille = static_cast<std::int64_t>(random_ % 201) - 100;
-    return age + age / 1000 * permille;
+    const duration spread = age / 1000 * permille;
+    return spread < duration::max() - age ? age + spread : duration::max();
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -117,7 +117,6 @@ class idle_pool {
     // Closes the one idle for the longest. False: none is idle.
     bool kill_oldest(end_cause cause) noexcept;
     void flush() noexcept;
-    void flush(key k) noexcept;
 
     // How many can be parked at once. 0: there was no memory for any.
     std::size_t capacity() const noexcept { return buckets_ ? entries_.capacity() : 0; }

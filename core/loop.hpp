@@ -119,7 +119,7 @@ class event_loop {
         timers_.arm(t, deadline);
     }
     // A time beyond what a time_point can tell is `never`.
-    void arm_in(timer& t, duration from_now) noexcept { arm(t, from_now < never - now_ ? now_ + from_now : never); }
+    void arm_in(timer& t, duration from_now) noexcept { arm(t, later(now_, from_now)); }
 
     // Frees at the end of this turn. `r.free` is set.
     void retire(retired& r) noexcept;

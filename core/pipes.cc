@@ -11,10 +11,15 @@ constexpr std::uint32_t default_bytes = 64 * 1024; // pipe(7)
 
 pipe_pool::pipe_pool(conntab& conns, const pipe_options& options) noexcept
     : conns_(conns), leases_(options.pipes_max), wanted_bytes_(options.pipe_bytes), room_bytes_(default_bytes) {
-    conns.on_shortage([](void* self) noexcept { return static_cast<pipe_pool*>(self)->close_a_free_one(); }, this);
+    conns.on_shortage(
+        [](void* self, shortage of) noexcept {
+            return of == shortage::descriptors && static_cast<pipe_pool*>(self)->close_a_free_one();
+        },
+        this);
 }
 
 pipe_pool::~pipe_pool() {
+    EXPECT(lent_count_ == 0);
     while (close_a_free_one()) {
     }
     conns_.no_shortage(this);

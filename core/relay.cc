@@ -10,7 +10,7 @@
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
-constexpr int rounds_per_turn = 4;         // a copied one is a block at most: what is not sent must fit into one
+constexpr std::uint64_t read_cost_min = 4096; // of the budget: a turn has an end, however little comes at a time
 constexpr std::uint8_t full_to_splice = 4; // reads in a row that filled a block: then splicing pays
 constexpr std::uint8_t thin_to_copy = 4;   // splices in a row that were smaller than a block: then it no longer does
 } // namespace
@@ -19,9 +19,8 @@ const data_cb relay_pool::pair_cb{.name = "relay", .recv = on_recv, .send = on_s
 
 relay_pool::relay_pool(conntab& conns, const relay_options& options) noexcept
     : conns_(conns), options_(options), pairs_(options.pairs_max) {
-    if (options.pipes.pipes_max == 0) return;
-    pipes_.emplace(conns, options.pipes);
-    sys::block_pipe_signal(); // splice(2) cannot be told not to raise it
+    EXPECT(options.recv_budget_bytes > 0);
+    if (options.pipes.pipes_max > 0) pipes_.emplace(conns, options.pipes);
 }
 
 relay_pool::~relay_pool() { abort_all(); }
@@ -41,7 +40,10 @@ relay_pool::pair* relay_pool::make_pair(connection& a) noexcept {
 
 result<void> relay_pool::join(connection& a, connection& b, std::string_view early_to_b,
                               std::string_view early_to_a, void* tag) noexcept {
-    EXPECT(a.is(conn_flag::connected) && b.is(conn_flag::connected));
+    for (const connection* conn : {&a, &b}) {
+        EXPECT(conn->is(conn_flag::connected));
+        EXPECT(!conn->is(conn_flag::send_ended));
+    }
     pair* p = make_pair(a);
     if (!p) return failure{ENFILE};
     if (p->ways[0].pending.append(early_to_a, conns_.blocks()) == buffer::append_result::full ||
@@ -53,8 +55,10 @@ result<void> relay_pool::join(connection& a, connection& b, std::string_view ear
     }
     p->ends[1] = &b;
     p->tag = tag;
-    a.attach(pair_cb, p);
-    b.attach(pair_cb, p);
+    for (connection* conn : p->ends) {
+        conn->attach(pair_cb, p);
+        conn->disarm(); // of a user who is no more
+    }
     set_up(*p);
     return {};
 }
@@ -63,10 +67,12 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     pair* p = make_pair(client);
     if (!p) return client.close(close_intent::abort, end_cause::no_room);
     client.attach(pair_cb, p);
-    if (client.is(conn_flag::connected)) client.stop_recv();
-    else // its handshake goes on, and ends the deadline
-        client.arm(conns_.loop().now() + options_.connect_timeout,
-                   [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
+    if (client.is(conn_flag::connected)) {
+        client.stop_recv();
+        client.disarm();
+    } else { // its handshake goes on, and ends the deadline
+        client.arm(later(conns_.loop().now(), options_.connect_timeout), connection::timed_out);
+    }
     const dial_options how{.timeout = options_.connect_timeout,
                            .user_timeout = options_.user_timeout,
                            .transport = options_.transport};
@@ -76,17 +82,18 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     return verdict::keep;
 }
 
-// Both ends are connected: bytes may flow. What has come meanwhile is still marked ready.
+// Both ends are connected: bytes may flow. What has come meanwhile is still marked ready. An end that was received before
+// is carried by on_send(): in a later turn, because the pair may be over with it.
 void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
-    conns_.loop().arm(p.deadline, p.last_byte + options_.idle_timeout);
+    conns_.loop().arm(p.deadline, due(p));
     const bool can_splice = pipes_ && p.ends[0]->can_splice() && p.ends[1]->can_splice();
     for (direction& way : p.ways) {
         way.can_splice = can_splice;
         way.spliced = can_splice && buggify(twist::splice_soon);
     }
     for (std::size_t i = 0; i < 2; i++) {
-        if (p.ways[i].pending.empty()) {
+        if (p.ways[i].pending.empty() && !p.ends[1 - i]->is(conn_flag::recv_ended)) {
             p.ends[1 - i]->want_recv();
         } else {
             p.ends[i]->want_send();
@@ -99,12 +106,14 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
     pair& p = conn.owner_as<pair>();
     relay_pool& home = p.home;
     const std::size_t to = 1 - side_of(p, conn);
-    for (int rounds = 0; rounds < rounds_per_turn; rounds++) {
+    for (std::uint64_t received = 0; received < home.options_.recv_budget_bytes;) {
+        const std::uint64_t before = home.bytes_;
         // A splice never gets past an urgent byte; recv(2) leaves it out.
         const bool splices = p.ways[to].spliced && !conn.slot().is(fd_state::unsure);
         const round r = splices ? home.splice_some(p, to) : home.copy_some(p, to);
         if (r == round::gone) return verdict::gone;
         if (r == round::stopped || !conn.slot().is(fd_state::recv_ready)) break;
+        received += std::max(home.bytes_ - before, read_cost_min);
     }
     return verdict::keep;
 }
@@ -112,7 +121,7 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
 relay_pool::round relay_pool::copy_some(pair& p, std::size_t to) noexcept {
     connection &from = *p.ends[1 - to], &other = *p.ends[to];
     direction& way = p.ways[to];
-    const io_result got = from.recv(conns_.scratch(), block_bytes);
+    const io_result got = from.recv(conns_.scratch(), block_bytes); // what is not sent must fit into a block
     if (got.end != io::done) return received_nothing(p, to, got.end);
     p.last_byte = conns_.loop().now();
     bytes_ += got.bytes;
@@ -132,8 +141,7 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
     direction& way = p.ways[to];
     pipe_lease* pipe = pipes_->take();
     if (!pipe) { // they are all lent, or there are no descriptors for more
-        way.spliced = false;
-        unspliced_++;
+        copy_again(way);
         return copy_some(p, to);
     }
     const io_result got = from.splice_in(pipe->write_fd, pipes_->bytes());
@@ -178,16 +186,20 @@ void relay_pool::hold_up(pair& p, std::size_t to) noexcept {
 
 // Splicing or copying, by what the flow does. A spliced byte is not touched, but a splice is two calls more.
 void relay_pool::note_size(direction& way, std::size_t bytes) noexcept {
-    if (!way.spliced) {
-        way.full_count = bytes == block_bytes ? static_cast<std::uint8_t>(way.full_count + 1) : std::uint8_t{0};
-        way.spliced = way.can_splice && way.full_count >= full_to_splice;
-        way.thin_count = 0;
-    } else {
+    if (way.spliced) {
         way.thin_count = bytes < block_bytes ? static_cast<std::uint8_t>(way.thin_count + 1) : std::uint8_t{0};
-        way.spliced = way.thin_count < thin_to_copy;
-        if (!way.spliced) unspliced_++;
-        way.full_count = 0;
+        if (way.thin_count == thin_to_copy) copy_again(way);
+    } else if (way.can_splice) {
+        way.full_count = bytes == block_bytes ? static_cast<std::uint8_t>(way.full_count + 1) : std::uint8_t{0};
+        way.spliced = way.full_count == full_to_splice;
     }
+}
+
+// Until reads are full again.
+void relay_pool::copy_again(direction& way) noexcept {
+    way.spliced = false;
+    way.full_count = way.thin_count = 0;
+    unspliced_++;
 }
 
 verdict relay_pool::on_send(connection& conn) noexcept {
@@ -195,8 +207,9 @@ verdict relay_pool::on_send(connection& conn) noexcept {
     relay_pool& home = p.home;
     const std::size_t to = side_of(p, conn);
     direction& way = p.ways[to];
-    const io_result sent =
-        way.pipe ? conn.splice_out(way.pipe->read_fd, way.pipe->held_bytes) : conn.send(way.pending.bytes());
+    io_result sent{io::done, 0};
+    if (way.pipe) sent = conn.splice_out(way.pipe->read_fd, way.pipe->held_bytes);
+    else if (!way.pending.empty()) sent = conn.send(way.pending.bytes());
     if (sent.end == io::failed) return home.abort(p, conn);
     if (sent.bytes > 0) p.last_byte = conn.loop().now(); // a reader that takes its time is not idle
     if (way.pipe) {
@@ -208,18 +221,26 @@ verdict relay_pool::on_send(connection& conn) noexcept {
         if (!way.pending.empty()) return verdict::keep;
     }
     conn.stop_send();
+    if (p.ends[1 - to]->is(conn_flag::recv_ended)) return home.carry_fin(p, to);
     p.ends[1 - to]->want_recv();
     return verdict::keep;
 }
 
-// The end at 1 - to has said its last byte: so does ends[to]. Nothing is pending for it, or the end would not have been
-// received.
+// The end at 1 - to has said its last byte: so does ends[to]. Nothing is pending for it any more.
 verdict relay_pool::carry_fin(pair& p, std::size_t to) noexcept {
     p.ends[to]->shutdown_send();
-    if (p.ends[to]->is(conn_flag::recv_ended))
+    if (p.ends[to]->is(conn_flag::recv_ended) && p.ends[1 - to]->is(conn_flag::send_ended))
         return end(p, close_intent::after_fin, end_cause::peer_closed, end_cause::peer_closed);
-    conns_.loop().arm(p.deadline, conns_.loop().now() + std::min(options_.fin_timeout, options_.idle_timeout));
+    p.last_byte = conns_.loop().now();
+    conns_.loop().arm(p.deadline, due(p));
     return verdict::keep;
+}
+
+// When the pair has been quiet for too long: of two ends, and of one that is left.
+time_point relay_pool::due(const pair& p) const noexcept {
+    const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
+    return later(p.last_byte,
+                 half_closed ? std::min(options_.fin_timeout, options_.idle_timeout) : options_.idle_timeout);
 }
 
 verdict relay_pool::on_wake(connection& conn) noexcept {
@@ -232,10 +253,7 @@ verdict relay_pool::on_wake(connection& conn) noexcept {
 
 void relay_pool::on_deadline(timer& t, time_point now) noexcept {
     pair& p = container_of<&pair::deadline>(t);
-    const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
-    const relay_options& options = p.home.options_;
-    const time_point due =
-        p.last_byte + (half_closed ? std::min(options.fin_timeout, options.idle_timeout) : options.idle_timeout);
+    const time_point due = p.home.due(p);
     if (due > now) p.home.conns_.loop().arm(t, due); // bytes have passed since it was armed
     else p.home.end(p, close_intent::abort, end_cause::timed_out, end_cause::timed_out);
 }

@@ -25,10 +25,14 @@ struct relay_options {
     std::uint32_t pairs_max = 512;
     duration connect_timeout = seconds{5}; // of the server's connect, and of either side's handshake
     const xprt* transport = &raw_xprt;     // of the servers that are dialed
-    duration fin_timeout = seconds{30};    // without a byte once an end was carried across
+    duration fin_timeout = seconds{30};    // without a byte once one side has ended
     duration idle_timeout = seconds{300};  // without a byte either way
     duration user_timeout = seconds{300};  // of the servers that are dialed (socket.hpp): a reader that stalls may be idle
-    // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is then blocked in the loop's thread.
+    // A direction goes on receiving in a turn until it has so many bytes: beyond them by less than a block where it copies,
+    // by less than a pipe where it splices. A read of few bytes counts as 4 KB.
+    std::uint32_t recv_budget_bytes = 64 * 1024;
+    // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is blocked, from the first splice on and for
+    // good, in each thread that turns the loop.
     pipe_options pipes{.pipes_max = 0};
     // A pair is no more: the `tag` it was made with. Null: nobody wants to know.
     void (*ended)(void* owner, void* tag) noexcept = nullptr;
@@ -42,9 +46,10 @@ class relay_pool {
     relay_pool& operator=(const relay_pool&) = delete;
     ~relay_pool(); // aborts every pair
 
-    // Ties two connected connections together; both are the pool's from now on. `early_to_b` is sent before what `a`
-    // still says, and the other way round; both are copied. ENFILE: no pair is free; ENOBUFS: one is larger than a
-    // block, or no block is left. The connections are the caller's then.
+    // Ties two connected connections together; both are the pool's from now on, without the deadlines that they had.
+    // `early_to_b` is sent before what `a` still says, and the other way round; both are copied. The end of one that has
+    // said its last byte already is carried across behind them; our own was sent to neither. ENFILE: no pair is free;
+    // ENOBUFS: one is larger than a block, or no block is left. The connections are the caller's then.
     result<void> join(connection& a, connection& b, std::string_view early_to_b = {}, std::string_view early_to_a = {},
                       void* tag = nullptr) noexcept;
 
@@ -79,7 +84,7 @@ class relay_pool {
         relay_pool& home;
         connection* ends[2]; // the client; the server, null until it is dialed
         direction ways[2];   // [i]: from the other end to ends[i]
-        time_point last_byte{};
+        time_point last_byte{}; // or end
         timer deadline{on_deadline};
         void* tag = nullptr;
         list_hook hook;
@@ -101,7 +106,9 @@ class relay_pool {
     round received_nothing(pair& p, std::size_t to, io end) noexcept;
     void hold_up(pair& p, std::size_t to) noexcept;
     void note_size(direction& way, std::size_t bytes) noexcept;
+    void copy_again(direction& way) noexcept;
     verdict carry_fin(pair& p, std::size_t to) noexcept;
+    time_point due(const pair& p) const noexcept;
     verdict abort(pair& p, connection& broken) noexcept;
     verdict end(pair& p, close_intent intent, end_cause cause, end_cause other_cause) noexcept;
 

@@ -21,7 +21,8 @@ const char* to_string(fault kind) noexcept {
         "send_eagain",         "send_enobufs",     "send_enomem",      "recv_enomem",
         "recv_etimedout",      "option_einval",    "name_enobufs",     "map_enomem",
         "close_eintr",         "close_eio",        "wire_slow",        "wire_pieces",
-        "wire_reset",          "clock_jump",       "recv_with_cut",
+        "wire_reset",          "clock_jump",       "recv_with_cut",    "splice_cut",
+        "splice_mark",
     };
     static_assert(sizeof names / sizeof *names == fault_plan::kinds, "every kind has a name");
     EXPECT(kind < fault::count_);
@@ -116,14 +117,16 @@ int planned_failure::ask(call what) noexcept {
 
 void fault_plan::draw(dice& chance) noexcept {
     static constexpr std::uint32_t strengths[] = {10, 50, 200, 800, 2500};
-    constexpr auto cut = static_cast<std::size_t>(fault::recv_with_cut);
-    static_assert(cut + 1 == kinds, "what is drawn comes first");
-    for (std::uint32_t& ratio : std::span{ratios_}.first<cut>()) {
+    constexpr auto drawn = static_cast<std::size_t>(fault::recv_with_cut);
+    for (std::uint32_t& ratio : std::span{ratios_}.first<drawn>()) {
         const bool silent = chance.coin();
         const std::uint32_t strength = strengths[chance.below(5)];
         ratio = silent ? 0 : strength;
     }
-    ratios_[cut] = ratio(fault::accept_emfile); // who is short of descriptors is so for both
+    // What comes behind has the cause of another, and so its ratio; more of it where the occasion is rare.
+    set(fault::recv_with_cut, ratio(fault::accept_emfile)); // short of descriptors
+    set(fault::splice_cut, 4 * ratio(fault::epoll_early));  // signals
+    set(fault::splice_mark, 8 * ratio(fault::wire_pieces)); // what the other side likes to send
     // These cost seconds of virtual time or a whole connection each: as often as the others they would hide them.
     for (fault kind : {fault::clock_jump, fault::wire_reset, fault::epoll_late}) {
         auto& ratio = ratios_[static_cast<std::size_t>(kind)];

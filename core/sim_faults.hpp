@@ -66,6 +66,8 @@ enum class fault : std::uint8_t {
     wire_reset,    // both ends see a reset
     clock_jump,    // 1 to 20 s are gone
     recv_with_cut, // short of descriptors for what was passed; as often as accept_emfile
+    splice_cut,    // to a socket, ended between two pieces by a signal; with epoll_early
+    splice_mark,   // urgent data stands before bytes and a FIN, so that it answers 0; with wire_pieces
     count_
 };
 const char* to_string(fault kind) noexcept;

@@ -104,7 +104,8 @@ int pipe_open(int (&ends)[2]) noexcept; // [0] is read, [1] written; both non-bl
 // holds, an end or an error too. A socket that is gone raises SIGPIPE in this thread, unless it is blocked or ignored.
 count splice(int from, int to, std::size_t bytes, bool more) noexcept;
 int set_pipe_room(int fd, int bytes) noexcept; // rounded up; what it is now, or -EPERM, -EBUSY, fcntl(2)
-void block_pipe_signal() noexcept;             // SIGPIPE stays pending in this thread, for good
+// SIGPIPE stays pending in this thread, for good. A system call the first time, then none.
+void block_pipe_signal() noexcept;
 
 // --- sockets: facts and options
 int set_option(int fd, int level, int name, int value) noexcept;

@@ -199,6 +199,9 @@ inline int set_pipe_room(int fd, int bytes) noexcept {
 }
 
 inline void block_pipe_signal() noexcept {
+    static thread_local constinit bool is_blocked = false;
+    if (is_blocked) return;
+    is_blocked = true;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGPIPE);

@@ -8,8 +8,6 @@ namespace {
 
 constexpr int reads_per_turn = 4;
 
-bool is_dead(const connection& conn) noexcept { return conn.is_broken(); }
-
 verdict discard_recv(connection& conn) noexcept {
     for (int reads = 0; reads < reads_per_turn; reads++) {
         switch (conn.recv(conn.home().scratch(), conntab::scratch_bytes).end) {
@@ -24,7 +22,7 @@ verdict discard_recv(connection& conn) noexcept {
 }
 
 verdict discard_wake(connection& conn) noexcept {
-    return is_dead(conn) ? conn.close(close_intent::silent, conn.failure()) : verdict::keep;
+    return conn.is_broken() ? conn.close(close_intent::silent, conn.failure()) : verdict::keep;
 }
 
 verdict echo_end(connection& conn, close_intent intent, end_cause cause) noexcept {
@@ -67,7 +65,7 @@ verdict echo_send(connection& conn) noexcept {
 }
 
 verdict echo_wake(connection& conn) noexcept {
-    return is_dead(conn) ? echo_end(conn, close_intent::silent, conn.failure()) : verdict::keep;
+    return conn.is_broken() ? echo_end(conn, close_intent::silent, conn.failure()) : verdict::keep;
 }
 
 } // namespace

@@ -27,6 +27,10 @@ using time_point = monotonic::time_point;
 // Later than every real deadline.
 inline constexpr time_point never = time_point::max();
 
+// The deadline of a wait that begins at `now`, zero or later. A wait beyond what a time_point can tell, duration::max()
+// say, ends never: `now + wait` would lie in the past.
+constexpr time_point later(time_point now, duration wait) noexcept { return wait < never - now ? now + wait : never; }
+
 // Where a loop reads the time. The real one is sys::real_clock (sys.hpp).
 struct clock {
     time_point (*now)(const clock&) noexcept;

@@ -34,18 +34,19 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
     return received(conn, n);
 }
 
-// A short one proves nothing: the pipe may have run out of slots, however few bytes are in them.
+// A short one proves nothing: the pipe may have run out of slots, however few bytes are in them. Neither does 0: so it
+// answers at the mark of urgent data, too, when a FIN has come behind it. What stands between the two only recv(2) gets.
 io_result raw_splice_in(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
-    return received(conn, sys::splice(conn.fd(), pipe_fd, bytes, false));
+    const sys::count n = sys::splice(conn.fd(), pipe_fd, bytes, false);
+    if (n != 0) return received(conn, n);
+    if (const sys::count behind = sys::peek(conn.fd()); behind <= 0) return received(conn, behind);
+    conn.slot().state |= fd_state::unsure;
+    return {io::again, 0};
 }
 
 // What a call that sends has answered.
 io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
-    if (n >= 0) {
-        // A short send means that the socket's buffer is full: the kernel will say when it no longer is.
-        if (static_cast<std::size_t>(n) < asked) conn.cant_send();
-        return {n == 0 && asked > 0 ? io::again : io::done, static_cast<std::size_t>(n)};
-    }
+    if (n >= 0) return {n == 0 && asked > 0 ? io::again : io::done, static_cast<std::size_t>(n)};
     if (n == -EAGAIN) {
         conn.cant_send();
         return {io::again, 0};
@@ -54,7 +55,10 @@ io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
     return {io::failed, 0};
 }
 
+// A short one proves nothing here, either: a signal ends it between two pieces, and the kernel, which was not told of a
+// full socket, would never say that there is room. Only EAGAIN is a reason to wait.
 io_result raw_splice_out(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
+    sys::block_pipe_signal(); // splice(2) cannot be told not to raise it; and a loop may come to another thread
     return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);
 }
 
@@ -68,6 +72,8 @@ io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count
         asked += parts[i].iov_len;
     const sys::count n = parts_count == 1 ? sys::send(conn.fd(), parts[0].iov_base, asked, more)
                                           : sys::send_parts(conn.fd(), parts, parts_count, more);
+    // A short send means that the socket's buffer is full: the kernel will say when it no longer is.
+    if (n >= 0 && static_cast<std::size_t>(n) < asked) conn.cant_send();
     return sent(conn, n, asked);
 }
 

@@ -55,7 +55,9 @@ struct xprt {
     // Null: FIN says it all.
     io (*shutdown)(connection& conn) noexcept = nullptr;
     // Bytes that stay in the kernel, splice(2): into a pipe that is empty, and out of one that holds `bytes`. Null where
-    // they must pass through the layer. SIGPIPE is not raised: see block_pipe_signal() in sys.hpp.
+    // they must pass through the layer. A short one says nothing of the socket, which stays ready. Into a pipe, `again`
+    // with recv ready says that the next bytes cannot be spliced: the slot is unsure then, and recv() gets them. SIGPIPE
+    // is not raised: whoever splices out blocks it in his thread, block_pipe_signal() in sys.hpp.
     io_result (*splice_in)(connection& conn, int pipe_fd, std::size_t bytes) noexcept = nullptr;
     io_result (*splice_out)(connection& conn, int pipe_fd, std::size_t bytes) noexcept = nullptr;
 };

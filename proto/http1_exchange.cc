@@ -200,7 +200,7 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
     }
     if (out.empty()) return sent::all;
     to.want_send();
-    if (&to == client_) set_client_deadline(now() + room_.options.write_timeout);
+    if (&to == client_) set_client_deadline(later(now(), room_.options.write_timeout));
     return sent::some;
 }
 
@@ -347,7 +347,8 @@ void http1_exchange::server_fired(timer& t, time_point now) noexcept {
     const bool waits_for_body = x.request_ == request_state::body && x.unsent() == 0;
     const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
     if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
-    else if (waits_for_client) server.arm(now + x.room_.options.first_byte_timeout, server_fired); // who has a deadline
+    else if (waits_for_client)
+        server.arm(later(now, x.room_.options.first_byte_timeout), server_fired); // who has a deadline
     else if (x.response_ != response_state::body) x.fail(504, "no answer in time");
     else x.truncated("the response stalled", end_cause::timed_out);
 }

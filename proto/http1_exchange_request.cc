@@ -56,7 +56,7 @@ verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     case http1_head::progress::more:
         if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full)
             return shed("no block is left for a head");
-        if (client_deadline_ == never) set_client_deadline(now() + room_.options.header_timeout);
+        if (client_deadline_ == never) set_client_deadline(later(now(), room_.options.header_timeout));
         return verdict::keep;
     case http1_head::progress::bad: return refuse(status_of(head_.error()), to_string(head_.error()));
     case http1_head::progress::done: break;
@@ -169,7 +169,7 @@ void http1_exchange::expect_body() noexcept {
         body_bytes_ = 0;
     }
     client_->want_recv();
-    if (to_client_.empty()) set_client_deadline(now() + room_.options.body_timeout);
+    if (to_client_.empty()) set_client_deadline(later(now(), room_.options.body_timeout));
 }
 
 // What it sends has no place to go: no fault of the client's.
@@ -302,7 +302,7 @@ verdict http1_exchange::flush_to_server() noexcept {
         hold_client();
         if (r.end == io::failed) return verdict::keep; // server_wake() looks for what the server still said
         server_->want_send();
-        server_->arm(now() + room_.options.first_byte_timeout, server_fired);
+        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
         return verdict::keep;
     }
     server_->stop_send();
@@ -311,7 +311,7 @@ verdict http1_exchange::flush_to_server() noexcept {
         sent_bytes_ = 0;
     }
     if (request_ == request_state::done) {
-        if (!server_facts_.request_written) server_->arm(now() + room_.options.first_byte_timeout, server_fired);
+        if (!server_facts_.request_written) server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
         server_facts_.request_written = true;
         return verdict::keep;
     }

@@ -31,7 +31,7 @@ verdict http1_exchange::read_response() noexcept {
     if (got.end != io::done) return server_ended(got.end);
 
     response_begun_ = true;
-    server_->arm(now() + room_.options.first_byte_timeout, server_fired);
+    server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
     if (!in_scratch) from_server_.grow(got.bytes);
     char* in = in_scratch ? to.at : const_cast<char*>(from_server_.bytes().data());
     const std::size_t bytes = in_scratch ? got.bytes : from_server_.size();
@@ -259,7 +259,7 @@ verdict http1_exchange::server_ended(io how) noexcept {
     case repeatable::not_known_yet:
         awaiting_proof_ = true;
         hold_client();
-        server_->arm(now() + proof_timeout, server_fired);
+        server_->arm(later(now(), proof_timeout), server_fired);
         return verdict::keep;
     }
     return fail(502, server_->error() ? std::strerror(server_->error()) : "closed without an answer");
@@ -327,7 +327,7 @@ verdict http1_exchange::client_send(connection& client) noexcept {
     }
     x.to_client_.consume(r.bytes, x.blocks());
     if (!x.to_client_.empty()) {
-        if (r.bytes > 0) x.client_deadline_ = x.now() + x.room_.options.write_timeout;
+        if (r.bytes > 0) x.client_deadline_ = later(x.now(), x.room_.options.write_timeout);
         return is.answer();
     }
     client.stop_send();

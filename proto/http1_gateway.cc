@@ -105,7 +105,7 @@ void http1_gateway::accepted(void* at, connection& client, const endpoint&) noex
 }
 
 void http1_gateway::await_request(connection& client) noexcept {
-    client.arm(conns_.loop().now() + options_.http.header_timeout, waiting_fired);
+    client.arm(later(conns_.loop().now(), options_.http.header_timeout), waiting_fired);
     if (client.is(conn_flag::connected)) client.want_recv();
 }
 
@@ -114,7 +114,7 @@ void http1_gateway::client_waits(void* self, connection& client, const http1_app
     http1_gateway& g = *static_cast<http1_gateway*>(self);
     client.attach(waiting_cb, applet ? &g.admin_door_ : &g.door_);
     if (how == http1_exchanges::wait::still) return;
-    client.arm(g.conns_.loop().now() + g.options_.http.keep_alive_timeout, waiting_fired);
+    client.arm(later(g.conns_.loop().now(), g.options_.http.keep_alive_timeout), waiting_fired);
     client.want_recv();
 }
 

@@ -64,8 +64,7 @@ void stream_proxy::accepted(void* self, connection& client, const endpoint& peer
     client.attach(client_cb, s);
     const bool is_connected = client.is(conn_flag::connected);
     if (!is_connected) // its transport's handshake
-        client.arm(p.conns_.loop().now() + p.options_.relay.connect_timeout,
-                   [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
+        client.arm(later(p.conns_.loop().now(), p.options_.relay.connect_timeout), connection::timed_out);
     s->greeted = !p.options_.accept_proxy;
     if (s->greeted) p.dial_next(*s);
     else if (is_connected) p.await_greeting(*s);
@@ -73,7 +72,7 @@ void stream_proxy::accepted(void* self, connection& client, const endpoint& peer
 
 void stream_proxy::await_greeting(session& s) noexcept {
     s.line.start(options_.proxy);
-    s.client->arm(conns_.loop().now() + options_.proxy_timeout, greeting_late);
+    s.client->arm(later(conns_.loop().now(), options_.proxy_timeout), greeting_late);
     s.client->want_recv();
 }
 
@@ -284,6 +283,7 @@ void stream_proxy::add_counters(counter_table& to) const noexcept {
     to.add("connect_failed", counters_.connect_failed);
     to.add("bytes", relay_.bytes_count());
     to.add("spliced_bytes", relay_.spliced_count());
+    to.add("unspliced", relay_.unspliced_count());
     add_engine_counters(to, conns_, door_);
 }
 

@@ -125,13 +125,29 @@ TEST_CASE("when connections are short the one that lingers for the longest gives
     r.serve(std::move(second.b), who).close(close_intent::graceful, end_cause::protocol);
     CHECK(r.conns.full());
 
-    CHECK(r.conns.relieve());
+    CHECK(r.conns.relieve(shortage::connections));
 
     CHECK(r.ended(end_cause::done) == 1);
     CHECK(r.ended(end_cause::protocol) == 0);
     CHECK(r.conns.adopt(unique_fd{third.b.release()}, tcp).ok());
-    CHECK(r.conns.relieve());
-    CHECK_FALSE(r.conns.relieve());
+    CHECK(r.conns.relieve(shortage::connections));
+    CHECK_FALSE(r.conns.relieve(shortage::connections));
+}
+
+TEST_CASE("who is closed in vain is not: the places of the dead are free at the end of the turn") {
+    rig r({.connections_max = 1});
+    user who;
+    pair first = tcp_pair(), second = tcp_pair();
+    r.serve(std::move(first.b), who).close(close_intent::silent, end_cause::done);
+    r.serve(std::move(second.b), who).close(close_intent::graceful, end_cause::done); // it lingers
+    CHECK(r.conns.full());
+
+    CHECK_FALSE(r.conns.relieve(shortage::connections));
+
+    CHECK(r.conns.live_count() == 1);
+    r.turn();
+    CHECK(r.conns.relieve(shortage::connections));
+    CHECK(r.conns.live_count() == 0);
 }
 
 TEST_CASE("lingering ends at a reset") {

@@ -108,7 +108,7 @@ TEST_CASE("a connect that takes too long fails with ETIMEDOUT, at its deadline a
     r.pass(milliseconds{2999});
     r.turn();
     CHECK(who.calls.empty());
-    r.pass(milliseconds{2});
+    r.pass(milliseconds{1});
     r.turn();
 
     CHECK(who.calls == "w");
@@ -116,6 +116,16 @@ TEST_CASE("a connect that takes too long fails with ETIMEDOUT, at its deadline a
     CHECK(conn.failure() == end_cause::connect_timed_out);
     CHECK(r.sleeps());
     CHECK(who.calls == "w");
+}
+
+TEST_CASE("a connect timeout of duration::max() is none") {
+    rig r;
+    const deaf_server server;
+    user who;
+    connection& conn = dialed(r, server.listener.port, who, {.timeout = duration::max()});
+    r.pass(std::chrono::hours{24 * 365});
+    r.turn();
+    CHECK(conn.is(conn_flag::connecting));
 }
 
 TEST_CASE("the connect timeout is over once connected") {

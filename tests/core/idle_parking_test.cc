@@ -256,7 +256,6 @@ TEST_CASE("beyond keys_max the key is null: parking closes, taking finds nothing
     CHECK(r.pool.take(none, user::table, &who) == nullptr);
     CHECK(r.pool.idle_count(none) == 0);
     CHECK(r.pool.safe_age(none) == duration::max());
-    r.pool.flush(none);
     CHECK(r.pool.park(conn, none, rest) == verdict::gone);
 
     CHECK(r.ended(end_cause::idle_evicted) == 1);

@@ -2,7 +2,9 @@
 
 #include "core/relay.hpp"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include <sys/resource.h>
 
@@ -125,19 +127,73 @@ TEST_CASE("a reader that stalls stops the producer at one block, and gets everyt
     CHECK(r.conns.blocks().used() == 0);
 }
 
-TEST_CASE("one greedy pair does not keep another waiting: a turn carries at most four blocks of a direction") {
-    relay_rig r;
-    r.join();
-    std::string_view left = "";
-    const std::string bytes(4 << 20, 'x');
-    left = bytes;
-    push(r.client, left);
-    REQUIRE(arrived(*r.ends[0]));
+// The raw transport, and how much each of its reads has brought.
+struct noted {
+    static inline std::vector<std::size_t>* reads = nullptr;
+    static io_result note(io_result r) noexcept {
+        if (r.end == io::done) reads->push_back(r.bytes);
+        return r;
+    }
+    static io_result recv(connection& conn, void* to, std::size_t bytes) noexcept {
+        return note(raw_xprt.recv(conn, to, bytes));
+    }
+    static io_result splice_in(connection& conn, int fd, std::size_t bytes) noexcept {
+        return note(raw_xprt.splice_in(conn, fd, bytes));
+    }
+};
+const xprt noted_xprt = [] {
+    xprt made = raw_xprt;
+    made.recv = noted::recv;
+    made.splice_in = noted::splice_in;
+    return made;
+}();
 
-    r.turn();
+TEST_CASE("one greedy pair does not keep another waiting: a turn ends with the read that reaches the budget, copied or "
+          "spliced" *
+          not_over_records{"its transport is another one"}) {
+    for (const std::uint32_t budget : {1u, 16u * 1024, 16u * 1024 + 1, 64u * 1024, 100'000u}) {
+        for (const bool may_splice : {false, true}) {
+            CAPTURE(budget);
+            CAPTURE(may_splice);
+            std::vector<std::size_t> reads;
+            noted::reads = &reads;
+            relay_rig r{{.recv_budget_bytes = budget, .pipes = {.pipes_max = may_splice ? 1u : 0u}}};
+            support::pair first = tcp_pair(), second = tcp_pair();
+            connection& a = r.serve(std::move(first.b), r.nobody, tcp, noted_xprt);
+            connection& b = r.serve(std::move(second.b), r.nobody, tcp, noted_xprt);
+            REQUIRE(r.pool.join(a, b).ok());
+            const std::string bytes = noise(4 << 20, 3);
+            std::string_view left = bytes;
+            std::string got;
+            std::size_t full_turns = 0;
 
-    CHECK(r.pool.bytes_count() <= 4 * block_bytes);
-    CHECK(r.pool.bytes_count() > 0);
+            CHECK(r.until([&] {
+                push(first.a, left);
+                reads.clear();
+                const std::uint64_t before = r.pool.bytes_count();
+                r.turn();
+                std::size_t sum = 0, cost = 0, cost_before = 0;
+                for (const std::size_t n : reads) {
+                    cost_before = cost;
+                    cost += std::max<std::size_t>(n, 4096);
+                    sum += n;
+                }
+                CHECK(sum == r.pool.bytes_count() - before);
+                CHECK(cost_before < budget); // the last one was still allowed,
+                if (cost >= budget) full_turns++;
+                const bool may_go_on = a.slot().is(fd_state::recv_ready) && a.slot().is(fd_state::recv_active);
+                if (may_go_on && !reads.empty()) CHECK(cost >= budget); // and no other
+                pull(second.a, got);
+                return got.size() == bytes.size();
+            }));
+
+            const bool same = got == bytes;
+            CHECK(same);
+            CHECK(full_turns > 0);
+            CHECK((r.pool.spliced_count() > 0) == may_splice);
+        }
+    }
+    noted::reads = nullptr;
 }
 
 TEST_CASE("urgent data does not hold up what follows it") {
@@ -186,6 +242,38 @@ TEST_CASE("a large flow is spliced, and copied again when little comes at a time
     CHECK(r.pool.bytes_count() == large.size() + 9 * 6);
 }
 
+TEST_CASE("a reader that stalls keeps its pipe: others copy meanwhile, and splice again when it has gone" *
+          not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 1}}};
+    support::pair slow = tcp_pair(), slow_server = tcp_pair();
+    shrink_room(slow_server.b);
+    connection& a = r.serve(std::move(slow.b), r.nobody);
+    connection& b = r.serve(std::move(slow_server.b), r.nobody);
+    REQUIRE(r.pool.join(a, b).ok());
+    const std::string much = noise(32 << 20, 3), large = noise(4 << 20, 4);
+    std::string_view left = much;
+    CHECK(r.until([&] {
+        push(slow.a, left);
+        r.turn(4);
+        return r.pool.spliced_count() > 0 && r.sleeps();
+    }));
+    CHECK(r.pool.pipes()->lent_count() == 1);
+    r.join();
+    const std::uint64_t spliced = r.pool.spliced_count(), copied_again = r.pool.unspliced_count();
+
+    CHECK(through(r, large) == large);
+
+    CHECK(r.pool.spliced_count() == spliced);
+    CHECK(r.pool.unspliced_count() - copied_again <=
+          large.size() / (4 * block_bytes)); // it asks once per four full reads
+    CHECK(r.pool.pipes()->lent_count() == 1);
+    reset(slow_server.a);
+    CHECK(r.until([&] { return r.pool.pair_count() == 1; }));
+    CHECK(r.pool.pipes()->open_count() == 0); // there were bytes in it
+    CHECK(through(r, large) == large);
+    CHECK(r.pool.spliced_count() > spliced);
+}
+
 TEST_CASE("urgent data in a flow that is spliced does not hold up what follows it" * not_over_records{"records are not spliced"}) {
     relay_rig r{{.pipes = {.pipes_max = 2}}};
     r.join();
@@ -208,6 +296,41 @@ TEST_CASE("urgent data in a flow that is spliced does not hold up what follows i
     CHECK(through(r, large) == large);
     CHECK(r.pool.spliced_count() > before);
     CHECK(r.sleeps());
+}
+
+TEST_CASE("urgent data that comes with an end while a turn is under way cuts nothing off" *
+          not_over_records{"records are not spliced"}) {
+    relay_rig r{{.pipes = {.pipes_max = 2}}};
+    r.join();
+    const std::string large = noise(4 << 20, 8), block = noise(50, 9);
+    CHECK(through(r, large) == large);
+    // Somebody who is served before the pair in the same turn, and says all of it then.
+    support::pair bell = over_records::tcp_pair();
+    user ringer;
+    connection& ear = r.serve(std::move(bell.b), ringer);
+    ringer.on_recv = [&](connection& conn) {
+        send_all(r.client.get(), block);
+        CHECK(::send(r.client.get(), "!", 1, MSG_OOB) == 1);
+        send_all(r.client.get(), block);
+        shut_write(r.client.get());
+        CHECK(end_arrived(*r.ends[0]));
+        return ringer.read_all(conn);
+    };
+    ear.want_recv();
+    r.turn(2);
+    send_all(bell.a.get(), "x");
+    REQUIRE(arrived(ear));
+    send_all(r.client.get(), block);
+    REQUIRE(arrived(*r.ends[0]));
+
+    std::string got;
+    CHECK(r.until([&] {
+        pull(r.server, got);
+        return r.ends[1]->is(conn_flag::send_ended);
+    }));
+    pull(r.server, got);
+
+    CHECK((got == block + block + block));
 }
 
 TEST_CASE("without descriptors for a pipe bytes are copied, and nobody asks again for a second" * not_over_records{"records are not spliced"}) {

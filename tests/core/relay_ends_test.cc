@@ -169,9 +169,9 @@ TEST_CASE("a pair without a byte either way is aborted at the idle timeout, and 
     send_all(r.server.get(), "x");
     CHECK(r.carried(r.client, 1) == "x");
 
-    r.pass(seconds{9});
+    r.pass(seconds{10} - milliseconds{1});
     CHECK(r.pool.pair_count() == 1);
-    r.pass(milliseconds{1001});
+    r.pass(milliseconds{1});
 
     CHECK(r.is_over());
     CHECK(r.ended(end_cause::timed_out) == 2);
@@ -190,12 +190,56 @@ TEST_CASE("after a half-close the fin timeout counts, and each byte begins it an
     CHECK(r.pool.pair_count() == 1);
     send_all(r.server.get(), "x");
     CHECK(r.carried(r.client, 1) == "x");
-    r.pass(seconds{4});
+    r.pass(seconds{5} - milliseconds{1});
     CHECK(r.pool.pair_count() == 1);
-    r.pass(milliseconds{1001});
+    r.pass(milliseconds{1});
 
     CHECK(r.is_over());
     CHECK(r.ended(end_cause::timed_out) == 2);
+}
+
+TEST_CASE(
+    "without a byte a pair lives until the tick of its timeout: idle, half-closed, and where the idle one is shorter") {
+    const struct {
+        bool is_half_closed;
+        duration fin, idle, limit;
+    } cases[] = {{false, seconds{5}, seconds{8}, seconds{8}},
+                 {true, seconds{5}, seconds{8}, seconds{5}},
+                 {true, seconds{8}, seconds{3}, seconds{3}}};
+    for (const auto& c : cases) {
+        CAPTURE(c.is_half_closed);
+        CAPTURE(c.limit.count());
+        relay_rig r({.fin_timeout = c.fin, .idle_timeout = c.idle});
+        r.join();
+        if (c.is_half_closed) {
+            r.pass(seconds{2});
+            shut_write(r.server.get());
+            CHECK(r.until([&] { return r.ends[0]->is(conn_flag::send_ended); }));
+        }
+
+        r.pass(c.limit - milliseconds{1});
+        r.turn(2);
+        CHECK(r.pool.pair_count() == 1);
+        r.pass(milliseconds{1});
+
+        CHECK(r.pool.pair_count() == 0);
+        CHECK(r.ended(end_cause::timed_out) == 2);
+    }
+}
+
+TEST_CASE("timeouts of duration::max() are no timeouts: the pair lives on, half-closed too") {
+    relay_rig r({.connect_timeout = duration::max(), .fin_timeout = duration::max(), .idle_timeout = duration::max()});
+    r.join();
+    r.pass(std::chrono::hours{24 * 365});
+    CHECK(r.pool.pair_count() == 1);
+
+    shut_write(r.client.get());
+    CHECK(r.until([&] { return r.ends[1]->is(conn_flag::send_ended); }));
+    r.pass(std::chrono::hours{24 * 365});
+
+    CHECK(r.pool.pair_count() == 1);
+    send_all(r.server.get(), "x");
+    CHECK(r.carried(r.client, 1) == "x");
 }
 
 TEST_CASE("a reader that takes its bytes slowly is not idle") {
@@ -222,7 +266,9 @@ TEST_CASE("a reader that takes its bytes slowly is not idle") {
     r.pass(seconds{6});
 
     CHECK(r.pool.pair_count() == 1);
-    r.pass(milliseconds{4001});
+    r.pass(milliseconds{3999});
+    CHECK(r.pool.pair_count() == 1);
+    r.pass(milliseconds{1});
     CHECK(r.is_over());
 }
 

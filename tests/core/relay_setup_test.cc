@@ -2,8 +2,10 @@
 
 #include "core/relay.hpp"
 
+#include <optional>
 #include <utility>
 
+#include "core/idle.hpp"
 #include "support/relay_rig.hpp"
 #include "support/rig.hpp"
 
@@ -56,6 +58,63 @@ TEST_CASE("early bytes of a whole block are taken, one more is refused and leave
             const bool same = recv_exactly(second.a.get(), early.size()) == early;
             CHECK(same);
         }
+    }
+}
+
+TEST_CASE("a dial closes what it is short of: a free pipe is no place for a connection" *
+          not_over_records{"records are not spliced"}) {
+    for (const bool is_full : {true, false}) {
+        CAPTURE(is_full);
+        relay_rig r({.pipes = {.pipes_max = 1}}, {.connections_max = is_full ? 3u : 32u});
+        r.join();
+        const std::string large = noise(4 << 20, 8);
+        std::string_view left = large;
+        std::string got;
+        CHECK(r.until([&] {
+            push(r.client, left);
+            r.turn();
+            pull(r.server, got);
+            return got.size() == large.size();
+        }));
+        REQUIRE(r.pool.pipes()->open_count() == 1);
+        idle_pool idle(r.conns, {}); // asked second
+        support::pair ends = tcp_pair();
+        connection& conn = r.serve(std::move(ends.b), r.nobody);
+        const idle_identity server{.remote = endpoint::ipv4(0x7f000001, 80), .family = &tcp};
+        REQUIRE(idle.park(conn, idle.key_of(server), {.messages_complete = true, .buffers_empty = true}) ==
+                verdict::keep);
+        const tcp_listener shop = listen_tcp();
+        user who;
+        std::optional<short_of_descriptors> now;
+        if (!is_full) now.emplace();
+
+        auto dialed = dial(r.conns, tcp, endpoint::ipv4(0x7f000001, shop.port), {}, user::table, &who);
+
+        CHECK(dialed.ok());
+        CHECK(idle.idle_count() == (is_full ? 0 : 1));
+        CHECK(r.pool.pipes()->open_count() == (is_full ? 1 : 0));
+        if (dialed.ok()) dialed.value()->close(close_intent::silent, end_cause::done);
+    }
+}
+
+TEST_CASE("a deadline of the user before does not fire in a pair, joined or dialed; a refused join leaves it") {
+    for (const char how : {'j', 'd', 'r'}) {
+        CAPTURE(how);
+        relay_rig r;
+        const tcp_listener shop = listen_tcp();
+        support::pair first = tcp_pair(), second = tcp_pair();
+        connection& a = r.serve(std::move(first.b), r.nobody);
+        connection& b = r.serve(std::move(second.b), r.nobody);
+        static int fired_count;
+        fired_count = 0;
+        for (connection* conn : {&a, &b})
+            conn->arm(r.loop.now() + seconds{1}, [](timer&, time_point) noexcept { fired_count++; });
+
+        if (how == 'd') CHECK(r.pool.dial(a, tcp, endpoint::ipv4(0x7f000001, shop.port)) == verdict::keep);
+        else CHECK(r.pool.join(a, b, std::string(how == 'r' ? block_bytes + 1 : 0, 'x')).ok() == (how == 'j'));
+        r.pass(seconds{2});
+
+        CHECK(fired_count == (how == 'j' ? 0 : how == 'd' ? 1 : 2));
     }
 }
 
@@ -150,9 +209,11 @@ TEST_CASE("a server that does not answer the connect in time resets the client")
     connection& client = r.serve(std::move(front.b), r.nobody);
     r.pool.dial(client, tcp, endpoint::ipv4(0x7f000001, deaf.port));
     r.turn(3);
-    CHECK(r.pool.pair_count() == 1);
 
-    r.pass(milliseconds{2001});
+    r.pass(milliseconds{1999});
+    r.turn(2);
+    CHECK(r.pool.pair_count() == 1);
+    r.pass(milliseconds{1});
     r.turn(2);
 
     CHECK(r.is_over());
@@ -232,6 +293,87 @@ TEST_CASE("what was said early goes before what is received at the same time, an
 
     CHECK(r.until([&] { return ready(second.a.get(), POLLRDHUP); }));
     CHECK(recv_to_end(second.a.get()) == "early and late");
+}
+
+// A connection whose end its user has received, and its peer.
+connection& ended(relay_rig& r, descriptor& peer) {
+    support::pair ends = tcp_pair();
+    peer = std::move(ends.a);
+    shut_write(peer.get());
+    user& who = r.nobody;
+    who.on_recv = [](connection& conn) {
+        char room[8];
+        (void)conn.recv(room, sizeof room);
+        return verdict::keep;
+    };
+    connection& conn = r.serve(std::move(ends.b), who);
+    conn.want_recv();
+    REQUIRE(r.until([&] { return conn.is(conn_flag::recv_ended); }));
+    who.on_recv = nullptr;
+    return conn;
+}
+
+TEST_CASE(
+    "an end that was received before the join is carried across, behind what was said early, and the answer comes") {
+    for (const std::string_view early : {"", "early"}) {
+        for (const bool is_second : {false, true}) {
+            CAPTURE(early);
+            CAPTURE(is_second);
+            relay_rig r;
+            descriptor asker;
+            connection& a = ended(r, asker);
+            support::pair second = tcp_pair();
+            connection& b = r.serve(std::move(second.b), r.nobody);
+
+            if (is_second) REQUIRE(r.pool.join(b, a, "", early).ok());
+            else REQUIRE(r.pool.join(a, b, early).ok());
+            CHECK(r.pool.pair_count() == 1); // whatever becomes of it, not from within join()
+
+            CHECK(r.until([&] { return ready(second.a.get(), POLLRDHUP); }));
+            CHECK(recv_to_end(second.a.get()) == early);
+            send_all(second.a.get(), "answer");
+            CHECK(r.carried(asker, 6) == "answer");
+            shut_write(second.a.get());
+            CHECK(r.until([&] { return r.is_over(); }));
+            CHECK(ending_of(asker.get()) == ending::fin);
+            CHECK(r.ended(end_cause::peer_closed) == 2);
+        }
+    }
+}
+
+TEST_CASE("two that have both ended before the join get what was said early, and the ends behind it") {
+    for (const std::string_view early : {"", "early"}) {
+        CAPTURE(early);
+        relay_rig r;
+        descriptor first, second;
+        connection &a = ended(r, first), &b = ended(r, second);
+
+        REQUIRE(r.pool.join(a, b, early, early).ok());
+        CHECK(r.pool.pair_count() == 1);
+
+        CHECK(r.until([&] { return r.is_over(); }));
+        for (descriptor* peer : {&first, &second}) {
+            std::string seen;
+            CHECK(ending_of(peer->get(), &seen) == ending::fin);
+            CHECK(seen == early);
+        }
+    }
+}
+
+TEST_CASE("an end that was received before the join has the fin timeout, not the idle one") {
+    relay_rig r({.fin_timeout = seconds{5}, .idle_timeout = seconds{100}});
+    descriptor asker;
+    connection& a = ended(r, asker);
+    support::pair second = tcp_pair();
+    connection& b = r.serve(std::move(second.b), r.nobody);
+    REQUIRE(r.pool.join(a, b).ok());
+    r.turn(2);
+
+    r.pass(milliseconds{4999});
+    CHECK(r.pool.pair_count() == 1);
+    r.pass(milliseconds{1});
+
+    CHECK(r.is_over());
 }
 
 } // namespace

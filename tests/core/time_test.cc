@@ -54,6 +54,19 @@ TEST_CASE("never is later than any deadline") {
     CHECK(never == time_point::max());
 }
 
+TEST_CASE("a wait is over so much later, and one beyond all time never") {
+    const fake_clock clock;
+    const duration rest = never - clock.at;
+
+    CHECK(later(clock.at, 0ns) == clock.at);
+    CHECK(later(clock.at, 5s) == clock.at + 5s);
+    CHECK(later(clock.at, rest - 1ns) == never - 1ns);
+    CHECK(later(clock.at, rest) == never);
+    CHECK(later(clock.at, rest + 1ns) == never);
+    CHECK(later(clock.at, duration::max()) == never);
+    CHECK(later(time_point{}, duration::max()) == never);
+}
+
 TEST_CASE("a monotonic time is of no other clock") {
     static_assert(!std::is_convertible_v<std::chrono::steady_clock::time_point, time_point>);
     static_assert(std::is_same_v<time_point::duration, duration>, "spans and points have the same grain");

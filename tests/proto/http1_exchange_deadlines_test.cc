@@ -51,6 +51,36 @@ TEST_CASE("a head must be there ten seconds after its first byte, however it dri
     }
 }
 
+TEST_CASE("timeouts of duration::max() are none: an exchange takes as long as it takes") {
+    constexpr duration none = duration::max();
+    gateway_rig rig({.http = {.header_timeout = none,
+                              .body_timeout = none,
+                              .keep_alive_timeout = none,
+                              .connect_timeout = none,
+                              .first_byte_timeout = none,
+                              .write_timeout = none}});
+    peer c = rig.client();
+    for (int i = 0; i < 2; i++) {
+        rig.pass(std::chrono::hours{24 * 365});
+        rig.expect_silence(c);
+        c.say("POST / HTTP/1.1\r\nHost: h\r\n");
+        rig.settle();
+        rig.pass(std::chrono::hours{24 * 365});
+        c.say("Content-Length: 2\r\n\r\n");
+        peer s = rig.server();
+        rig.settle();
+        rig.pass(std::chrono::hours{24 * 365});
+        c.say("ab");
+        rig.settle();
+        rig.pass(std::chrono::hours{24 * 365});
+        rig.expect_silence(c);
+        s.say(ok());
+        rig.expect(c, ok());
+        s.close();
+        rig.settle();
+    }
+}
+
 TEST_CASE("a head that is complete in time is served, however long that takes") {
     gateway_rig rig;
     peer c = rig.client();

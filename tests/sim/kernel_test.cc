@@ -169,6 +169,22 @@ TEST_CASE("a send is short at the end of the room, and room is an edge") {
     CHECK(sys::recv(ends[1], bytes, sizeof bytes) == 8);
 }
 
+TEST_CASE("a splice that a signal cuts short leaves room, and no edge follows") {
+    quiet q;
+    q.k.faults.set(fault::splice_cut, 10'000);
+    int ends[2], pipe[2];
+    q.tcp_pair(ends);
+    REQUIRE(sys::pipe_open(pipe) == 0);
+    const int epoll = sys::epoll_open();
+    REQUIRE(sys::epoll_add(epoll, ends[1], EPOLLOUT | EPOLLET, 1) == 0);
+    std::uint32_t events = 0;
+    CHECK(events_of(epoll, events) == 1);
+    for (const char* piece : {"x", "yz"})
+        REQUIRE((say(ends[0], piece) > 0 && sys::splice(ends[1], pipe[1], 8, false) > 0));
+    CHECK((sys::splice(pipe[0], ends[1], 3, false) == 1 && events_of(epoll, events) == 0));
+    CHECK(sys::splice(pipe[0], ends[1], 2, false) == 2);
+}
+
 TEST_CASE("a full pipe answers EAGAIN though the socket holds bytes, or its end") {
     quiet q;
     int ends[2], pipe[2], more[2];

@@ -129,7 +129,8 @@ MUTANTS = [
     mutant("SO_ERROR forgotten", "idle", "EXPECT I4 I9 I10",
            ("core/connection.cc", "must_ask ? sys::socket_error(at.fd) : 0", "must_ask ? 0 : 0")),
     mutant("a connect has no deadline", "relay", "I8",
-           ("core/dialer.cc", "    conn.value()->arm(conns.loop().now() + options.timeout, connect_timed_out);\n", "")),
+           ("core/dialer.cc",
+            "    conn.value()->arm(later(conns.loop().now(), options.timeout), connection::timed_out);\n", "")),
 
     # ---- connections and their ends
     # EINTR taken as EOF: at the seam EINTR is repeated (core/sys_native.hpp), and a simulated kernel does not go through
@@ -144,7 +145,7 @@ MUTANTS = [
            ("core/connection.cc", "    fds().set(*slot_, fd_state::news);\n", "")),
     mutant("a graceful close has no deadline", "idle", "I8",
            ("core/connection.cc",
-            "    arm(loop().now() + home_->options_.linger,\n"
+            "    arm(later(loop().now(), home_->options_.linger),\n"
             "        [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });\n",
             "")),
     mutant("retire frees at once", "idle", "I3",
@@ -157,7 +158,7 @@ MUTANTS = [
 
     # ---- idle
     mutant("no idle reaper", "idle", "I8",
-           ("core/idle.cc", "    conn.arm(now + jittered(is_shorter ? how.age_max : options_.age_max), idle_aged);\n",
+           ("core/idle.cc", "    conn.arm(later(now, jittered(is_shorter ? how.age_max : options_.age_max)), idle_aged);\n",
             "    static_cast<void>(is_shorter), static_cast<void>(how);\n")),
     mutant("idle EOF ignored", "idle", "I4",
            ("core/idle.cc", ".wake = idle_wake};", ".wake = keep_on};"),
@@ -204,6 +205,15 @@ MUTANTS = [
             "    p.held_bytes = 0;\n    free_.push_front(p);\n")),
     mutant("what a pipe still holds is forgotten", "relay", "I6 I7 I10",
            ("core/relay.cc", "        if (way.pipe->held_bytes > 0) return verdict::keep;\n", "")),
+
+    mutant("a splice that a signal cut short is taken for a full socket", "relay", "I4 I8 I9 I10",
+           ("core/xprt.cc", "    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);",
+            "    const sys::count n = sys::splice(pipe_fd, conn.fd(), bytes, false);\n"
+            "    if (n >= 0 && static_cast<std::size_t>(n) < bytes) conn.cant_send();\n"
+            "    return sent(conn, n, bytes);")),
+
+    mutant("a splice that answers 0 has met the end", "relay", "I6 I7",
+           ("core/xprt.cc", "    if (n != 0) return received(conn, n);\n", "    return received(conn, n);\n")),
 
     # ---- takeover
     mutant("the old one stops listening before the new one is ready", "takeover", "T1 T2 I10 I12 I2 EXPECT signal",
@@ -281,7 +291,7 @@ MUTANTS = [
             "    if (client.is_broken() && !s.greeted) return s.home.refuse(")),
     mutant("a greeting has no deadline", "stream", "I8",
            ("proto/stream_proxy.cc",
-            "    s.client->arm(conns_.loop().now() + options_.proxy_timeout, greeting_late);\n", "")),
+            "    s.client->arm(later(conns_.loop().now(), options_.proxy_timeout), greeting_late);\n", "")),
     mutant("a greeting's deadline stays armed", "stream", "I9 EXPECT signal I18",
            ("proto/stream_proxy.cc", "        client.stop_recv();\n        client.disarm();\n",
             "        client.stop_recv();\n")),
