@@ -5,8 +5,8 @@
 //                                                                        └──────┴────> cut (no more is wanted of it)
 //     client <── to_client_ <── head, body ── server        response_: none ─> head ─> body ─> done
 //
-//   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only for
-//     what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
+//   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only
+//     for what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
 //     fills it stops receiving.
 //   - While a request runs on a connection that was idle before, the bytes sent are kept (one block at most) until the
 //     first byte of the response: what it takes to repeat it on a fresh connection. See may_repeat().
@@ -257,8 +257,8 @@ struct http1_exchanges {
     http1_counters counters{};
     bool draining = false; // finish what runs, keep no connection
 
-    // The client's connection is nobody's for now: it waits for its next request, or it goes on waiting for the one whose
-    // first byte had not come after all.
+    // The client's connection is nobody's for now: it waits for its next request, or it goes on waiting for the one
+    // whose first byte had not come after all.
     enum class wait : std::uint8_t { anew, still };
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet, wait how) noexcept = nullptr;
     // One client connection is no more; that of a tunnel is counted by the relay_pool's `ended`.

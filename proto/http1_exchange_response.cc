@@ -64,8 +64,8 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return verdict::keep;
     case http1_head::progress::done: break;
     }
-    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another one,
-    // RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
+    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another
+    // one, RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
     if (head_.status() == 408 && interim_count_ == 0 && may_repeat_at_all() &&
         (is_idempotent(method_) || is_unseen())) {
         used = bytes;
@@ -265,8 +265,8 @@ verdict http1_exchange::server_ended(io how) noexcept {
     return fail(502, server_->error() ? std::strerror(server_->error()) : "closed without an answer");
 }
 
-// The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or an
-// abort where nothing else would tell.
+// The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or
+// an abort where nothing else would tell.
 verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept {
     room_.counters.truncated++;
     if (room_.access) log_access();
@@ -283,9 +283,9 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
 //     which it accepted nothing so far, or
 //   - the server had closed before: it reset the connection after its FIN (EPIPE), and the count of acknowledged bytes
 //     has not moved. After a FIN alone the reset is still to come: wait for it. A server that ends its own side, then
-//     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has closed,
-//     nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too: they can
-//     only make it move, which is no proof.
+//     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has
+//     closed, nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too:
+//     they can only make it move, which is no proof.
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!may_repeat_at_all()) return repeatable::no;
     if (is_idempotent(method_)) return repeatable::yes;

@@ -58,9 +58,9 @@ class http1_gateway {
     // client that is gone by then is "-"; in the quotes, what is not printable ASCII, '"' and '\' are \xHH.
     void on_access(line_sink sink, void* owner) noexcept;
 
-    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed. Clients
-    // that wait are closed at once; when it hands over they have until `limit` to ask once more, because a close may
-    // cross the request that they are just sending. Said again (`end`), it only closes those.
+    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed.
+    // Clients that wait are closed at once; when it hands over they have until `limit` to ask once more, because a
+    // close may cross the request that they are just sending. Said again (`end`), it only closes those.
     using drained = void (*)(void* owner) noexcept;
     void drain(drain_kind how, duration limit, drained done, void* owner) noexcept;
     // Requests and tunnels that a drain cut off at its limit. Valid from `done` on.
