@@ -273,7 +273,7 @@ verdict http1_exchange::next_request() noexcept {
     rest.take(from_client_);
     room.pool.free(*this);
     if (rest.empty()) {
-        room.client_waits(room.gateway, client, applet, http1_exchanges::wait::anew);
+        room.client_waits(room.gateway, client, applet, http1_wait::anew);
         return verdict::gone;
     }
     http1_exchange* next = room.pool.make(room, client, applet);
@@ -286,14 +286,14 @@ verdict http1_exchange::next_request() noexcept {
     return verdict::gone;
 }
 
-// It was looked for a first byte in vain: the kernel had none, or only talk of the transport's. Its deadline, which is still
-// armed, is no later for that.
-verdict http1_exchange::wait_on() noexcept {
+// It was looked for a request's first byte in vain: the kernel had none, or only empty lines, or only talk of the
+// transport's. Where its deadline is still armed (`still`), that is no later for it.
+verdict http1_exchange::wait_on(http1_wait how) noexcept {
     http1_exchanges& room = room_;
     connection& client = *client_;
     const http1_applet* applet = applet_;
     room.pool.free(*this);
-    room.client_waits(room.gateway, client, applet, http1_exchanges::wait::still);
+    room.client_waits(room.gateway, client, applet, how);
     return verdict::gone;
 }
 
@@ -338,7 +338,10 @@ void http1_exchange::client_timer(connection& client, time_point now) noexcept {
         return;
     }
     x.client_deadline_ = never;
-    x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
+    const bool is_silent =
+        x.request_ == request_state::head && x.head_.has_not_begun(); // half an empty line: no request
+    if (is_silent) x.close_client(close_intent::graceful, end_cause::timed_out);
+    else x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
 }
 
 void http1_exchange::server_fired(timer& t, time_point now) noexcept {

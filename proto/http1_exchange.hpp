@@ -68,6 +68,10 @@ struct http1_applet {
     void* owner;
 };
 
+// A client waits for its next request, or it goes on waiting for the one whose first byte had not come after all: then
+// its deadline is armed already.
+enum class http1_wait : std::uint8_t { anew, still };
+
 struct http1_exchanges;
 
 class http1_exchange {
@@ -111,7 +115,7 @@ class http1_exchange {
     verdict late(const char* why) noexcept;               // the client did not keep a deadline
     verdict finish() noexcept;
     verdict next_request() noexcept;
-    verdict wait_on() noexcept;
+    verdict wait_on(http1_wait how) noexcept;
     verdict abandon(end_cause cause) noexcept;
     verdict close_client(close_intent intent, end_cause cause) noexcept;
     void drop_server(close_intent intent, end_cause cause) noexcept;
@@ -142,6 +146,7 @@ class http1_exchange {
     // --- http1_exchange_request.cc: from the client to the server
     static verdict client_recv(connection& client) noexcept;
     verdict read_head() noexcept;
+    verdict pass_lines(http1_wait how) noexcept;
     verdict take_head(std::string_view bytes) noexcept;
     verdict begin(std::string_view bytes) noexcept;
     verdict forward(std::string_view bytes) noexcept;
@@ -257,10 +262,9 @@ struct http1_exchanges {
     http1_counters counters{};
     bool draining = false; // finish what runs, keep no connection
 
-    // The client's connection is nobody's for now: it waits for its next request, or it goes on waiting for the one
-    // whose first byte had not come after all.
-    enum class wait : std::uint8_t { anew, still };
-    void (*client_waits)(void* gateway, connection& client, const http1_applet* applet, wait how) noexcept = nullptr;
+    // The client's connection is nobody's for now.
+    void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
+                         http1_wait how) noexcept = nullptr;
     // One client connection is no more; that of a tunnel is counted by the relay_pool's `ended`.
     void (*client_gone)(void* gateway) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause.

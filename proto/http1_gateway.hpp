@@ -93,8 +93,7 @@ class http1_gateway {
     static verdict waiting_wake(connection& client) noexcept;
     static void waiting_fired(timer& t, time_point now) noexcept;
     static void accepted(void* at, connection& client, const endpoint& peer) noexcept;
-    static void client_waits(void* self, connection& client, const http1_applet* applet,
-                             http1_exchanges::wait how) noexcept;
+    static void client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept;
     static void client_gone(void* self) noexcept;
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;

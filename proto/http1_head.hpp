@@ -164,6 +164,10 @@ class http1_head {
     // none unless bad.
     http1_error error() const noexcept { return state_.error; }
     http1_kind kind() const noexcept { return state_.kind; }
+    // Of a request: no byte of its start line has come. Of what parse() was given, consumed() are empty lines; what is
+    // behind them can only be a CR.
+    bool has_not_begun() const noexcept { return state_.at == phase::start_line && state_.line_at == state_.seen; }
+    std::size_t consumed() const noexcept { return state_.seen; }
 
     // ---- All below: only after done. ----
 
