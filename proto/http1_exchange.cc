@@ -121,7 +121,11 @@ std::string_view http1_exchange::what_text(char (&room)[what_text_max]) const no
     return {room, out.put_escaped({what_, what_bytes_}).size()};
 }
 
-void http1_exchange::log_access() noexcept {
+// Once for each request, however it ends; what says nothing of a request has no line.
+void http1_exchange::log_access(ending how) noexcept {
+    const bool is_request = what_bytes_ > 0 || status_ != 0;
+    if (!room_.access || logged_ || !is_request) return;
+    logged_ = true;
     char at[endpoint::text_max], from[endpoint::text_max], line[1024], room[what_text_max];
     // Asked for only here: an address in every exchange would be paid for by those who keep no log.
     sockaddr_storage storage{};
@@ -135,11 +139,11 @@ void http1_exchange::log_access() noexcept {
     const std::string_view server =
         upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
-    const int n = std::snprintf(line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s",
-                                static_cast<int>(client.size()), client.data(), static_cast<int>(what.size()),
-                                what.data(), status_, static_cast<unsigned long long>(response_bytes_),
-                                static_cast<long long>(us), static_cast<int>(server.size()), server.data(),
-                                reused_ ? " reused" : "", repeated_ ? " repeated" : "");
+    const int n = std::snprintf(
+        line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
+        client.data(), static_cast<int>(what.size()), what.data(), status_,
+        static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us), static_cast<int>(server.size()),
+        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", how == ending::cut ? " cut off" : "");
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -227,7 +231,7 @@ http1_persistence http1_exchange::say_persistence(bool stays) noexcept {
 // The response is complete, and the client's socket has all of it.
 verdict http1_exchange::finish() noexcept {
     EXPECT(response_ == response_state::done && to_client_.empty());
-    if (room_.access) log_access();
+    log_access(ending::whole);
     const http1_client_facts facts{
         .failed = client_->is(conn_flag::failed),
         // A FIN that is only known may stand behind another request, which is still to be read.
@@ -303,6 +307,7 @@ verdict http1_exchange::abandon(end_cause cause) noexcept {
 }
 
 verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
+    log_access(ending::cut); // unless it was answered
     drop_server(close_intent::silent, end_cause::done);
     http1_exchanges& room = room_;
     connection& client = *client_;

@@ -126,7 +126,8 @@ class http1_exchange {
     void report(int status, const char* why) noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
-    void log_access() noexcept;
+    enum class ending : std::uint8_t { whole, cut };
+    void log_access(ending how) noexcept;
     void set_client_deadline(time_point at) noexcept;
     static void client_fired(timer& t, time_point now) noexcept;
     static void server_fired(timer& t, time_point now) noexcept;
@@ -227,6 +228,7 @@ class http1_exchange {
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come
+    bool logged_ = false;            // the request has its line in the access log
     std::uint8_t interim_count_ = 0; // 1xx responses so far
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
     http1_server_facts server_facts_{};

@@ -201,6 +201,7 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
 
 // 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.
 verdict http1_exchange::become_tunnel(std::string_view head, std::string_view early) noexcept {
+    status_ = 101;
     const sent s = push(*client_, to_client_, {.head = head, .data = early});
     if (s == sent::broken) return abandon(cause_of(*client_));
     connection& server = *server_;
@@ -209,6 +210,7 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     client.disarm();
     const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes());
     if (!joined) return abandon(end_cause::no_room);
+    log_access(ending::whole);
     room_.counters.tunnels++;
     upstream_->active_count--;
     server_ = nullptr;
@@ -269,7 +271,6 @@ verdict http1_exchange::server_ended(io how) noexcept {
 // an abort where nothing else would tell.
 verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept {
     room_.counters.truncated++;
-    if (room_.access) log_access();
     report(status_, why);
     drop_server(close_intent::silent, server_->ended() ? server_->failure() : of_living);
     const bool shows = client_framing_ != http1_body_kind::until_close;

@@ -54,7 +54,8 @@ class http1_gateway {
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
     void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503, 504, or a server that was passed over; and why
-    // Each request, when its answer is sent or cut off: CLIENT "METHOD TARGET" STATUS N bytes N us upstream SERVER. A
+    // Each request once, when its answer is sent, when it is cut off, or when its tunnel begins: CLIENT "METHOD TARGET"
+    // STATUS N bytes N us upstream SERVER [reused] [repeated] [cut off]. STATUS is 0 where no answer had begun. A
     // client that is gone by then is "-"; in the quotes, what is not printable ASCII, '"' and '\' are \xHH.
     void on_access(line_sink sink, void* owner) noexcept;
 
