@@ -346,6 +346,11 @@ MUTANTS = [
            ("proto/http1_gateway.cc",
             "    client.arm(g.conns_.loop().now() + g.options_.http.keep_alive_timeout, waiting_fired);\n",
             "")),
+    mutant("http1: a server that does not answer has no deadline", "http1", "I8",
+           ("proto/http1_exchange_request.cc",
+            "        if (!server_facts_.request_written) server_->arm(now() + room_.options.first_byte_timeout, server_fired);\n"
+            "        server_facts_.request_written = true;\n",
+            "        server_facts_.request_written = true;\n")),
     mutant("http1: a client that takes nothing has no deadline", "http1", "I8",
            ("proto/http1_exchange.cc",
             "    if (&to == client_) set_client_deadline(now() + room_.options.write_timeout);\n",

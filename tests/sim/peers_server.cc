@@ -116,7 +116,9 @@ bool server::misbehave(remote& r) noexcept {
         r.close();
         return true;
     }
-    if (home->calm_ && how != manner::well_behaved) { // the troublemakers leave
+    // The troublemakers leave. In HTTP who stalls is the gateway's to end: it has a deadline for that.
+    const bool stays = how == manner::stalling && home->tongue_ == town::tongue::http1;
+    if (home->calm_ && how != manner::well_behaved && !stays) {
         reset(r);
         return true;
     }
