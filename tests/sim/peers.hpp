@@ -131,6 +131,7 @@ struct server {
     bool hear_rest() noexcept;
     void hear_tunnel() noexcept;
     void say_hint(std::string_view status, mark what) noexcept;
+    void say_early_hints() noexcept;
     void speak_http() noexcept;
     void speak_nonsense(errand& e) noexcept;
     void begin_tunnel(errand& e) noexcept;

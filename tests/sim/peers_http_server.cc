@@ -160,6 +160,14 @@ void server::say_hint(std::string_view status, mark what) noexcept {
     saw(what);
 }
 
+// More of them, at times, than a gateway passes on.
+void server::say_early_hints() noexcept {
+    dice& chance = home->k_.chance;
+    const bool hints = chance.below(8) == 0;
+    for (std::uint32_t n = hints ? chance.magnitude(1, 20) : 0; n > 0; n--)
+        say_hint("103 Early Hints", mark::hint_103);
+}
+
 void server::speak_http() noexcept {
     errand& e = *ear.now;
     dice& chance = home->k_.chance;
@@ -168,9 +176,7 @@ void server::speak_http() noexcept {
         speak_nonsense(e);
         return;
     }
-    const bool hints = !calm && chance.below(8) == 0;
-    for (std::uint32_t n = hints ? chance.magnitude(1, 20) : 0; n > 0; n--)
-        say_hint("103 Early Hints", mark::hint_103);
+    if (!calm) say_early_hints();
     ear.now = nullptr;
     ear.speaking = &e;
     if (e.upgrades && chance.below(4) != 0) {
