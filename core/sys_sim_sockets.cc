@@ -193,7 +193,8 @@ count send_through(crossing& c, stream& s, const iovec* parts, std::size_t parts
         const count n = s.send(static_cast<const char*>(parts[i].iov_base), bytes);
         if (n < 0) return sent > 0 ? sent : n;
         sent += n;
-        if (static_cast<std::size_t>(n) < bytes) return sent;
+        const bool is_short = static_cast<std::size_t>(n) < bytes;
+        if (is_short || s.error) return sent; // an error that came meanwhile is the next call's to tell
     }
     if (most == asked) return sent;
     if (s.at == stream::phase::established) c.k.net.squeeze(s);

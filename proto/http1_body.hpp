@@ -89,8 +89,6 @@ class http1_body {
 
     // Body bytes handed out so far, without framing.
     std::uint64_t received() const noexcept { return received_; }
-    // Body bytes that come before the next framing: of this chunk or length; UINT64_MAX until close.
-    std::uint64_t remaining_hint() const noexcept { return at_ == state::until_close ? UINT64_MAX : remaining_; }
 
   private:
     enum class state : std::uint8_t {

@@ -121,7 +121,11 @@ std::string_view http1_exchange::what_text(char (&room)[what_text_max]) const no
     return {room, out.put_escaped({what_, what_bytes_}).size()};
 }
 
-void http1_exchange::log_access() noexcept {
+// Once for each request, however it ends; what says nothing of a request has no line.
+void http1_exchange::log_access(ending how) noexcept {
+    const bool is_request = what_bytes_ > 0 || status_ != 0;
+    if (!room_.access || logged_ || !is_request) return;
+    logged_ = true;
     char at[endpoint::text_max], from[endpoint::text_max], line[1024], room[what_text_max];
     // Asked for only here: an address in every exchange would be paid for by those who keep no log.
     sockaddr_storage storage{};
@@ -135,11 +139,11 @@ void http1_exchange::log_access() noexcept {
     const std::string_view server =
         upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
-    const int n = std::snprintf(line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s",
-                                static_cast<int>(client.size()), client.data(), static_cast<int>(what.size()),
-                                what.data(), status_, static_cast<unsigned long long>(response_bytes_),
-                                static_cast<long long>(us), static_cast<int>(server.size()), server.data(),
-                                reused_ ? " reused" : "", repeated_ ? " repeated" : "");
+    const int n = std::snprintf(
+        line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
+        client.data(), static_cast<int>(what.size()), what.data(), status_,
+        static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us), static_cast<int>(server.size()),
+        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", how == ending::cut ? " cut off" : "");
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -227,7 +231,7 @@ http1_persistence http1_exchange::say_persistence(bool stays) noexcept {
 // The response is complete, and the client's socket has all of it.
 verdict http1_exchange::finish() noexcept {
     EXPECT(response_ == response_state::done && to_client_.empty());
-    if (room_.access) log_access();
+    log_access(ending::whole);
     const http1_client_facts facts{
         .failed = client_->is(conn_flag::failed),
         // A FIN that is only known may stand behind another request, which is still to be read.
@@ -273,7 +277,7 @@ verdict http1_exchange::next_request() noexcept {
     rest.take(from_client_);
     room.pool.free(*this);
     if (rest.empty()) {
-        room.client_waits(room.gateway, client, applet, http1_exchanges::wait::anew);
+        room.client_waits(room.gateway, client, applet, http1_wait::anew);
         return verdict::gone;
     }
     http1_exchange* next = room.pool.make(room, client, applet);
@@ -286,14 +290,14 @@ verdict http1_exchange::next_request() noexcept {
     return verdict::gone;
 }
 
-// It was looked for a first byte in vain: the kernel had none, or only talk of the transport's. Its deadline, which is still
-// armed, is no later for that.
-verdict http1_exchange::wait_on() noexcept {
+// It was looked for a request's first byte in vain: the kernel had none, or only empty lines, or only talk of the
+// transport's. Where its deadline is still armed (`still`), that is no later for it.
+verdict http1_exchange::wait_on(http1_wait how) noexcept {
     http1_exchanges& room = room_;
     connection& client = *client_;
     const http1_applet* applet = applet_;
     room.pool.free(*this);
-    room.client_waits(room.gateway, client, applet, http1_exchanges::wait::still);
+    room.client_waits(room.gateway, client, applet, how);
     return verdict::gone;
 }
 
@@ -303,6 +307,7 @@ verdict http1_exchange::abandon(end_cause cause) noexcept {
 }
 
 verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
+    log_access(ending::cut); // unless it was answered
     drop_server(close_intent::silent, end_cause::done);
     http1_exchanges& room = room_;
     connection& client = *client_;
@@ -338,7 +343,10 @@ void http1_exchange::client_timer(connection& client, time_point now) noexcept {
         return;
     }
     x.client_deadline_ = never;
-    x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
+    const bool is_silent =
+        x.request_ == request_state::head && x.head_.has_not_begun(); // half an empty line: no request
+    if (is_silent) x.close_client(close_intent::graceful, end_cause::timed_out);
+    else x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
 }
 
 void http1_exchange::server_fired(timer& t, time_point now) noexcept {

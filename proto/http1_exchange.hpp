@@ -5,8 +5,8 @@
 //                                                                        └──────┴────> cut (no more is wanted of it)
 //     client <── to_client_ <── head, body ── server        response_: none ─> head ─> body ─> done
 //
-//   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only for
-//     what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
+//   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only
+//     for what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
 //     fills it stops receiving.
 //   - While a request runs on a connection that was idle before, the bytes sent are kept (one block at most) until the
 //     first byte of the response: what it takes to repeat it on a fresh connection. See may_repeat().
@@ -69,6 +69,10 @@ struct http1_applet {
     void* owner;
 };
 
+// A client waits for its next request, or it goes on waiting for the one whose first byte had not come after all: then
+// its deadline is armed already.
+enum class http1_wait : std::uint8_t { anew, still };
+
 struct http1_exchanges;
 
 class http1_exchange {
@@ -112,7 +116,7 @@ class http1_exchange {
     verdict late(const char* why) noexcept;               // the client did not keep a deadline
     verdict finish() noexcept;
     verdict next_request() noexcept;
-    verdict wait_on() noexcept;
+    verdict wait_on(http1_wait how) noexcept;
     verdict abandon(end_cause cause) noexcept;
     verdict close_client(close_intent intent, end_cause cause) noexcept;
     void drop_server(close_intent intent, end_cause cause) noexcept;
@@ -123,7 +127,8 @@ class http1_exchange {
     void report(int status, const char* why) noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
-    void log_access() noexcept;
+    enum class ending : std::uint8_t { whole, cut };
+    void log_access(ending how) noexcept;
     void set_client_deadline(time_point at) noexcept;
     static void client_fired(timer& t, time_point now) noexcept;
     static void server_fired(timer& t, time_point now) noexcept;
@@ -143,6 +148,7 @@ class http1_exchange {
     // --- http1_exchange_request.cc: from the client to the server
     static verdict client_recv(connection& client) noexcept;
     verdict read_head() noexcept;
+    verdict pass_lines(http1_wait how) noexcept;
     verdict take_head(std::string_view bytes) noexcept;
     verdict begin(std::string_view bytes) noexcept;
     verdict forward(std::string_view bytes) noexcept;
@@ -223,6 +229,7 @@ class http1_exchange {
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come
+    bool logged_ = false;            // the request has its line in the access log
     std::uint8_t interim_count_ = 0; // 1xx responses so far
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
     http1_server_facts server_facts_{};
@@ -258,10 +265,9 @@ struct http1_exchanges {
     http1_counters counters{};
     bool draining = false; // finish what runs, keep no connection
 
-    // The client's connection is nobody's for now: it waits for its next request, or it goes on waiting for the one whose
-    // first byte had not come after all.
-    enum class wait : std::uint8_t { anew, still };
-    void (*client_waits)(void* gateway, connection& client, const http1_applet* applet, wait how) noexcept = nullptr;
+    // The client's connection is nobody's for now.
+    void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
+                         http1_wait how) noexcept = nullptr;
     // One client connection is no more; that of a tunnel is counted by the relay_pool's `ended`.
     void (*client_gone)(void* gateway) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause.

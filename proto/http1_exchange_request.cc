@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/buggify.hpp"
 #include "core/dialer.hpp"
@@ -31,17 +32,14 @@ verdict http1_exchange::client_recv(connection& client) noexcept {
 // --- the head
 
 verdict http1_exchange::read_head() noexcept {
-    if (has_backlog_) {
-        has_backlog_ = false;
-        return take_head(from_client_.bytes());
-    }
+    if (has_backlog_) return take_head(from_client_.bytes());
     const bool in_scratch = from_client_.empty();
     buffer::room_view to{conns().scratch(), read_bytes_max};
     if (!in_scratch) to = from_client_.room(blocks());
     EXPECT(to.bytes > 0); // a head that fills a block is over its limit
     const io_result got = client_->recv(to.at, to.bytes);
     switch (got.end) {
-    case io::again: return in_scratch ? wait_on() : verdict::keep; // nothing yet: wait without an exchange
+    case io::again: return in_scratch ? wait_on(http1_wait::still) : verdict::keep; // nothing yet: without an exchange
     case io::closed: return close_client(close_intent::after_fin, end_cause::peer_closed);
     case io::failed: return close_client(close_intent::silent, end_cause::peer_failed);
     case io::done: break;
@@ -52,8 +50,11 @@ verdict http1_exchange::read_head() noexcept {
 }
 
 verdict http1_exchange::take_head(std::string_view bytes) noexcept {
+    const bool is_backlog = std::exchange(has_backlog_, false);
     switch (head_.parse(bytes)) {
     case http1_head::progress::more:
+        if (head_.has_not_begun() && head_.consumed() == bytes.size())
+            return pass_lines(is_backlog || client_deadline_ != never ? http1_wait::anew : http1_wait::still);
         if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full)
             return shed("no block is left for a head");
         if (client_deadline_ == never) set_client_deadline(later(now(), room_.options.header_timeout));
@@ -63,6 +64,16 @@ verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     }
     client_deadline_ = never;
     return begin(bytes);
+}
+
+// Empty lines, and nothing behind them: no request has begun, and none is late (RFC 9112 section 2.2). Old clients send
+// one behind a POST. Each time is a use, so that it is bounded. `how`: anew if the deadline of a wait is not armed.
+verdict http1_exchange::pass_lines(http1_wait how) noexcept {
+    client_->count_use();
+    const bool is_over = room_.draining && how == http1_wait::anew; // it was no client that waits
+    if (is_over || client_->uses() > room_.options.keep_alive_requests)
+        return close_client(close_intent::graceful, end_cause::done);
+    return wait_on(how);
 }
 
 // Method and target, as much as the logs show.

@@ -64,8 +64,8 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return verdict::keep;
     case http1_head::progress::done: break;
     }
-    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another one,
-    // RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
+    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another
+    // one, RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
     if (head_.status() == 408 && interim_count_ == 0 && may_repeat_at_all() &&
         (is_idempotent(method_) || is_unseen())) {
         used = bytes;
@@ -201,6 +201,7 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
 
 // 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.
 verdict http1_exchange::become_tunnel(std::string_view head, std::string_view early) noexcept {
+    status_ = 101;
     const sent s = push(*client_, to_client_, {.head = head, .data = early});
     if (s == sent::broken) return abandon(cause_of(*client_));
     connection& server = *server_;
@@ -209,6 +210,7 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     client.disarm();
     const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes());
     if (!joined) return abandon(end_cause::no_room);
+    log_access(ending::whole);
     room_.counters.tunnels++;
     upstream_->active_count--;
     server_ = nullptr;
@@ -265,11 +267,10 @@ verdict http1_exchange::server_ended(io how) noexcept {
     return fail(502, server_->error() ? std::strerror(server_->error()) : "closed without an answer");
 }
 
-// The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or an
-// abort where nothing else would tell.
+// The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or
+// an abort where nothing else would tell.
 verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept {
     room_.counters.truncated++;
-    if (room_.access) log_access();
     report(status_, why);
     drop_server(close_intent::silent, server_->ended() ? server_->failure() : of_living);
     const bool shows = client_framing_ != http1_body_kind::until_close;
@@ -283,9 +284,9 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
 //     which it accepted nothing so far, or
 //   - the server had closed before: it reset the connection after its FIN (EPIPE), and the count of acknowledged bytes
 //     has not moved. After a FIN alone the reset is still to come: wait for it. A server that ends its own side, then
-//     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has closed,
-//     nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too: they can
-//     only make it move, which is no proof.
+//     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has
+//     closed, nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too:
+//     they can only make it move, which is no proof.
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!may_repeat_at_all()) return repeatable::no;
     if (is_idempotent(method_)) return repeatable::yes;

@@ -109,11 +109,10 @@ void http1_gateway::await_request(connection& client) noexcept {
     if (client.is(conn_flag::connected)) client.want_recv();
 }
 
-void http1_gateway::client_waits(void* self, connection& client, const http1_applet* applet,
-                                 http1_exchanges::wait how) noexcept {
+void http1_gateway::client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept {
     http1_gateway& g = *static_cast<http1_gateway*>(self);
     client.attach(waiting_cb, applet ? &g.admin_door_ : &g.door_);
-    if (how == http1_exchanges::wait::still) return;
+    if (how == http1_wait::still) return;
     client.arm(later(g.conns_.loop().now(), g.options_.http.keep_alive_timeout), waiting_fired);
     client.want_recv();
 }

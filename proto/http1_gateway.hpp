@@ -54,13 +54,14 @@ class http1_gateway {
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
     void on_trouble(line_sink sink, void* owner) noexcept; // a 502, 503, 504, or a server that was passed over; and why
-    // Each request, when its answer is sent or cut off: CLIENT "METHOD TARGET" STATUS N bytes N us upstream SERVER. A
+    // Each request once, when its answer is sent, when it is cut off, or when its tunnel begins: CLIENT "METHOD TARGET"
+    // STATUS N bytes N us upstream SERVER [reused] [repeated] [cut off]. STATUS is 0 where no answer had begun. A
     // client that is gone by then is "-"; in the quotes, what is not printable ASCII, '"' and '\' are \xHH.
     void on_access(line_sink sink, void* owner) noexcept;
 
-    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed. Clients
-    // that wait are closed at once; when it hands over they have until `limit` to ask once more, because a close may
-    // cross the request that they are just sending. Said again (`end`), it only closes those.
+    // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed.
+    // Clients that wait are closed at once; when it hands over they have until `limit` to ask once more, because a
+    // close may cross the request that they are just sending. Said again (`end`), it only closes those.
     using drained = void (*)(void* owner) noexcept;
     void drain(drain_kind how, duration limit, drained done, void* owner) noexcept;
     // Requests and tunnels that a drain cut off at its limit. Valid from `done` on.
@@ -93,8 +94,7 @@ class http1_gateway {
     static verdict waiting_wake(connection& client) noexcept;
     static void waiting_fired(timer& t, time_point now) noexcept;
     static void accepted(void* at, connection& client, const endpoint& peer) noexcept;
-    static void client_waits(void* self, connection& client, const http1_applet* applet,
-                             http1_exchanges::wait how) noexcept;
+    static void client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept;
     static void client_gone(void* self) noexcept;
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;

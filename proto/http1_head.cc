@@ -192,7 +192,6 @@ http1_error http1_head::take_target(std::string_view target) noexcept {
     const std::size_t path_at = std::min(target.find_first_of("/?", scheme), target.size());
     const std::string_view authority = target.substr(scheme, path_at - scheme);
     if (authority.empty() || !is_authority(authority)) return bad_target;
-    add(fact::absolute_form);
     state_.authority = part(authority);
     state_.path = part(target.substr(path_at));
     if (path_at < target.size() && target[path_at] == '?') add(fact::slash_missing);

@@ -161,12 +161,13 @@ class http1_head {
     // the latest `bytes`.
     [[nodiscard]] progress parse(std::string_view bytes) noexcept;
 
-    // The bytes were moved to `base`: every view asked for from now on is into there.
-    void rebase(const char* base) noexcept { base_ = base; }
-
     // none unless bad.
     http1_error error() const noexcept { return state_.error; }
     http1_kind kind() const noexcept { return state_.kind; }
+    // Of a request: no byte of its start line has come. Of what parse() was given, consumed() are empty lines; what is
+    // behind them can only be a CR.
+    bool has_not_begun() const noexcept { return state_.at == phase::start_line && state_.line_at == state_.seen; }
+    std::size_t consumed() const noexcept { return state_.seen; }
 
     // ---- All below: only after done. ----
 
@@ -192,7 +193,6 @@ class http1_head {
         return state_.method == http1_method::options ? "*" : "/";
     }
     bool path_needs_slash() const noexcept { return has(fact::slash_missing); }
-    bool is_absolute_form() const noexcept { return has(fact::absolute_form); }
 
     // Of a response: 100..599.
     int status() const noexcept { return state_.status; }
@@ -206,14 +206,6 @@ class http1_head {
         return {.name = view(line.name), .value = view(line.value), .id = line.id, .hop = hop};
     }
     bool has(http1_name name) const noexcept { return (state_.names & bit(name)) != 0; }
-    // The first field of that name; "" when there is none. Walks the fields only when there is one.
-    std::string_view value_of(http1_name name) const noexcept {
-        if (!has(name)) return {};
-        const entry* line = fields_.data();
-        while (line->id != name)
-            ++line;
-        return view(line->value);
-    }
 
     // RFC 9112 section 6.3. A request: none, length or chunked. A response: response_body_kind(false).
     http1_body_kind body_kind() const noexcept {
@@ -259,9 +251,8 @@ class http1_head {
         upgrade = 4,    // Connection: upgrade
         chunked = 8,    // Transfer-Encoding ends with it
         expect_continue = 16,
-        absolute_form = 32,    // the target has scheme and authority
-        slash_missing = 64,    // its path is empty and its query is not
-        nominates_other = 128, // Connection names a field that is not a http1_name
+        slash_missing = 32,   // of an absolute-form target: its path is empty and its query is not
+        nominates_other = 64, // Connection names a field that is not a http1_name
     };
     // 16 bits do: head_bytes_max is at most 65535. No initialisers: the hundred entries are never cleared.
     struct span {

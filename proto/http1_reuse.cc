@@ -18,11 +18,8 @@ http1_server_verdict server_verdict(const http1_server_facts& facts) noexcept {
     if (facts.surplus) return surplus;
     if (facts.user_bound) return user_bound;
     if (facts.close_asked) return close_asked;
-    if (facts.close_sent) return close_sent;
     if (facts.version == http1_version::v1_0 && !facts.keep_alive_asked) return version_1_0;
     if (facts.draining) return draining;
-    if (facts.uses_spent) return uses_spent;
-    if (facts.age_spent) return age_spent;
     return park;
 }
 
@@ -50,10 +47,10 @@ const char* to_string(http1_server_verdict verdict) noexcept {
     // clang-format off
     static constexpr const char* names[] = {
         "park", "switched", "failed", "peer_shut", "request_unwritten", "early_response", "response_incomplete",
-        "until_close", "surplus", "user_bound", "close_asked", "close_sent", "version_1_0", "draining", "uses_spent", "age_spent",
+        "until_close", "surplus", "user_bound", "close_asked", "version_1_0", "draining",
     };
     // clang-format on
-    static_assert(std::size(names) == static_cast<std::size_t>(http1_server_verdict::age_spent) + 1);
+    static_assert(std::size(names) == static_cast<std::size_t>(http1_server_verdict::draining) + 1);
     return names[static_cast<std::size_t>(verdict)];
 }
 

@@ -1,11 +1,11 @@
 #pragma once
 // http1_reuse: when an exchange is over, which of its two connections live on.
 //
-// Two pure functions from facts to one verdict each; the exchange collects the facts. A "no" names its first reason in the
-// order of the enum, which is: what cannot be otherwise (the connection is no longer HTTP, or dead), then what would
-// poison the next exchange, then what the peers asked for, then our own policy; so a policy never hides a fault. The facts
-// default to those of a connection that must not live on: what the caller forgets to say, closes. Age and uses are also
-// looked at by the idle pool, for every protocol.
+// Two pure functions from facts to one verdict each; the exchange collects the facts. A "no" names its first reason in
+// the order of the enum, which is: what cannot be otherwise (the connection is no longer HTTP, or dead), then what
+// would poison the next exchange, then what the peers asked for, then our own policy; so a policy never hides a fault.
+// The facts default to those of a connection that must not live on: what the caller forgets to say, closes. How often
+// and how long a server's connection may be used is the idle pool's to judge, for every protocol.
 
 #include <cstdint>
 
@@ -27,11 +27,8 @@ struct http1_server_facts {
     http1_body_kind framing = http1_body_kind::until_close; // of the response; none for HEAD, 204, 304
     http1_version version = http1_version::v1_0;            // of the response
     bool close_asked = false;                               // the response's Connection has close
-    bool close_sent = false;                                // the request we wrote had it
     bool keep_alive_asked = false;                          // the response's Connection has keep-alive; matters for 1.0
     bool draining = false;                                  // the worker is, or the upstream was removed (R15)
-    bool uses_spent = false;                                // this was the last request it may carry (R11)
-    bool age_spent = false;                                 // it is past its maximum age (R11)
 };
 
 enum class http1_server_verdict : std::uint8_t {
@@ -46,11 +43,8 @@ enum class http1_server_verdict : std::uint8_t {
     surplus,
     user_bound,
     close_asked,
-    close_sent,
     version_1_0,
     draining,
-    uses_spent,
-    age_spent,
 };
 
 // May the server's connection go to the idle pool?

@@ -28,7 +28,8 @@ class http1_writer {
 
     std::size_t size() const noexcept { return at_ ? static_cast<std::size_t>(at_ - begin_) : 0; }
 
-    // For writers that do not know this one: where to write, how much fits, and what was written there (0: it did not fit).
+    // For writers that do not know this one: where to write, how much fits, and what was written there (0: it did not
+    // fit).
     char* next() noexcept { return at_ ? at_ : end_; }
     std::size_t room() const noexcept { return at_ ? static_cast<std::size_t>(end_ - at_) : 0; }
     void take(std::size_t bytes) noexcept { at_ = bytes > 0 && at_ ? at_ + bytes : nullptr; }

@@ -11,8 +11,8 @@ namespace weir::inline WEIR_KERNEL {
 // without copying them, tcp(7).
 extern const ctrl tcp;
 
-// "127.0.0.1:8080", "[::1]:8080", "localhost:8080", ":8080" (every IPv4 address; "*:8080" is none). A name is looked up, which may block:
-// at start-up only. EINVAL: not such a text; ENOENT: no such host.
+// "127.0.0.1:8080", "[::1]:8080", "localhost:8080", ":8080" (every IPv4 address; "*:8080" is none). A name is looked
+// up, which may block: at start-up only. EINVAL: not such a text; ENOENT: no such host.
 result<endpoint> parse_tcp(std::string_view text) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL

@@ -34,9 +34,9 @@ std::string describe(const http1_head& head, progress result) {
     add(all, head.size());
     add(all, static_cast<std::uint64_t>(head.version()));
     add(all, head.content_length());
-    const bool facts[] = {head.keep_alive(),           head.close_requested(), head.binds_user(),
-                          head.keep_alive_requested(), head.expect_continue(), head.has_upgrade(),
-                          head.is_chunked(),           head.is_absolute_form()};
+    const bool facts[] = {
+        head.keep_alive(),      head.close_requested(), head.binds_user(), head.keep_alive_requested(),
+        head.expect_continue(), head.has_upgrade(),     head.is_chunked()};
     for (const bool fact : facts)
         all.push_back(fact ? '1' : '0');
     add(all, head.keep_alive_timeout_s());
@@ -70,8 +70,7 @@ std::string read_cut(std::string_view bytes, std::size_t cut, http1_kind kind, c
     head.start(kind, limits);
     const fuzz::alone first{bytes.substr(0, cut)};
     progress result = head.parse(first.view());
-    if (result == progress::done) head.rebase(bytes.data());
-    else result = head.parse(bytes);
+    if (result != progress::done) result = head.parse(bytes);
     return describe(head, result);
 }
 

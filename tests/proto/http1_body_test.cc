@@ -229,7 +229,6 @@ TEST_CASE("the end of the stream completes a body until close and truncates any 
     http1_body body;
 
     body.start(http1_body_kind::until_close, 0);
-    CHECK(body.remaining_hint() == UINT64_MAX);
     CHECK(body.next("").is == what::more);
     CHECK(body.next("abc").data == "abc");
     CHECK(!body.done());
@@ -237,9 +236,7 @@ TEST_CASE("the end of the stream completes a body until close and truncates any 
     CHECK(body.done());
 
     body.start(http1_body_kind::length, 3);
-    CHECK(body.remaining_hint() == 3);
     CHECK(body.next("ab").is == what::data);
-    CHECK(body.remaining_hint() == 1);
     CHECK(body.finish() == finish_result::truncated);
     CHECK(body.next("cd").used == 1);
     CHECK(body.done());
@@ -250,7 +247,6 @@ TEST_CASE("the end of the stream completes a body until close and truncates any 
     body.start(http1_body_kind::chunked, 0);
     CHECK(body.finish() == finish_result::truncated);
     CHECK(body.next("5\r\nabc").data == "abc");
-    CHECK(body.remaining_hint() == 2);
     CHECK(body.next("de\r\n0\r\n").is == what::data);
     CHECK(body.next("\r\n0\r\n").is == what::more);
     CHECK(body.finish() == finish_result::truncated);
@@ -271,7 +267,6 @@ TEST_CASE("a chunk head is what printf would write, and the decoder reads it bac
             http1_body body;
             body.start(http1_body_kind::chunked, 0);
             CHECK(body.next(written).is == what::more);
-            CHECK(body.remaining_hint() == size);
         }
     }
     CHECK(std::string_view(head.data(), write_chunk_head(head, SIZE_MAX)) == "ffffffffffffffff\r\n");

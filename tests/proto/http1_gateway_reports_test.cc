@@ -92,11 +92,26 @@ TEST_CASE("counters that do not fit are not written") {
     CHECK(counters.write_json({room, n - 1}) == 0);
 }
 
+// What the access log gets from now on.
+void keep_lines(gateway_rig& rig, std::vector<std::string>& lines) {
+    rig.gateway->on_access(
+        [](void* to, std::string_view line) noexcept {
+            static_cast<std::vector<std::string>*>(to)->emplace_back(line);
+        },
+        &lines);
+}
+
+// Of a line: from the request on, without the time it took and the server.
+std::string outline(const std::string& line) {
+    const std::size_t from = line.find('"'), us = line.find(" bytes ") + 6, server = line.find(" upstream ") + 10;
+    const std::size_t notes = std::min(line.find(' ', server), line.size());
+    return line.substr(from, us - from) + line.substr(notes);
+}
+
 TEST_CASE("the access log has a line for each request that was answered") {
     std::vector<std::string> lines;
     acquainted rig;
-    rig.gateway->on_access([](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
-                           &lines);
+    keep_lines(rig, lines);
     const std::string at = "127.0.0.1:" + std::to_string(port_of(rig, 0));
     char room[endpoint::text_max];
     const std::string client{local_endpoint(rig.c.fd.get()).value().text(room)};
@@ -120,14 +135,102 @@ TEST_CASE("the access log has a line for each request that was answered") {
 TEST_CASE("what a client says cannot break out of its quotes in the access log") {
     std::vector<std::string> lines;
     acquainted rig;
-    rig.gateway->on_access([](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
-                           &lines);
+    keep_lines(rig, lines);
     rig.c.say(get("/\"_200\\"));
     rig.expect(rig.s, get("/\"_200\\"));
     rig.s.say(ok("1"));
     rig.expect(rig.c, ok("1"));
     REQUIRE(lines.size() == 1);
     CHECK(lines[0].find(" \"GET /\\x22_200\\x5c\" 200 1 bytes ") != std::string::npos);
+}
+
+TEST_CASE("what ended in any other way than with a whole answer had no line in the access log") {
+    std::vector<std::string> lines;
+    gateway_rig rig{{.http = {.first_byte_timeout = seconds{5}}}, choking};
+    keep_lines(rig, lines);
+    const auto begin = [&](std::string_view target, peer& c, peer& s, std::string_view more = "") {
+        c = rig.client();
+        c.say(get(target, more));
+        s = rig.server();
+        rig.expect_message(s);
+    };
+    peer c, s;
+    SUBCASE("the client left before there was an answer") {
+        begin("/left", c, s);
+        c.reset();
+        rig.settle();
+        CHECK(outline(lines.at(0)) == "\"GET /left\" 0 0 bytes cut off");
+    }
+    SUBCASE("the client left in the middle of its answer") {
+        begin("/half", c, s);
+        s.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123");
+        REQUIRE(rig.until([&] { return c.pull().got.ends_with("123"); }));
+        c.reset();
+        rig.settle();
+        CHECK(outline(lines.at(0)) == "\"GET /half\" 200 3 bytes cut off");
+    }
+    SUBCASE("the client took nothing of its answer") {
+        begin("/deaf", c, s);
+        rig.choke_clients();
+        s.say(ok("never taken"));
+        rig.settle();
+        rig.pass(seconds{30});
+        CHECK(outline(lines.at(0)) == "\"GET /deaf\" 200 11 bytes cut off");
+    }
+    SUBCASE("the server broke off") {
+        begin("/short", c, s);
+        s.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123");
+        s.close();
+        rig.expect(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123");
+        CHECK(outline(lines.at(0)) == "\"GET /short\" 200 3 bytes cut off");
+    }
+    SUBCASE("a drain has cut it off") {
+        begin("/drained", c, s);
+        rig.gateway->drain(
+            drain_kind::end, seconds{1}, [](void*) noexcept {}, nullptr);
+        rig.pass(seconds{1});
+        CHECK(outline(lines.at(0)) == "\"GET /drained\" 0 0 bytes cut off");
+    }
+    SUBCASE("a tunnel: when it begins") {
+        begin("/tunnel", c, s, "Connection: upgrade\r\nUpgrade: x\r\n");
+        s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        rig.expect_message(c, true);
+        CHECK(outline(lines.at(0)) == "\"GET /tunnel\" 101 0 bytes");
+        s.say("more");
+        rig.expect(c, "more");
+        c.reset();
+        rig.settle();
+    }
+    SUBCASE("an answer of our own that the client did not take") {
+        c = rig.client();
+        rig.choke_clients();
+        c.say("TRACE /own HTTP/1.1\r\nHost: h\r\n\r\n");
+        rig.settle();
+        rig.pass(seconds{30});
+        CHECK(outline(lines.at(0)) == "\"TRACE /own\" 405 0 bytes cut off");
+    }
+    CHECK(lines.size() == 1);
+}
+
+TEST_CASE("what is no request has no line in the access log") {
+    std::vector<std::string> lines;
+    gateway_rig rig;
+    keep_lines(rig, lines);
+    peer silent = rig.client(), half = rig.client();
+    half.say("GET / HT");
+    rig.settle();
+    half.reset();
+    silent.say("\r\n");
+    rig.settle();
+    silent.close();
+    rig.settle();
+    CHECK(lines.empty());
+
+    peer bad = rig.client();
+    bad.say("GET\r\n\r\n");
+    CHECK(rig.expect_message(bad).head.starts_with("HTTP/1.1 400 "));
+    REQUIRE(lines.size() == 1);
+    CHECK(outline(lines[0]) == "\"\" 400 0 bytes");
 }
 
 } // namespace

@@ -62,9 +62,7 @@ TEST_CASE("what a request asks for is told as it was written") {
     CHECK(!parsed(request, "GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").head.expect_continue());
     CHECK(p.head.keep_alive());
     CHECK(p.head.has(http1_name::idempotency_key));
-    CHECK(p.head.value_of(http1_name::idempotency_key) == "k");
     CHECK(!p.head.has(http1_name::via));
-    CHECK(p.head.value_of(http1_name::via).empty());
 }
 
 TEST_CASE("every method of the enum is recognised and named") {
@@ -141,7 +139,6 @@ TEST_CASE("the authority of an absolute-form target replaces Host, and its path 
         CHECK(p.head.authority() == c.authority);
         CHECK(p.head.path() == c.path);
         CHECK(p.head.path_needs_slash() == c.slash);
-        CHECK(p.head.is_absolute_form() == (c.authority != "a"sv));
     }
 }
 

@@ -110,11 +110,13 @@ void town::come(void* at, std::uint32_t) noexcept {
     c->asks = chance.between(1, 5);
     c->first_id = home.ids_;
     home.ids_ += c->asks;
+    if (home.tongue_ == tongue::http1) home.prepare_errands(*c);
     const auto port = static_cast<std::uint16_t>(client_port + home.clients_.size());
-    c->is_unix = v.where.family() == AF_UNIX;
+    const endpoint& where = c->voice.is_admin ? home.rules_.admin : v.where;
+    c->is_unix = where.family() == AF_UNIX;
     const endpoint here = c->is_unix ? endpoint::unix_path("@client").value() : endpoint::ipv4(0x0a000002, port);
-    c->end = &home.k_.net.dial(here, v.where, client_cb, c.get());
-    c->greet(home.clients_greet_, v.where);
+    c->end = &home.k_.net.dial(here, where, client_cb, c.get());
+    c->greet(home.clients_greet_, where);
     home.clients_.push_back(std::move(c));
     // Now and then a shop shuts, or opens again.
     if (home.calm_ || home.shops_.empty() || chance.below(6) != 0) return;
@@ -154,6 +156,11 @@ void town::check_end_at(const server& s) noexcept {
     else if (!s.to && s.heard.bytes == 0) check_silent_end();
 }
 
+bool town::has_unix() const noexcept {
+    return std::any_of(shops_.begin(), shops_.end(), [](const auto& s) { return s.family() == AF_UNIX; }) ||
+           std::any_of(clients_.begin(), clients_.end(), [](const auto& c) { return c->is_unix; });
+}
+
 // A server that was told nothing cannot know whose end it heard: there are no more of them than clients said.
 void town::check_silent_end() noexcept {
     const auto said = std::count_if(clients_.begin(), clients_.end(),
@@ -176,7 +183,10 @@ bool town::is_anybody_connecting() const noexcept {
 // ---- clients
 
 void client::leave(remote& r) noexcept {
-    if (r.socket().in.empty()) said.ended = true;
+    if (r.socket().in.empty()) {
+        said.ended = true;
+        end_tunnel();
+    }
     over = true;
     end = nullptr;
     r.close();
@@ -192,23 +202,27 @@ void client::run(remote& r) noexcept {
         r.wake_in(wait);
     }
     if (how == manner::aborting && chance.below(5) == 0) {
+        if (!out.empty() && asked > 0 && home->tongue_ == town::tongue::http1) saw(mark::aborted_while_asking);
         over = true;
         end = nullptr;
         r.reset();
         return;
     }
+    say_held();
     if (greets != greeting::cut && greets != greeting::late) ask(r);
     speak(r);
-    const bool ends = greets == greeting::cut || (how == manner::half_closing && asked == asks);
+    const bool ends = greets == greeting::cut || (how == manner::half_closing && asked == asks && voice.held.empty());
     if (ends && out.empty() && !r.socket().send_shut) {
         said.ended = true;
+        end_tunnel();
         r.shutdown_send();
     }
     if (how == manner::never_reading) return;
-    if (read(r) && answered == asks) leave(r);
+    if (read(r) && answered == asks && !voice.lingers) leave(r);
 }
 
 void client::speak(remote& r) noexcept {
+    if (voice.drips && home->calm_) return; // it never goes on
     const bool by_bits = how == manner::trickling || (greets == greeting::pieces && greeting_bytes > 0);
     while (!out.empty()) {
         const std::size_t some = mouthful(by_bits ? manner::trickling : how, out, r.chance());
@@ -220,17 +234,21 @@ void client::speak(remote& r) noexcept {
         out.erase(0, static_cast<std::size_t>(n));
         if (by_bits) break;
     }
-    if (by_bits && !out.empty()) r.wake_in(duration{milliseconds{2}});
+    if (by_bits && !out.empty()) r.wake_in(voice.drips ? milliseconds{300} : milliseconds{2});
 }
 
 void client::ask(remote& r) noexcept {
     const bool all_at_once = how == manner::pipelining || how == manner::half_closing || how == manner::never_reading;
     while (asked < asks && (all_at_once || asked == answered)) {
         if (how == manner::stalling && asked > 0) return;
+        if (home->tongue_ == town::tongue::http1) {
+            ask_http();
+            asked++;
+            continue;
+        }
         const std::uint32_t bytes = home->draw_bytes();
         const bool nonsense = how == manner::garbage && r.chance().coin();
-        if (home->tongue_ == town::tongue::http1) ask_http(bytes, nonsense);
-        else append(out, {.id = first_id + asked, .bytes = bytes, .magic = nonsense ? 0xbad : frame::request_magic});
+        append(out, {.id = first_id + asked, .bytes = bytes, .magic = nonsense ? 0xbad : frame::request_magic});
         asked++;
     }
 }
@@ -240,10 +258,14 @@ bool client::read(remote& r) noexcept {
     char bytes[1024];
     for (;;) {
         const sys::count n = r.recv(bytes);
-        if (n == -EAGAIN) return true;
+        if (n == -EAGAIN) return !voice.tunnel || hear_tunnel(r);
         const bool may_tell = home->between_ == town::between::passes_on && r.socket().fin_received;
         if (n == 0 && may_tell) home->check_end_at(*this);
         if (n <= 0) {
+            if (home->tongue_ == town::tongue::http1) {
+                if (n == 0 && !digest_http(r)) return false; // the end was that of a body
+                judge_end(r);
+            }
             if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
             leave(r);
             return false;
@@ -280,7 +302,7 @@ bool client::digest(remote& r) noexcept {
 // False: that was the last, and it is gone.
 bool client::answered_one(remote& r) noexcept {
     answered++;
-    if (answered == asks && how != manner::half_closing) {
+    if (answered == asks && how != manner::half_closing && !voice.lingers) {
         leave(r);
         return false;
     }

@@ -5,17 +5,18 @@
 // which every byte follows from the request's number. So a byte that is lost, doubled, or given to another client is
 // seen by whoever reads it.
 // Before a request a client may say a PROXY line, and a server may have to be told one: the right one, once, whole.
-// In HTTP/1.1 the number and the size stand in the path, and a POST carries the same bytes as its answer.
+// In HTTP/1.1 the number stands in the path, and what else a request is like in its errand: peers_http.hpp.
 // Owner: a town owns its servers and clients; it outlives the kernel's last turn. Thread: the harness's.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
+#include "sim/peers_http.hpp"
 #include "sim/world.hpp"
 
 namespace simtest {
@@ -94,7 +95,6 @@ struct server {
     time_point not_before{}; // nothing is sent earlier
     bool finished = false;   // nothing more will come from it
     bool heard_all = false;  // the other side's end
-    std::size_t skips = 0;   // bytes of a body that was answered early
     bool parted = false;     // its own side is ended, and the RST is to come
     time_point strayed{};    // when it said what nobody had asked for
     client* to = nullptr;    // whose requests it gets, once known; of use where bytes are passed on
@@ -103,6 +103,7 @@ struct server {
     bool knows_id = false;   // of the first request
     bool is_unix = false;    // where an abort looks like an end
     tally said{}, heard{};
+    http_ear ear{};
     void run(remote& r) noexcept;
 
   private:
@@ -111,6 +112,9 @@ struct server {
     void stray_on() noexcept;
     sys::count write_some(remote& r, std::string_view bytes) noexcept;
     void leave(remote& r) noexcept;
+    void reset(remote& r) noexcept;
+    void idle_on(remote& r) noexcept;
+    bool crosses_next(remote& r) noexcept;
     void know(std::uint64_t id) noexcept;
     void belong_to(client& c) noexcept;
     std::string_view hear_line(std::string_view bytes) noexcept;
@@ -118,8 +122,23 @@ struct server {
     bool read(remote& r) noexcept;
     bool write(remote& r) noexcept;
     void answer_all() noexcept;
+    // --- peers_http_server.cc
     void answer_http() noexcept;
-    void speak_http(std::uint64_t id, std::uint32_t bytes) noexcept;
+    bool hear_head() noexcept;
+    void check_head(const errand& e, std::string_view head) noexcept;
+    void arrive(errand& e) noexcept;
+    bool take_body(const errand& e) noexcept;
+    bool hear_body() noexcept;
+    bool hear_rest() noexcept;
+    void hear_tunnel() noexcept;
+    void say_hint(std::string_view status, mark what) noexcept;
+    void say_early_hints() noexcept;
+    void speak_http() noexcept;
+    void speak_nonsense(errand& e) noexcept;
+    void begin_tunnel(errand& e) noexcept;
+    void spoke() noexcept;
+    void fall_silent(remote& r, bool with_fin) noexcept;
+    std::string parting_word() noexcept;
 };
 
 struct client {
@@ -140,6 +159,7 @@ struct client {
     bool is_owed = false;   // it was there and behaved when healing began: it is served, or told that it is not
     server* from = nullptr; // who answers, once known; of use where bytes are passed on
     tally said{}, heard{};
+    http_voice voice{};
     // No byte of it may reach a server.
     bool is_barred() const noexcept { return greets >= greeting::wrong; }
     void greet(bool is_believed, const endpoint& door) noexcept;
@@ -150,10 +170,24 @@ struct client {
     void ask(remote& r) noexcept;
     bool read(remote& r) noexcept;
     bool digest(remote& r) noexcept;
-    void ask_http(std::uint32_t bytes, bool nonsense) noexcept;
-    bool digest_http(remote& r) noexcept;
     bool answered_one(remote& r) noexcept;
     void leave(remote& r) noexcept;
+    // --- peers_http_client.cc
+    friend class town;
+    void dress_http() noexcept;
+    void ask_http() noexcept;
+    void draw_errand(errand& e) noexcept;
+    void say_body(const errand& e) noexcept;
+    void say_held() noexcept;
+    bool digest_http(remote& r) noexcept;
+    void hear_hint(errand& e, int status, std::string_view head) noexcept;
+    bool take_body(const errand& e, int status, std::string_view head, std::size_t& at, std::string& body) noexcept;
+    void judge(const errand& e, int status, std::string_view head, std::string_view body) noexcept;
+    void judge_own(const errand& e, int status) noexcept;
+    bool close_or_go_on(remote& r, const errand& e, std::string_view head) noexcept;
+    bool hear_tunnel(remote& r) noexcept;
+    void judge_end(remote& r) noexcept;
+    void end_tunnel() noexcept;
 };
 
 class town {
@@ -170,6 +204,8 @@ class town {
         clients_greet_ = from_clients;
         servers_version_ = to_servers;
     }
+    // How the gateway between them is, where the tongue is HTTP.
+    void follow(const http_rules& rules) noexcept { rules_ = rules; }
     // Servers answer at `where` from now on.
     void open_shop(const endpoint& where);
     // `count` clients come to `where` within `span`.
@@ -203,13 +239,19 @@ class town {
     client* asker(std::uint64_t id) noexcept;
     void check_end(const tally& heard, const tally& said) noexcept;
     void check_silent_end() noexcept;
+    bool has_unix() const noexcept; // some shop's or client's sockets, which know no reset
+    errand* errand_of(std::uint64_t id) noexcept {
+        return id == 0 || id > errands_.size() ? nullptr : &errands_[id - 1];
+    }
+    void prepare_errands(client& c) noexcept;
     client* told_as(const endpoint& source, const endpoint& destination) noexcept;
     std::uint32_t largest() const noexcept { return between_ == between::passes_on ? bulk_max : payload_max; }
 
     kernel& k_;
     between between_;
     tongue tongue_;
-    std::set<std::uint64_t> posted_; // the numbers of the requests that must not be repeated and that a server has seen
+    http_rules rules_;
+    std::deque<errand> errands_; // by number, from 1 on
     bool calm_ = false;
     std::ptrdiff_t silent_ends_heard_ = 0;
     bool clients_greet_ = false;

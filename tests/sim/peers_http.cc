@@ -1,6 +1,9 @@
-// peers_http: servers and clients that speak HTTP/1.1, as far as it takes to see whose bytes are whose.
+// peers_http: the text of requests, good and bad, and how it is taken apart.
+
+#include "sim/peers_http.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -8,37 +11,29 @@
 
 namespace simtest {
 
-namespace {
-
-// The value of a field in a head, as a number; `otherwise` if it is not there.
-std::uint32_t field(std::string_view head, std::string_view name, std::uint32_t otherwise) {
-    const std::string lower = [&] {
-        std::string text(head);
-        for (char& c : text)
-            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-        return text;
-    }();
-    const std::size_t at = lower.find(std::string("\r\n").append(name).append(":"));
-    if (at == lower.npos) return otherwise;
-    return static_cast<std::uint32_t>(std::strtoul(lower.c_str() + at + name.size() + 3, nullptr, 10));
+bool errand::may_repeat() const noexcept {
+    const std::string_view text = method;
+    return text != "POST" && text != "PATCH" && text != "BREW";
 }
 
-bool has(std::string_view head, std::string_view text) { return head.find(text) != head.npos; }
-
-bool is_payload(std::string_view bytes, std::uint64_t id) {
-    for (std::uint32_t i = 0; i < bytes.size(); i++)
-        if (bytes[i] != payload_byte(id, i)) return false;
-    return true;
+std::string_view field_text(std::string_view head, std::string_view name) {
+    const auto same = [](char a, char b) { return (a | 0x20) == (b | 0x20); };
+    for (std::size_t at = head.find("\r\n"); at != head.npos && at + 2 < head.size(); at = head.find("\r\n", at + 2)) {
+        const std::string_view line = head.substr(at + 2);
+        if (line.size() <= name.size() || line[name.size()] != ':') continue;
+        if (!std::equal(name.begin(), name.end(), line.begin(), same)) continue;
+        const std::size_t from = line.find_first_not_of(' ', name.size() + 1);
+        return line.substr(from, line.find("\r\n") - from);
+    }
+    return {};
 }
 
-std::string payload(std::uint64_t id, std::uint32_t bytes) {
-    std::string text(bytes, '\0');
-    for (std::uint32_t i = 0; i < bytes; i++)
-        text[i] = payload_byte(id, i);
-    return text;
+std::uint32_t field_number(std::string_view head, std::string_view name, std::uint32_t otherwise) {
+    const std::string_view text = field_text(head, name);
+    if (text.data() == nullptr) return otherwise;
+    return static_cast<std::uint32_t>(std::strtoul(std::string(text).c_str(), nullptr, 10));
 }
 
-// The body of a chunked message at the front of `from`. npos: not complete yet. Otherwise where it ends.
 std::size_t unchunk(std::string_view from, std::string& body) {
     std::size_t at = 0;
     for (;;) {
@@ -53,115 +48,98 @@ std::size_t unchunk(std::string_view from, std::string& body) {
     }
 }
 
-} // namespace
-
-void server::answer_http() noexcept {
-    for (;;) {
-        const std::size_t skipped = std::min(skips, in.size());
-        in.erase(0, skipped);
-        skips -= skipped;
-        const std::size_t end_of_head = in.find("\r\n\r\n");
-        if (end_of_head == in.npos) return;
-        const std::string head = in.substr(0, end_of_head + 2);
-        const std::uint32_t body = field(head, "content-length", 0);
-        const std::size_t has_body = std::min<std::size_t>(in.size() - end_of_head - 4, body);
-        // Now and then the answer comes before the request is complete: RFC 9112 section 9.5.
-        const bool is_early = has_body < body && how != manner::well_behaved && home->k_.chance.below(4) == 0;
-        if (has_body < body && !is_early) return;
-        const std::size_t path = head.find(" /");
-        char* at = nullptr;
-        const std::uint64_t id = path == head.npos ? 0 : std::strtoull(head.c_str() + path + 2, &at, 10);
-        const std::string_view said_body = std::string_view{in}.substr(end_of_head + 4, has_body);
-        const bool fits = id != 0 && *at == '/' && is_payload(said_body, id);
-        if (!fits) home->k_.violate("I6", "a server got a request that no client has sent");
-        check_strays();
-        if (head[0] == 'P' && home->posted_.contains(id))
-            home->k_.violate("I17", "a POST that a server had seen came to a server again");
-        // Who ended its own side first reads it, but cannot answer, and counts as one that has not seen it: its reset
-        // looks the same to the gateway whether or not it read on.
-        if (head[0] == 'P' && !said.ended) home->posted_.insert(id);
-        in.erase(0, end_of_head + 4 + has_body);
-        skips = body - has_body;
-        speak_http(id, at ? static_cast<std::uint32_t>(std::strtoul(at + 1, nullptr, 10)) : 0);
-        answered++;
-        stray_on();
+std::string in_chunks(std::string_view body, dice& chance) {
+    std::string text;
+    char size[32];
+    const bool extends = chance.below(4) == 0;
+    while (!body.empty()) {
+        const std::size_t n = std::min<std::size_t>(chance.magnitude(1, 700), body.size());
+        std::snprintf(size, sizeof size, "%zx%s\r\n", n, extends ? ";a=b" : "");
+        text.append(size).append(body.substr(0, n)).append("\r\n");
+        body.remove_prefix(n);
     }
+    text += "0\r\n";
+    if (chance.below(4) == 0) text += "X-Trailer: t\r\n"; // which is dropped
+    return text += "\r\n";
 }
 
-void server::speak_http(std::uint64_t id, std::uint32_t bytes) noexcept {
-    const std::string body = payload(id, bytes);
-    const std::string head = "HTTP/1.1 200 OK\r\nX-Id: " + std::to_string(id) + "\r\n";
-    const std::uint32_t form = home->calm_ ? 0 : home->k_.chance.below(8);
-    if (form == 0 && !home->calm_) {
-        out += head + "Connection: close\r\n\r\n" + body; // the end is the end of the body
-        heard_all = true;
-    } else if (form <= 2 && !home->calm_) {
-        out += head + "Transfer-Encoding: chunked\r\n\r\n";
-        char size[16];
-        for (std::size_t at = 0; at < body.size(); at += 700) {
-            const std::size_t n = std::min<std::size_t>(700, body.size() - at);
-            std::snprintf(size, sizeof size, "%zx\r\n", n);
-            out += size + body.substr(at, n) + "\r\n";
-        }
-        out += "0\r\n\r\n";
-    } else {
-        out += head + "Content-Length: " + std::to_string(bytes) + "\r\n\r\n" + body;
-    }
+std::string payload(std::uint64_t id, std::uint32_t bytes) {
+    std::string text(bytes, '\0');
+    for (std::uint32_t i = 0; i < bytes; i++)
+        text[i] = payload_byte(id, i);
+    return text;
 }
 
-void client::ask_http(std::uint32_t bytes, bool nonsense) noexcept {
-    const std::uint64_t id = first_id + asked;
-    if (nonsense) {
-        out += "GET /nonsense HTTP/1.1\r\nHost\r\n\r\n";
-        return;
-    }
-    const std::string path = std::string("/").append(std::to_string(id)).append("/").append(std::to_string(bytes));
-    if (home->k_.chance.coin()) {
-        out += "GET " + path + " HTTP/1.1\r\nHost: shop\r\n\r\n";
-    } else {
-        const std::uint32_t body = home->draw_bytes();
-        out += "POST " + path + " HTTP/1.1\r\nHost: shop\r\nContent-Length: " + std::to_string(body) + "\r\n\r\n" +
-               payload(id, body);
-    }
+bool is_payload(std::string_view bytes, std::uint64_t id, std::uint32_t from) {
+    for (std::uint32_t i = 0; i < bytes.size(); i++)
+        if (bytes[i] != payload_byte(id, from + i)) return false;
+    return true;
 }
 
-bool client::digest_http(remote& r) noexcept {
-    for (;;) {
-        const std::size_t end_of_head = in.find("\r\n\r\n");
-        if (end_of_head == in.npos) return true;
-        const std::string head = in.substr(0, end_of_head + 2);
-        const int status = head.size() > 12 ? std::atoi(head.c_str() + 9) : 0;
-        kernel& k = home->k_;
-        if (head.compare(0, 9, "HTTP/1.1 ") != 0 || status < 200)
-            k.violate("I6", "a client got bytes that are no answer");
-        std::string body;
-        std::size_t end_of_all = end_of_head + 4;
-        if (has(head, "chunked")) {
-            const std::size_t end_of_body = unchunk(std::string_view{in}.substr(end_of_all), body);
-            if (end_of_body == in.npos) return true;
-            end_of_all += end_of_body;
-        } else {
-            const std::uint32_t bytes = field(head, "content-length", 0);
-            if (in.size() < end_of_all + bytes) return true;
-            body = in.substr(end_of_all, bytes);
-            end_of_all += bytes;
-        }
-        if (status == 200) {
-            if (field(head, "x-id", 0) != first_id + answered)
-                k.violate("I15", "a client got the answer to another request");
-            if (!is_payload(body, first_id + answered)) k.violate("I6", "a client got a byte that is not its own");
-        } else if (must_succeed) {
-            k.violate("I10", "a healthy client was told that it cannot be answered");
-        }
-        saw(status == 200 ? mark::answer_whole : mark::answer_error);
-        in.erase(0, end_of_all);
-        if (has(head, "onnection: close") && answered + 1 < asks) {
-            answered++;
-            leave(r);
-            return false;
-        }
-        if (!answered_one(r)) return false;
+std::uint64_t tunnel_id(const errand& e, bool is_server) { return e.id * 2 + (is_server ? 77 : 78); }
+
+std::string head_of(const errand& e, const http1_limits& limits, bool pads, dice& chance) {
+    std::string head = e.method;
+    head += chance.below(16) == 0 ? " http://shop/" : " /";
+    head += std::to_string(e.id) + (e.is_old ? " HTTP/1.0\r\n" : " HTTP/1.1\r\n");
+    head += "Host: shop\r\nX-Keep: " + std::to_string(e.id) + "\r\n";
+    if (e.form == body_form::length) head += "Content-Length: " + std::to_string(e.body_bytes) + "\r\n";
+    if (e.form == body_form::chunked) head += "Transfer-Encoding: chunked\r\n";
+    if (e.expects) head += "Expect: 100-continue\r\n";
+    if (e.upgrades) head += "Connection: upgrade\r\nUpgrade: weir-test\r\n";
+    else if (!e.keeps && !e.is_old) head += "Connection: close\r\n";
+    else if (e.keeps && e.is_old) head += "Connection: keep-alive\r\n";
+    if (chance.below(4) == 0) head += "Connection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n";
+    if (pads && chance.below(16) == 0 && head.size() + 40 < limits.head_bytes_max) { // the largest that passes
+        const std::size_t field = std::strlen("X-Pad: \r\n\r\n");
+        head += "X-Pad: " + std::string(limits.head_bytes_max - head.size() - field, 'x') + "\r\n";
+        saw(mark::head_of_the_largest_size);
     }
+    return head += "\r\n";
+}
+
+std::string bad_head(const http1_limits& limits, dice& chance, int& status) {
+    struct refusal {
+        int status;
+        std::string_view text;
+    };
+    static constexpr refusal refusals[] = {
+        {400, "GET /0 HTTP/1.1\r\n\r\n"},
+        {400, "GET /0 HTTP/1.1\r\nHost\r\n\r\n"},
+        {400, "GET /0 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"},
+        {400, "GET /0 HTTP/1.1\r\nHost : a\r\n\r\n"},
+        {400, "GET /0 HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n"},
+        {400, "GET /0 HTTP/1.1\nHost: a\n\n"},
+        {400, "GET  /0 HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {400, "POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"},
+        {400, "POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"},
+        {400, "POST /0 HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n"},
+        {400, "POST /0 HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"},
+        {400, "\x16\x03\x01"},
+        {400, "\r\n\r\n\r\n\r\n\r\n"},
+        {405, "TRACE /0 HTTP/1.1\r\nHost: a\r\n\r\n"},
+        {501, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"},
+        {501, "POST /0 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"},
+        {505, "GET /0 HTTP/2.0\r\nHost: a\r\n\r\n"},
+    };
+    constexpr auto count = static_cast<std::uint32_t>(std::size(refusals));
+    const std::uint32_t which = chance.below(count + 4);
+    if (which < count) {
+        status = refusals[which].status;
+        return std::string{refusals[which].text};
+    }
+    // One more than passes.
+    saw(mark::head_too_large);
+    status = which == count ? 414 : 431;
+    if (which == count) return "GET /" + std::string(limits.start_line_bytes_max, '0') + " HTTP/1.1\r\n";
+    std::string head = "GET /0 HTTP/1.1\r\nHost: a\r\n";
+    if (which == count + 1) {
+        for (std::uint32_t i = 1; i <= limits.fields_max; i++)
+            head += "A:\r\n";
+        return head + "\r\n";
+    }
+    head += "X-Pad: ";
+    return head + std::string(limits.head_bytes_max - head.size() - 3, 'x') + "\r\n\r\n";
 }
 
 } // namespace simtest

@@ -20,14 +20,9 @@ void server::run(remote& r) noexcept {
         // has read the request, and goes without a word, or in the middle of one
         const std::size_t some = r.chance().magnitude(1, 256);
         if (r.chance().coin()) write_some(r, std::string_view{out}.substr(0, some));
-        if (how == manner::parting) {
-            part(r);
-        } else if (how == manner::aborting) {
-            end = nullptr;
-            r.reset();
-        } else {
-            leave(r);
-        }
+        if (how == manner::parting) part(r);
+        else if (how == manner::aborting) reset(r);
+        else leave(r);
         return;
     }
     if (!write(r)) return;
@@ -35,21 +30,27 @@ void server::run(remote& r) noexcept {
         leave(r);
         return;
     }
-    const bool idle = out.empty() && in.empty() && answered > 0;
-    if (!idle) return;
+    const bool idle = out.empty() && in.empty() && answered > 0 && !ear.tunnel && !ear.now;
+    if (idle) idle_on(r);
+}
+
+// Nothing is asked of it.
+void server::idle_on(remote& r) noexcept {
     dice& chance = r.chance();
     if (how == manner::half_closing && !finished) {
+        fall_silent(r, true);
         finished = said.ended = true;
         r.shutdown_send();
     }
     if (how == manner::parting && chance.below(3) == 0) part(r);
+    if (how == manner::pipelining && crosses_next(r)) return;
     if (how == manner::pipelining && chance.below(3) == 0) { // closes while idle, sooner or later
         leave(r);
         return;
     }
     if (how == manner::stray && chance.below(3) == 0 && !finished) {
         finished = true;
-        if (write_some(r, "HTTP/1.1 408") > 0) strayed = r.now();
+        if (write_some(r, parting_word()) > 0) strayed = r.now();
     }
     if (how == manner::pipelining || (how == manner::stray && !finished)) {
         const duration wait = chance.between(duration{milliseconds{1}}, duration{milliseconds{400}});
@@ -57,15 +58,37 @@ void server::run(remote& r) noexcept {
     }
 }
 
+// Closes so soon behind an answer that its end may cross the next request. False: it does not.
+bool server::crosses_next(remote& r) noexcept {
+    if (home->tongue_ != town::tongue::http1) return false;
+    if (not_before == time_point{}) {
+        if (r.chance().coin()) return false;
+        const duration wait = r.chance().between(duration{1000}, 2 * r.socket().delay + duration{40'000});
+        not_before = r.now() + wait;
+        r.wake_in(wait);
+    } else if (r.now() >= not_before) {
+        leave(r);
+    }
+    return true;
+}
+
 // Its connection ends with a FIN, unless something is unread.
 void server::leave(remote& r) noexcept {
+    fall_silent(r, r.socket().in.empty());
     if (r.socket().in.empty()) said.ended = true;
     end = nullptr;
     r.close();
 }
 
+void server::reset(remote& r) noexcept {
+    fall_silent(r, false);
+    end = nullptr;
+    r.reset();
+}
+
 // Ends its own side, reads on, and resets in the end.
 void server::part(remote& r) noexcept {
+    if (!parted) fall_silent(r, true);
     out.clear();
     if (!parted) {
         parted = said.ended = true;
@@ -74,14 +97,14 @@ void server::part(remote& r) noexcept {
         not_before = r.now() + wait;
         r.wake_in(wait);
     } else if (r.now() >= not_before) {
-        end = nullptr;
-        r.reset();
+        reset(r);
     }
 }
 
 sys::count server::write_some(remote& r, std::string_view bytes) noexcept {
     const sys::count n = r.send(bytes);
     if (n > 0) said.bytes += static_cast<std::uint64_t>(n);
+    spoke();
     return n;
 }
 
@@ -93,21 +116,21 @@ bool server::misbehave(remote& r) noexcept {
         r.close();
         return true;
     }
-    if (home->calm_ && how != manner::well_behaved) { // the troublemakers leave
-        end = nullptr;
-        r.reset();
+    // The troublemakers leave. In HTTP who stalls is the gateway's to end: it has a deadline for that.
+    const bool stays = how == manner::stalling && home->tongue_ == town::tongue::http1;
+    if (home->calm_ && how != manner::well_behaved && !stays) {
+        reset(r);
         return true;
     }
     switch (how) {
     case manner::aborting:
         if (chance.below(8) != 0) return false;
-        end = nullptr;
-        r.reset();
+        reset(r);
         return true;
     case manner::stalling: return answered > 0 || chance.below(4) == 0;
     case manner::never_reading: return true;
     case manner::garbage:
-        if (chance.below(3) == 0 && out.empty()) out.append("\xde\xad\xbe\xef garbage");
+        if (chance.below(3) == 0 && out.empty() && !ear.tunnel) out.append("\xde\xad\xbe\xef garbage");
         return false;
     case manner::slow:
         if (r.now() >= not_before) {
@@ -173,7 +196,7 @@ void server::answer_all() noexcept {
 
 // In one breath with the answer.
 void server::stray_on() noexcept {
-    if (how != manner::stray || finished || heard_all || out.empty() || !in.empty()) return;
+    if (how != manner::stray || finished || heard_all || ear.tunnel || out.empty() || !in.empty()) return;
     if (home->k_.chance.below(4) != 0) return;
     strayed = end->now();
     out.append("HTTP/1.1 408");
@@ -182,7 +205,9 @@ void server::stray_on() noexcept {
 // Long after that the connection was idle, it may have been given to nobody. A jump of the clock makes no long.
 void server::check_strays() noexcept {
     const bool jumps = home->k_.faults.ratio(fault::clock_jump) > 0;
-    if (strayed != time_point{} && end->now() > strayed + seconds{1} && !jumps)
+    if (strayed == time_point{}) return;
+    if (home->rules_.drains_unasked) saw(mark::used_after_strays);
+    else if (end->now() > strayed + seconds{1} && !jumps)
         home->k_.violate("I16", "a connection was used again after bytes that nobody had asked for");
 }
 

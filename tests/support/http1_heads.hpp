@@ -50,10 +50,7 @@ inline std::string parse_cut(http1_kind kind, std::string_view bytes, const std:
         copy = std::vector<char>(bytes.begin(), bytes.begin() + std::ptrdiff_t(cut));
         const http1_head::progress so_far = head.parse({copy.data(), copy.size()});
         if (so_far == http1_head::progress::bad) return describe(so_far, head, {});
-        if (so_far == http1_head::progress::done) {
-            head.rebase(bytes.data());
-            return describe(so_far, head, bytes);
-        }
+        if (so_far == http1_head::progress::done) return describe(so_far, head, {copy.data(), copy.size()});
     }
     const http1_head::progress end = head.parse(bytes);
     return describe(end, head, bytes);
