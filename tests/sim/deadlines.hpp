@@ -8,7 +8,6 @@
 // Owner: a world.
 
 #include <cstdint>
-#include <vector>
 
 #include <weir/sim.hpp>
 
@@ -31,7 +30,7 @@ class deadline_check {
     static std::uint64_t timeouts_count(const conntab& conns) noexcept;
 
     const relay_pool* relays_[2]{};
-    std::vector<time_point> armed_; // before the turn
+    time_point first_due_ = never; // before the turn
     std::uint64_t timeouts_before_ = 0;
     std::uint64_t overdue_turns_ = 0, overdue_max_ = 0;
 };

@@ -265,11 +265,7 @@ bool client::digest(remote& r) noexcept {
         if (is_error && must_succeed) k.violate("I10", "a healthy client was told that it cannot be answered");
         const std::uint32_t bytes = is_error ? 0 : f.bytes;
         if (in.size() < sizeof f + bytes) return true;
-        for (std::uint32_t i = 0; i < bytes; i++)
-            if (in[sizeof f + i] != payload_byte(f.id, i)) {
-                k.violate("I6", "a client got a byte that is not its own");
-                break;
-            }
+        if (!is_payload(in.data() + sizeof f, f.id, bytes)) k.violate("I6", "a client got a byte that is not its own");
         saw(is_error ? mark::answer_error : mark::answer_whole);
         in.erase(0, sizeof f + bytes);
         if (!answered_one(r)) return false;
