@@ -47,12 +47,12 @@ manner town::draw(bool is_server) noexcept {
     return how;
 }
 
-// Through small buffers only small payloads: more would cost time and show nothing new.
+// Through small buffers only small payloads: more would cost time and show nothing new, least of all among healthy ones.
 std::uint32_t town::draw_bytes() noexcept {
     const bool is_wide = between_ == between::passes_on && k_.options().network.buffer_bytes_min >= 1024;
     if (is_wide && k_.chance.below(24) == 0) return k_.chance.between(bulk_max / 4, bulk_max);
     const std::uint32_t room = k_.options().network.buffer_bytes_max;
-    return k_.chance.below(std::min(payload_max, room * 20) + 1);
+    return k_.chance.below(std::min(payload_max, room * (calm_ ? 5 : 20)) + 1);
 }
 
 void town::open_shop(const endpoint& where) {
@@ -107,7 +107,7 @@ void town::come(void* at, std::uint32_t) noexcept {
     static constexpr manner healthy[] = {manner::well_behaved, manner::well_behaved, manner::half_closing,
                                          manner::pipelining, manner::trickling};
     c->how = v.must_succeed ? healthy[chance.below(std::size(healthy))] : home.draw(false);
-    c->asks = chance.between(1, 5);
+    c->asks = chance.between(1, v.must_succeed ? 3 : 5);
     c->first_id = home.ids_;
     home.ids_ += c->asks;
     const auto port = static_cast<std::uint16_t>(client_port + home.clients_.size());
