@@ -135,8 +135,8 @@ MUTANTS = [
     # EINTR taken as EOF: at the seam EINTR is repeated (core/sys_native.hpp), and a simulated kernel does not go through
     # that. Above it EINTR comes only from close, where repeating is wrong; and EAGAIN can be taken for an end.
     mutant("EINTR from close taken as not closed", "idle", "I2",
-           ("core/loop.cc", "    fds_.release(slot);\n    sys::close(fd);\n",
-            "    fds_.release(slot);\n    if (sys::close(fd) == -EINTR) sys::close(fd);\n")),
+           ("core/loop.cc", "    const int r = sys::close(fd); //",
+            "    int r = sys::close(fd);\n    if (r == -EINTR) r = sys::close(fd); //")),
     mutant("EAGAIN taken as EOF", "relay", "I7 I10",
            ("core/xprt.cc", "        conn.cant_recv();\n        return {io::again, 0};\n",
             "        conn.end_recv();\n        return {io::closed, 0};\n")),
