@@ -150,6 +150,7 @@ void connection::end_recv() noexcept {
 }
 
 void connection::shutdown_send() noexcept {
+    EXPECT_SLOW(is_mine());
     EXPECT(!is(conn_flag::send_ended));
     flags_ |= conn_flag::send_ended;
     stop_send();

@@ -105,18 +105,28 @@ class alignas(64) connection {
     }
 
     // --- bytes. Only while connected.
-    io_result recv(void* to, std::size_t bytes) noexcept { return xprt_->recv(*this, to, bytes); }
+    io_result recv(void* to, std::size_t bytes) noexcept {
+        EXPECT_SLOW(is_mine());
+        return xprt_->recv(*this, to, bytes);
+    }
     io_result send(std::string_view from, bool more = false) noexcept {
         const iovec part{.iov_base = const_cast<char*>(from.data()), .iov_len = from.size()};
-        return xprt_->send(*this, &part, 1, more);
+        return send_parts(&part, 1, more);
     }
     io_result send_parts(const iovec* parts, std::size_t parts_count, bool more = false) noexcept {
+        EXPECT_SLOW(is_mine());
         return xprt_->send(*this, parts, parts_count, more);
     }
     // Bytes that stay in the kernel: xprt.hpp. Only if both its connections can.
     bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
-    io_result splice_in(int pipe_fd, std::size_t bytes) noexcept { return xprt_->splice_in(*this, pipe_fd, bytes); }
-    io_result splice_out(int pipe_fd, std::size_t bytes) noexcept { return xprt_->splice_out(*this, pipe_fd, bytes); }
+    io_result splice_in(int pipe_fd, std::size_t bytes) noexcept {
+        EXPECT_SLOW(is_mine());
+        return xprt_->splice_in(*this, pipe_fd, bytes);
+    }
+    io_result splice_out(int pipe_fd, std::size_t bytes) noexcept {
+        EXPECT_SLOW(is_mine());
+        return xprt_->splice_out(*this, pipe_fd, bytes);
+    }
     // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room, the
     // engine goes on with it; send is its to want and to stop from here on.
     void shutdown_send() noexcept;

@@ -15,9 +15,9 @@ result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to,
     EXPECT(conns.loop().is_mine());
     EXPECT(options.timeout > duration{0});
     if (conns.full() && !conns.relieve()) return failure{ENFILE};
-    auto socket = family.connect(to, {.source = options.source});
-    if (!socket && is_shortage(socket.error()) && conns.relieve())
-        socket = family.connect(to, {.source = options.source});
+    const connect_options how{.source = options.source, .user_timeout = options.user_timeout};
+    auto socket = family.connect(to, how);
+    if (!socket && is_shortage(socket.error()) && conns.relieve()) socket = family.connect(to, how);
     if (!socket) return failure{socket.error()};
 
     connecting_socket& made = socket.value();

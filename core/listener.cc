@@ -8,7 +8,9 @@ namespace weir::inline WEIR_KERNEL {
 
 result<void> listener::open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                             void* owner) noexcept {
-    auto fd = family.listen(at, options.socket);
+    listen_options how = options.socket;
+    how.held = options.held;
+    auto fd = family.listen(at, how);
     if (!fd) return failure{fd.error()};
     return start(std::move(fd).value(), family, options, callback, owner);
 }
@@ -28,7 +30,7 @@ result<void> listener::start(unique_fd fd, const ctrl& family, const listener_op
     EXPECT(conns_.is_open());
     auto local = local_endpoint(fd.get());
     if (!local) return failure{local.error()};
-    if (!sys::is_listening(fd.get())) return failure{EINVAL};
+    if (!options.held && !sys::is_listening(fd.get())) return failure{EINVAL};
     if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
     auto slot = conns_.loop().watch(fd.get(), interest::recv, ready, this, "listener");
     if (!slot) return failure{slot.error()};
@@ -41,7 +43,18 @@ result<void> listener::start(unique_fd fd, const ctrl& family, const listener_op
     callback_ = callback;
     owner_ = owner;
     paused_by_user_ = false;
-    conns_.loop().fds().want_recv(*slot_);
+    held_ = options.held;
+    if (!held_) conns_.loop().fds().want_recv(*slot_);
+    return {};
+}
+
+result<void> listener::begin() noexcept {
+    EXPECT(conns_.loop().is_mine());
+    EXPECT(slot_ && held_);
+    if (!sys::is_listening(slot_->fd))
+        if (const int r = sys::listen(slot_->fd, options_.socket.backlog_count); r < 0) return failure{-r};
+    held_ = false;
+    if (!paused_by_user_) conns_.loop().fds().want_recv(*slot_);
     return {};
 }
 
@@ -57,7 +70,7 @@ void listener::share() noexcept {
 }
 
 void listener::accept_rest(std::uint32_t connections_max) noexcept {
-    if (!slot_) return;
+    if (!slot_ || held_) return;
     const std::uint32_t generation = slot_->generation;
     for (fd_slot& slot = *slot_; connections_max > 0 && slot.generation == generation; connections_max--) {
         const outcome o = accept_one();
@@ -66,13 +79,15 @@ void listener::accept_rest(std::uint32_t connections_max) noexcept {
 }
 
 void listener::pause() noexcept {
+    EXPECT(conns_.loop().is_mine());
     paused_by_user_ = true;
     if (slot_) fdtab::stop_recv(*slot_);
 }
 
 void listener::resume() noexcept {
+    EXPECT(conns_.loop().is_mine());
     paused_by_user_ = false;
-    if (slot_ && !pause_timer_.armed()) conns_.loop().fds().want_recv(*slot_);
+    if (slot_ && !held_ && !pause_timer_.armed()) conns_.loop().fds().want_recv(*slot_);
 }
 
 void listener::pause_over(timer& t, time_point) noexcept {
@@ -87,20 +102,24 @@ void listener::ready(fd_slot& slot) noexcept {
     listener& self = *static_cast<listener*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     slot.state &= ~fd_state::news;
+    if (self.held_) return; // a socket that does not listen yet is reported as hung up
     for (std::uint32_t budget = buggify(twist::one_accept) ? 1 : self.options_.accept_budget; budget > 0; budget--) {
         const outcome o = self.accept_one();
         if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us
-        if (o == outcome::short_of_room) {
-            self.paused_count_++;
-            fdtab::stop_recv(slot);
-            self.conns_.loop().arm_in(self.pause_timer_, self.options_.pause);
-            return;
-        }
+        self.refused_in_row_ = o == outcome::passed ? self.refused_in_row_ + 1 : 0;
+        if (o == outcome::short_of_room || self.refused_in_row_ == refused_in_row_max) return self.rest(slot);
         if (o == outcome::drained || !may_have_more(slot.fd)) {
             fdtab::cant_recv(slot);
             return;
         }
     }
+}
+
+void listener::rest(fd_slot& slot) noexcept {
+    refused_in_row_ = 0;
+    paused_count_++;
+    fdtab::stop_recv(slot);
+    conns_.loop().arm_in(pause_timer_, options_.pause);
 }
 
 listener::outcome listener::accept_one() noexcept {

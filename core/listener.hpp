@@ -3,7 +3,8 @@
 //
 // At most accept_budget connections are accepted per turn; the rest waits for the next. When descriptors, memory or
 // connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), accepting pauses for `pause` and then tries again,
-// so it never spins. Idle connections are left alone: those who are served already need them more than who comes anew;
+// so it never spins; and so it does after many refusals in a row, for an accept() that is forbidden (a security module, a
+// filter) leaves in the queue who was to be accepted. Idle connections are left alone: those who are served already need them more than who comes anew;
 // a dial may close one. Errors that concern only the connection that was about to be accepted (ECONNABORTED, EPROTO, EPERM
 // and the like, accept(2)) are counted and passed over.
 //
@@ -20,6 +21,9 @@ struct listener_options {
     std::uint32_t accept_budget = 64;   // connections per turn
     duration pause = milliseconds{100}; // without descriptors or memory
     const xprt* transport = &raw_xprt;
+    // Nobody is accepted before begin(). What open() makes is bound by then, and does not listen: the kernel lets nobody in
+    // who would be lost if it never comes to begin().
+    bool held = false;
 };
 
 class listener {
@@ -35,10 +39,12 @@ class listener {
     // Listens at `at` (port 0: the kernel chooses, see local()). EADDRINUSE, EACCES, EMFILE, ...
     result<void> open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                       void* owner) noexcept;
-    // The same with a descriptor that listens already. It is owned from now on; on error it is closed.
-    // EINVAL: it does not listen; ENOTSOCK, EBADF.
+    // The same with a descriptor that listens already; if it is to be held, it may also only be bound. It is owned from now
+    // on; on error it is closed. EINVAL: it does not listen; ENOTSOCK, EBADF.
     result<void> adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                        void* owner) noexcept;
+    // Ends `held`: listens, and accepts. EADDRINUSE: another socket without SO_REUSEPORT listens there by now.
+    result<void> begin() noexcept;
     // Stops listening. Connections that the kernel has accepted already are reset. A socket file is left.
     void close() noexcept;
 
@@ -48,7 +54,7 @@ class listener {
     void share() noexcept;
     int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 
-    // Before close(): takes what the kernel has accepted already, at most so many.
+    // Before close(): takes what the kernel has accepted already, at most so many; none while it is held.
     void accept_rest(std::uint32_t connections_max) noexcept;
 
     // For users with limits of their own: nothing is accepted between the two. They do not nest.
@@ -60,6 +66,8 @@ class listener {
     std::uint64_t paused_count() const noexcept { return paused_count_; } // for want of descriptors or memory
 
   private:
+    static constexpr std::uint32_t refused_in_row_max = 64; // then it is no matter of one connection
+
     enum class outcome : std::uint8_t { accepted, passed, drained, short_of_room };
 
     result<void> start(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
@@ -67,6 +75,7 @@ class listener {
     static void ready(fd_slot& slot) noexcept;
     static void pause_over(timer& t, time_point now) noexcept;
     static bool may_have_more(int fd) noexcept;
+    void rest(fd_slot& slot) noexcept;
     outcome accept_one() noexcept;
 
     conntab& conns_;
@@ -77,7 +86,9 @@ class listener {
     fd_slot* slot_ = nullptr;
     endpoint local_;
     timer pause_timer_{pause_over};
+    bool held_ = false;
     bool paused_by_user_ = false;
+    std::uint32_t refused_in_row_ = 0;
     counter accepted_count_, failed_count_, paused_count_;
 };
 

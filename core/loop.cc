@@ -35,6 +35,7 @@ event_loop::~event_loop() {
 
 result<void> event_loop::open(const loop_options& options) noexcept {
     EXPECT(clock_ == nullptr);
+    EXPECT(options.timers_max > 0);
     is_precise_ = options.precise_timers;
     spin_wish_ = std::chrono::microseconds{options.spin_us_max};
     claim();

@@ -82,10 +82,10 @@ class event_loop {
     // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran. Not from within one.
     std::uint32_t turn(duration sleep_max) noexcept;
 
-    // Any thread. The present turn is finished.
+    // Any thread. The present turn is finished. The loop outlives the call.
     void stop() noexcept;
 
-    // Any thread: see mailbox.hpp.
+    // Any thread: see mailbox.hpp. The loop outlives the call.
     void post(letter& l) noexcept { mailbox_.post(l); }
 
     // When the present turn began (or woke up).

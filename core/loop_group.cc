@@ -31,6 +31,8 @@ result<void> loop_group::open(const loop_group_options& options) noexcept {
         }
     }
 
+    if (size_ > 1)
+        if (auto r = start_.open({.fd_max = options.loop.fd_max}); !r) return r;
     int error = start(members_[0]);
     if (error != 0) return failure{error};
     std::uint32_t started = 1;
@@ -52,10 +54,9 @@ result<void> loop_group::open(const loop_group_options& options) noexcept {
     return {};
 }
 
-// The others report by letters to member 0.
 void loop_group::await_start(std::uint32_t others) noexcept {
     while (up_count_ < others)
-        members_[0].loop.turn(seconds{60});
+        start_.turn(seconds{60});
 }
 
 // A member but the first: its whole thread.
@@ -63,7 +64,7 @@ void* loop_group::live(void* self) noexcept {
     member& m = *static_cast<member*>(self);
     m.error = start(m);
     const bool is_up = m.is_up;
-    m.home->members_[0].loop.post(m.up); // releases `error`
+    m.home->start_.post(m.up); // releases `error`
     if (!is_up) return nullptr;
     m.loop.run();
     tear_down(m);

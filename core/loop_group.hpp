@@ -2,7 +2,7 @@
 // loop_group: several loops, one per thread, that share nothing.
 //
 //     open()  ──> in a thread each: event_loop::open(), set_up() ──> turns        all are up, or none stays;
-//                                   the first member first
+//                                   the first member first, which turns in run() only
 //     tell()  ──> a message to every loop, which takes it in its own turn
 //     run()   ──> the caller's thread turns member 0; back when every member has ended
 //
@@ -33,7 +33,7 @@ struct loop_group_options {
 
 class loop_group {
   public:
-    static constexpr std::uint32_t messages_max = 4; // kinds that tell() knows: 0 .. 3
+    static constexpr std::uint32_t messages_max = 8; // kinds that tell() knows: 0 .. 7
 
     loop_group() noexcept = default;
     loop_group(const loop_group&) = delete;
@@ -41,8 +41,8 @@ class loop_group {
     ~loop_group(); // run() has come back, or open() failed
 
     // Starts all members. EAGAIN: no more threads; otherwise what a loop's open() or a set_up() said. On error every
-    // member that was up has been torn down. A member's callbacks may run as soon as its set_up() has, before open()
-    // returns; what they tell those that are not up yet is lost.
+    // member that was up has been torn down. The callbacks of the others may run as soon as their set_up() has, before
+    // open() returns; member 0 takes its first turn in run().
     result<void> open(const loop_group_options& options) noexcept;
 
     // Returns when every loop has been stopped, and every member torn down.
@@ -69,7 +69,7 @@ class loop_group {
         std::uint32_t index = 0;
         int error = 0;      // of its start; valid once `up` has run
         bool is_up = false; // between set_up() and tear_down(): whoever is told something otherwise does not hear it
-        letter up;          // to member 0
+        letter up;          // to start_
         message messages[messages_max];
         sys::thread thread{};
         event_loop loop; // goes first: it runs the letters that are left
@@ -82,9 +82,11 @@ class loop_group {
     void end(std::uint32_t started) noexcept;
 
     loop_group_options options_;
+    // Where the others report while they start. It stays: whoever posts is in it a little longer than the letter.
+    event_loop start_;
     std::unique_ptr<member[]> members_;
     std::uint32_t size_ = 0;
-    std::uint32_t up_count_ = 0; // others that have started or failed; member 0's thread
+    std::uint32_t up_count_ = 0; // others that have started or failed; the caller's thread
     bool is_up_ = false;
 };
 

@@ -67,7 +67,9 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     else // its handshake goes on, and ends the deadline
         client.arm(conns_.loop().now() + options_.connect_timeout,
                    [](timer& t, time_point) noexcept { connection::of(t).fail(ETIMEDOUT); });
-    const dial_options how{.timeout = options_.connect_timeout, .transport = options_.transport};
+    const dial_options how{.timeout = options_.connect_timeout,
+                           .user_timeout = options_.user_timeout,
+                           .transport = options_.transport};
     auto server = weir::dial(conns_, family, to, how, pair_cb, p);
     if (!server) return end(*p, close_intent::abort, end_cause::connect_failed, end_cause::connect_failed);
     p->ends[1] = server.value();

@@ -27,6 +27,7 @@ struct relay_options {
     const xprt* transport = &raw_xprt;     // of the servers that are dialed
     duration fin_timeout = seconds{30};    // without a byte once an end was carried across
     duration idle_timeout = seconds{300};  // without a byte either way
+    duration user_timeout = seconds{300};  // of the servers that are dialed (socket.hpp): a reader that stalls may be idle
     // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is then blocked in the loop's thread.
     pipe_options pipes{.pipes_max = 0};
     // A pair is no more: the `tag` it was made with. Null: nobody wants to know.

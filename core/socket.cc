@@ -2,6 +2,9 @@
 
 #include "core/socket.hpp"
 
+#include <algorithm>
+#include <climits>
+
 namespace weir::inline WEIR_KERNEL {
 
 result<unique_fd> open_listener(const endpoint& at, const listen_options& options) noexcept {
@@ -10,11 +13,12 @@ result<unique_fd> open_listener(const endpoint& at, const listen_options& option
     unique_fd fd{made};
     if (at.family() != AF_UNIX) {
         if (const int r = sys::set_option(made, SOL_SOCKET, SO_REUSEADDR, 1); r < 0) return failure{-r};
-        tune_tcp(made);
+        tune_tcp(made, options.user_timeout);
         if (options.reuse_port)
             if (const int r = sys::set_option(made, SOL_SOCKET, SO_REUSEPORT, 1); r < 0) return failure{-r};
     }
     if (const int r = sys::bind(made, at.data(), at.size()); r < 0) return failure{-r};
+    if (options.held) return fd;
     if (const int r = sys::listen(made, options.backlog_count); r < 0) return failure{-r};
     return fd;
 }
@@ -28,7 +32,7 @@ result<connecting_socket> open_connection(const endpoint& to, const connect_opti
             sys::set_option(made, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1); // without it bind() still works
         if (const int r = sys::bind(made, options.source.data(), options.source.size()); r < 0) return failure{-r};
     }
-    if (to.family() != AF_UNIX) tune_tcp(made);
+    if (to.family() != AF_UNIX) tune_tcp(made, options.user_timeout);
     const int r = sys::connect(made, to.data(), to.size());
     if (r < 0 && r != -EINPROGRESS) return failure{-r}; // EAGAIN, too: a full unix backlog, and nothing is under way
     s.pending = r < 0;
@@ -36,11 +40,12 @@ result<connecting_socket> open_connection(const endpoint& to, const connect_opti
 }
 
 // None of these can fail on a TCP socket of a kernel weir runs on; without them the connection works all the same.
-void tune_tcp(int fd) noexcept {
+void tune_tcp(int fd, duration user_timeout) noexcept {
     sys::set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     sys::set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     sys::set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
-    sys::set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000);
+    const auto ms = std::clamp<std::int64_t>(user_timeout / milliseconds{1}, 0, INT_MAX);
+    sys::set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(ms));
 }
 
 } // namespace weir::inline WEIR_KERNEL

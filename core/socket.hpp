@@ -6,6 +6,7 @@
 
 #include "core/endpoint.hpp"
 #include "core/result.hpp"
+#include "core/time.hpp"
 #include "core/unique_fd.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -15,9 +16,15 @@ constexpr bool is_shortage(int error) noexcept {
     return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
+// For so long what was sent may stay unacknowledged, or the peer's window closed, before the connection ends with ETIMEDOUT
+// (TCP_USER_TIMEOUT, tcp(7)). A reader that only pauses is ended, too: it must not be shorter than a pause may be.
+inline constexpr duration user_timeout_default = seconds{30};
+
 struct listen_options {
     int backlog_count = 4096; // the kernel caps it at net.core.somaxconn, listen(2)
     bool reuse_port = false;  // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)
+    bool held = false;        // only bound: listen() is the caller's, later
+    duration user_timeout = user_timeout_default; // of what it accepts; whole milliseconds, 0: the system's
 };
 
 // A listening socket with SO_REUSEADDR, so that a restart is not held up by TIME_WAIT.
@@ -31,14 +38,15 @@ struct connecting_socket {
 
 struct connect_options {
     endpoint source{}; // bind to this before connecting; unspecified: the kernel chooses
+    duration user_timeout = user_timeout_default;
 };
 
-// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one at connect time, so that ports are shared between
-// destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one at
+// connect time, so that ports are shared between destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
 result<connecting_socket> open_connection(const endpoint& to, const connect_options& options) noexcept;
 
-// Options for a TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay, keepalive probes after 60 s, and an
-// unacknowledged send is given up after 30 s (TCP_USER_TIMEOUT, tcp(7)).
-void tune_tcp(int fd) noexcept;
+// Options for a TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay, keepalive
+// probes after 60 s, and the user timeout.
+void tune_tcp(int fd, duration user_timeout) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL

@@ -2,23 +2,23 @@
 // takeover: a new process takes the listening sockets of a running one, which drains once the new one serves.
 //
 // The sockets themselves change hands (SCM_RIGHTS, unix(7)): their queues stay, and between the two nobody is refused or
-// reset. Both processes accept from them until the old one closes its copies.
+// reset. The new one accepts from them once it is told that they are its own (listener_options::held); if it is not, who
+// came meanwhile is still in the queue, and the old one's to serve.
 //
 //      giver, in the old process                                      taker, in the new one
 //      listening                                                      open(): connects
 //      giving      ── "weir-takeover 1\n" count tags, descriptors ──>  receiving
-//      waiting                                                        received(): adopts, serves, then ready()
+//      waiting                                                        received(): adopts, held, then ready()
 //      waiting     <─────────────────── "ready\n" ────────────────── asking
-//      taken()     ── "taken\n", closes ──────────────────────────>  over(taken)
+//      taken()     ── "taken\n", closes ──────────────────────────>  over(taken): its listeners begin()
 //      failed()    ── "stays\n", closes ──────────────────────────>  over(refused): it withdraws
 //
 // What each may conclude from silence, so that exactly one of the two goes on:
 //   - Until the giver has read "ready" and found the taker still there, nothing has changed: any end, error, wrong word or
 //     missed deadline is failed(), and it listens for the next one.
 //   - A giver that goes on though it has given everything says "stays" before it closes. So for a taker that is ready an
-//     end without a word means that the old process is gone, or drains: over(taken_alone), it serves on.
-//   - A taker that has said ready does not give up by itself: it serves already, and an old one that was stopped for a
-//     while will answer. One that dies behind "taken" leaves nobody: its successor starts fresh, as after any crash.
+//     end without a word means that the old process is gone, or drains: over(taken_alone), it serves.
+//   - A taker that has said ready does not give up by itself: an old one that was stopped for a while will answer. One that dies behind "taken" leaves nobody: its successor starts fresh, as after any crash.
 // One taker at a time. A second one waits in the queue of the unix socket; as that socket is passed on, too, it is then
 // served by whoever holds it. Only a process of the same user, or root's, is served, and only such a one is believed.
 //
@@ -104,6 +104,7 @@ class takeover_giver {
 
     result<void> start(unique_fd fd, const giver_options& options, const callbacks& told, void* owner) noexcept;
     static void knocked(fd_slot& slot) noexcept;
+    void rest() noexcept;
     static void moved(fd_slot& slot) noexcept;
     static void time_over(timer& t, time_point now) noexcept;
     void begin(unique_fd fd) noexcept;

@@ -91,6 +91,7 @@ void takeover_giver::close() noexcept {
     if (taker_) loop_.close(*taker_, "takeover");
     if (door_) loop_.close(*door_);
     taker_ = door_ = nullptr;
+    offers_count_ = 0; // the numbers may soon be somebody else's
     phase_ = phase::listening;
 }
 
@@ -98,6 +99,7 @@ void takeover_giver::knocked(fd_slot& slot) noexcept {
     takeover_giver& self = *static_cast<takeover_giver*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     slot.state &= ~fd_state::news;
+    bool came = false;
     for (std::uint32_t budget = accept_budget; budget > 0 && self.phase_ == phase::listening; budget--) {
         unique_fd fd{sys::accept(slot.fd, nullptr, nullptr)};
         const int error = fd ? 0 : -fd.get();
@@ -106,8 +108,7 @@ void takeover_giver::knocked(fd_slot& slot) noexcept {
             return;
         }
         if (is_shortage(error) || error == EINVAL) { // EINVAL: another holder has shut it down, see listener.cc
-            fdtab::stop_recv(slot);
-            self.loop_.arm_in(self.timer_, self.options_.pause);
+            self.rest();
             return;
         }
         if (!fd) continue; // a matter of that one
@@ -118,8 +119,15 @@ void takeover_giver::knocked(fd_slot& slot) noexcept {
             fd.reset();
             self.told_.failed(self.owner_, takeover_failure::untrusted, EPERM);
         }
+        came = true;
         if (slot.generation != generation) return; // a callback closed us
     }
+    if (!came) self.rest(); // nobody is let in, and still somebody waits
+}
+
+void takeover_giver::rest() noexcept {
+    fdtab::stop_recv(*door_);
+    loop_.arm_in(timer_, options_.pause);
 }
 
 // ---- one taker

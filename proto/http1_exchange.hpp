@@ -42,6 +42,7 @@ struct http1_options {
     duration connect_timeout = seconds{5};     // -> 504
     duration first_byte_timeout = seconds{60}; // request sent, or body stalled -> 504, or cut off
     duration write_timeout = seconds{30};      // a client that takes nothing is cut off
+    duration user_timeout = user_timeout_default; // of servers: socket.hpp
     repeat repeats = repeat::automatic;
 };
 

@@ -240,12 +240,15 @@ verdict http1_exchange::acquire() noexcept {
             const bool is_safe = is_idempotent(method_);
             const idle_pool::need need{.age_max = is_safe ? duration::max() : room_.idle.safe_age(upstream_->key)};
             if (connection* idle = room_.idle.take(upstream_->key, server_cb, this, need)) {
+                room_.upstreams.connected(*upstream_); // it keeps what it was given
                 assign(*idle, true);
                 return flush_to_server();
             }
         }
         const address& where = upstream_->where;
-        const dial_options how{.timeout = room_.options.connect_timeout, .transport = upstream_->transport};
+        const dial_options how{.timeout = room_.options.connect_timeout,
+                               .user_timeout = room_.options.user_timeout,
+                               .transport = upstream_->transport};
         auto dialed = dial(conns(), *where.family, where.at, how, server_cb, this);
         if (dialed) {
             assign(*dialed.value(), false);

@@ -130,7 +130,10 @@ verdict stream_proxy::dial_next(session& s) noexcept {
         upstream* to = upstreams_.choose(s.tried, conns_.loop().now());
         if (!to) return refuse(s, counters_.refused, end_cause::connect_failed, std::strerror(s.error));
         auto server = dial(conns_, *to->where.family, to->where.at,
-                           {.timeout = options_.relay.connect_timeout, .transport = to->transport}, server_cb, &s);
+                           {.timeout = options_.relay.connect_timeout,
+                            .user_timeout = options_.relay.user_timeout,
+                            .transport = to->transport},
+                           server_cb, &s);
         if (server) {
             s.server = server.value();
             s.to = to;

@@ -26,14 +26,19 @@ upstream* upstream_set::choose(mask tried, time_point now) noexcept {
         }
         if (!best || (how_ == balance::least && u.active_count < best->active_count)) best = &u;
     }
+    if (best && best->rest > duration{}) {
+        best->is_on_trial = true;
+        best->rests_until = now + best->rest;
+    }
     upstream* chosen = best ? best : resting;
     if (chosen) next_ = (static_cast<std::size_t>(chosen - servers_.data()) + 1) % size_;
     return chosen;
 }
 
 void upstream_set::failed(upstream& u, time_point now) noexcept {
-    u.failed_count++;
-    if (u.rest > duration{} && u.rests_until > now) return; // of the same burst, or asked while it rests
+    const bool is_resting = u.rest > duration{} && u.rests_until > now;
+    if (is_resting && !u.is_on_trial) return; // of the same burst, or asked while it rests
+    u.is_on_trial = false;
     u.rest = u.rest == duration{} ? rest_min : std::min(u.rest * 2, rest_max);
     u.rests_until = now + u.rest;
 }

@@ -2,8 +2,14 @@
 // upstream: the servers that a proxy forwards to, and which of them is asked next.
 //
 // Health is passive: a server that could not be connected to rests for a pause that doubles from 100 ms to 10 s, and
-// the next one is asked at once. A single server never rests: it is tried again each time, so that it is back the
-// moment it is back.
+// the next one is asked at once. When the pause is over one asks it; the others wait for what becomes of that one, or
+// until as much time has passed again: a server that swallows connects holds up one at a time. A single server never
+// rests: it is tried again each time, so that it is back the moment it is back.
+//
+//     well ──failed()──> resting ──(the pause is over, choose())──> on trial ──connected()──> well
+//                           ^                                          │
+//                           └──────── failed(): twice the pause ───────┘
+//
 // Owner: the proxy. Thread: one loop's. Allocation: none.
 
 #include <array>
@@ -23,7 +29,7 @@ struct upstream {
     std::uint32_t active_count = 0; // requests, or connections, under way
     time_point rests_until{};
     duration rest{};                // the present pause; 0: the last connect succeeded
-    std::uint64_t failed_count = 0; // connects that failed
+    bool is_on_trial = false;
 };
 
 class upstream_set {
@@ -41,11 +47,14 @@ class upstream_set {
     upstream& at(std::size_t i) noexcept { return servers_[i]; }
     const upstream& at(std::size_t i) const noexcept { return servers_[i]; }
 
-    // The one to ask, none of `tried`; resting ones only if there is no other. Null: all were tried.
+    // The one to ask, none of `tried`; resting ones, and those on trial, only if there is no other. Null: all were tried.
     upstream* choose(mask tried, time_point now) noexcept;
     mask bit_of(const upstream& u) const noexcept { return mask{1} << (&u - servers_.data()); }
 
-    void connected(upstream& u) noexcept { u.rest = duration{}; }
+    void connected(upstream& u) noexcept {
+        u.rest = duration{};
+        u.is_on_trial = false;
+    }
     void failed(upstream& u, time_point now) noexcept;
 
   private:

@@ -43,7 +43,7 @@ class crew {
 
     // `set` is borrowed. `descriptors`: how many the process may have.
     crew(const settings& set, std::uint32_t descriptors) noexcept
-        : set_(set), mine_(split(set, descriptors)), members_(new (std::nothrow) member[set.threads]) {}
+        : set_(set), clients_max_(clients_allowed(set, descriptors)), members_(new (std::nothrow) member[set.threads]) {}
     crew(const crew&) = delete;
     crew& operator=(const crew&) = delete;
 
@@ -60,6 +60,7 @@ class crew {
                                    .owner = this});
         if (!opened) fail("%u loops cannot be opened: %s", set_.threads, std::strerror(opened.error()));
         if (will_hand_on()) hand_on();
+        group_.tell(to_begin);
         announce(members_[0].local);
         group_.run();
         if (cut_count_ > 0) say("%zu %s that still ran at --drain-timeout were cut off", cut_count_, Worker::in_use);
@@ -86,7 +87,7 @@ class crew {
     }
 
   private:
-    enum message : std::uint32_t { to_drain, to_hand_over, to_report, to_reopen };
+    enum message : std::uint32_t { to_begin, to_drain, to_hand_over, to_report, to_reopen };
 
     struct member {
         crew* home = nullptr;
@@ -94,6 +95,7 @@ class crew {
         std::optional<Worker> it;
         endpoint local;
         int listening_fd = -1; // the proxy's
+        bool is_held = false;  // it serves nobody before the process before has handed over
         bool is_up = false;    // its counters may be read; under lock_
     };
 
@@ -102,7 +104,7 @@ class crew {
         member& m = home.members_[index];
         m.home = &home;
         m.loop = &loop;
-        m.it.emplace(loop, home.set_, home.mine_);
+        m.it.emplace(loop, home.set_, share_of(home.clients_max_, home.set_.threads, index));
         m.it->open(home, index);
         home.listen(m, index);
         if (index == 0) home.take_signals(loop);
@@ -133,6 +135,7 @@ class crew {
         crew& home = *static_cast<crew*>(self);
         member& m = home.members_[index];
         switch (static_cast<message>(what)) {
+        case to_begin: home.begin(m); break;
         case to_drain: m.it->drain(drain_kind::end, drained, &m); break;
         case to_hand_over: m.it->drain(drain_kind::hand_over, drained, &m); break;
         case to_report: say_open(loop, index, home.set_.threads, write_counters, self); break;
@@ -143,11 +146,14 @@ class crew {
     void listen(member& m, std::uint32_t index) noexcept {
         auto& proxy = m.it->proxy;
         const listen_place& at = set_.listen;
-        const listener_options own{.socket = {.reuse_port = !is_one_socket() && (set_.threads > 1 || will_hand_on())}};
+        const bool reuses_port = !is_one_socket() && (set_.threads > 1 || will_hand_on());
+        m.is_held = index > 0 && heritage_.is_taking();
+        const listener_options own{.socket = {.reuse_port = reuses_port, .user_timeout = set_.user_timeout},
+                                   .held = m.is_held};
         const endpoint wanted = index == 0 ? at.at.at : members_[0].local;
         result<void> r;
-        if (index > 0 && is_one_socket()) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), {});
-        else if (at.fd >= 0) r = proxy.listen(unique_fd{at.fd}, family_of(at), {});
+        if (index > 0 && is_one_socket()) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), own);
+        else if (at.fd >= 0) r = proxy.listen(unique_fd{at.fd}, family_of(at), own);
         else if (unique_fd fd = heritage_.socket(heirloom::listener, index, wanted))
             r = proxy.listen(std::move(fd), *at.at.family, own);
         else r = proxy.listen({at.at.family, wanted}, own);
@@ -155,6 +161,14 @@ class crew {
         if (is_one_socket() || will_hand_on()) proxy.port().share();
         m.local = proxy.port().local();
         m.listening_fd = proxy.port().fd();
+    }
+
+    // The other process drains by now, or there was none.
+    void begin(member& m) noexcept {
+        if (!m.is_held) return;
+        m.is_held = false;
+        auto r = m.it->proxy.port().begin();
+        if (!r) fail("cannot listen at %s: %s", set_.listen.text, std::strerror(r.error()));
     }
 
     // Inherited sockets whose queues nobody would look after must not be taken.
@@ -165,8 +179,8 @@ class crew {
             fail("--threads %u: the process before has %u, and no fewer will do", set_.threads, before);
     }
 
-    // Everything listens, and the loop of this thread does not run yet: nothing that may fail is left for after
-    // confirm(), and nobody is given anything before it.
+    // Everything listens or is bound, the loop of this thread does not turn yet, and the other threads' listeners are held:
+    // nothing that may fail is left for after confirm(), and nobody is served or given anything before it.
     void hand_on() noexcept {
         for (std::uint32_t i = 0; i < (is_one_socket() ? 1 : set_.threads); i++)
             heritage_.offer(heirloom::listener, i, members_[i].listening_fd);
@@ -195,7 +209,7 @@ class crew {
     }
 
     const settings& set_;
-    const share mine_;
+    const std::uint32_t clients_max_;
     loop_group group_;
     std::unique_ptr<member[]> members_;
     inheritance heritage_;

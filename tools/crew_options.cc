@@ -12,7 +12,8 @@ void declare(options& o, crew_options& set) noexcept {
     o.count("--max-connections", set.clients_max, "of clients, over all threads; 0: half of the descriptors",
             {0, 1'000'000});
     o.choice("--balance", set.how, balance_words, "among several upstreams");
-    o.time("--linger-timeout", set.linger, "to throw away what a client still sends", milliseconds{1});
+    o.time("--user-timeout", set.user_timeout,
+           "for what was sent to be acknowledged, or a full receiver to take more (TCP_USER_TIMEOUT)", milliseconds{1});
     o.time("--drain-timeout", set.drain, "to finish what runs after SIGTERM, or a takeover; then it is cut off");
     o.listen_at("--takeover", set.takeover,
                 "unix:/path: take the sockets of who serves there (with as many --threads at least), then serve there");
@@ -21,7 +22,7 @@ void declare(options& o, crew_options& set) noexcept {
     o.connect_to("UPSTREAM", set.upstreams, set.upstreams_count);
 }
 
-share split(const crew_options& set, std::uint32_t descriptors) noexcept {
+std::uint32_t clients_allowed(const crew_options& set, std::uint32_t descriptors) noexcept {
     constexpr std::uint32_t reserve = 32, worker_reserve = 8, clients_min = 16, clients_default_max = 65'536;
     const std::uint32_t own = reserve + (set.threads - 1) * worker_reserve + set.threads * 2 * set.pipes_max;
     const std::uint32_t room = descriptors > own ? (descriptors - own) / 2 : 0;
@@ -33,8 +34,7 @@ share split(const crew_options& set, std::uint32_t descriptors) noexcept {
              descriptors);
     if (set.clients_max > 0 && set.clients_max < set.threads)
         fail("--max-connections %u is less than one for each of %u threads", set.clients_max, set.threads);
-    const std::uint32_t all = set.clients_max > 0 ? set.clients_max : std::min(room, clients_default_max);
-    return {.clients_max = all / set.threads, .connections_max = 2 * (all / set.threads)};
+    return set.clients_max > 0 ? set.clients_max : std::min(room, clients_default_max);
 }
 
 } // namespace weir::inline WEIR_KERNEL::tools

@@ -17,7 +17,7 @@ struct crew_options {
     std::uint32_t threads = 1;
     std::uint32_t clients_max = 0; // 0: half of the descriptors
     std::uint32_t pipes_max = 0;   // of each worker: two descriptors each
-    duration linger = seconds{2};
+    duration user_timeout = user_timeout_default; // each program has its own
     duration drain = seconds{30};
     std::uint32_t ledger = 4096;
     listen_place takeover; // a unix address, or none
@@ -27,13 +27,20 @@ struct crew_options {
 // LISTEN, UPSTREAM and the options that both have.
 void declare(options& o, crew_options& set) noexcept;
 
-// What each worker may have.
+// How many clients there may be over all workers: two descriptors for each, and for each worker some for itself. Ends the
+// program with 1 if those are too few.
+std::uint32_t clients_allowed(const crew_options& set, std::uint32_t descriptors) noexcept;
+
+// What a worker may have.
 struct share {
     std::uint32_t clients_max;
     std::uint32_t connections_max;
 };
 
-// Two descriptors per client, and for each worker some for itself; ends the program with 1 if those are too few.
-share split(const crew_options& set, std::uint32_t descriptors) noexcept;
+// Of `clients`, which are at least one for each; the first workers have what is left over.
+constexpr share share_of(std::uint32_t clients, std::uint32_t threads, std::uint32_t index) noexcept {
+    const std::uint32_t mine = clients / threads + (index < clients % threads ? 1 : 0);
+    return {.clients_max = mine, .connections_max = 2 * mine};
+}
 
 } // namespace weir::inline WEIR_KERNEL::tools

@@ -29,6 +29,8 @@ class inheritance {
     // Asks at `at`, a unix address, which is borrowed for good.
     void take(const listen_place& at) noexcept;
 
+    // Another process serves yet, and confirm() will decide. Any thread, between take() and confirm().
+    bool is_taking() const noexcept { return taker_.has_value(); }
     // How many of this kind were inherited.
     std::uint32_t count(heirloom what) const noexcept;
     // One of them, once, if it listens where it is wanted ("port 0" is anywhere of that family); otherwise none.

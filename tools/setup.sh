@@ -82,7 +82,7 @@ install() {
         printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
         "${sudo[@]}" chmod +x $policy
     fi
-    local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=3)
+    local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
     "${apt[@]}" update || true # an index that cannot be had matters only if a package is in it
     "${apt[@]}" install -y --no-install-recommends "$@" || true
     if [ $own_policy = yes ]; then "${sudo[@]}" rm -f $policy; fi

@@ -17,6 +17,7 @@ struct settings : tools::crew_options {
     const char* access_log = nullptr;
     tools::listen_place admin;
     bool probe = false;
+    duration linger = seconds{2};
 };
 
 constexpr const char* unsolicited_words[] = {"kill", "drain"};
@@ -39,6 +40,7 @@ void parse(settings& set, int argc, char** argv) {
     o.time("--body-timeout", http.body_timeout, "for the next bytes of a request's body", ms);
     o.time("--write-timeout", http.write_timeout, "for a client to take more of its answer", ms);
     o.time("--keep-alive-timeout", http.keep_alive_timeout, "of a client between two requests", ms);
+    o.time("--linger-timeout", set.linger, "to throw away what a client still sends", ms);
     o.count("--keep-alive-requests", http.keep_alive_requests, "per client connection", {1, UINT32_MAX});
     o.time("--idle-timeout", set.gateway.tunnel_idle_timeout, "of a tunnel (101) without a byte", ms);
     o.time("--fin-timeout", set.gateway.fin_timeout, "of a tunnel one side of which has ended", ms);
@@ -55,6 +57,7 @@ void parse(settings& set, int argc, char** argv) {
     o.parse(argc, argv);
     if (set.admin.fd >= 0) tools::options::wrong("--admin", "an address; an inherited descriptor is not taken here");
     set.gateway.how = set.how;
+    http.user_timeout = set.user_timeout;
     set.gateway.idle.probe = set.probe;
     if (set.body_max > 0) http.body_bytes_max = set.body_max;
 }

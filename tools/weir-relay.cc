@@ -46,6 +46,7 @@ void parse(settings& set, int argc, char** argv) {
     tools::declare(o, set);
     o.parse(argc, argv);
     set.stream.how = set.how;
+    set.stream.relay.user_timeout = set.user_timeout;
     set.stream.proxy.tlvs = set.tlvs;
     set.pipes_max = set.splice == splicing::automatic ? pipes_per_thread : 0;
 }
@@ -65,7 +66,7 @@ struct worker {
         : set(s), conns(loop), connections_max(mine.connections_max), proxy(conns, limited(s.stream, s, mine)) {}
 
     void open(tools::crew<worker>&, std::uint32_t) noexcept {
-        if (auto r = conns.open({.connections_max = connections_max, .linger = set.linger}); !r)
+        if (auto r = conns.open({.connections_max = connections_max}); !r)
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
             proxy.add_upstream(set.upstreams[i].at);
@@ -87,6 +88,7 @@ struct worker {
 
 int main(int argc, char** argv) {
     settings set;
+    set.user_timeout = set.stream.relay.user_timeout;
     parse(set, argc, argv);
     tools::crew<worker> crew{set, tools::prepare_process()};
     crew.run();

@@ -1,42 +1,13 @@
 #include "core/listener.hpp"
 
-#include <vector>
-
-#include "core/idle.hpp"
 #include "proto/unix.hpp"
-#include "support/rig.hpp"
+#include "support/dies.hpp"
+#include "support/front.hpp"
 
 namespace {
 
 using namespace weir;
 using namespace support;
-
-const endpoint any_port = endpoint::ipv4(0x7f000001, 0);
-
-// A listener, and what it accepted.
-struct front {
-    explicit front(rig& r) : door(r.conns) {}
-
-    static void accepted(void* self, connection& conn, const endpoint& peer) noexcept {
-        auto& me = *static_cast<front*>(self);
-        conn.attach(user::table, &me.who);
-        me.conns.push_back(&conn);
-        me.peers.push_back(peer);
-        if (me.then) me.then(conn);
-    }
-    void open(const listener_options& options = {}) { REQUIRE(door.open(tcp, any_port, options, accepted, this).ok()); }
-    void call(int count) { // so many clients connect
-        for (int i = 0; i < count; i++)
-            clients.push_back(connect_tcp(door.local().port()));
-    }
-
-    user who;
-    listener door;
-    std::vector<connection*> conns;
-    std::vector<endpoint> peers;
-    std::vector<descriptor> clients;
-    std::function<void(connection&)> then;
-};
 
 TEST_CASE("a listener on port 0 tells the real port, and accepts there") {
     rig r;
@@ -292,137 +263,71 @@ TEST_CASE("a unix listener accepts") {
     CHECK(recv_exactly(client.get(), 7) == "welcome");
 }
 
-// --- shortage
+// --- held
 
-TEST_CASE("without descriptors accepting pauses, does not spin, and goes on once there is one") {
+TEST_CASE("a held listener is bound, and lets nobody in before it begins") {
     rig r;
     front f(r);
-    f.open({.pause = milliseconds{100}});
+    f.open({.held = true});
+    const std::uint16_t port = f.door.local().port();
+    descriptor early(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const endpoint at = endpoint::ipv4(0x7f000001, port);
+
+    const int refused = ::connect(early.get(), at.data(), at.size());
+    const int why = errno;
+    r.turn(3);
+
+    CHECK(refused == -1);
+    CHECK(why == ECONNREFUSED);
+    CHECK(r.sleeps()); // though epoll says that a socket that does not listen is hung up
+    CHECK(f.door.failed_count() == 0);
+
+    REQUIRE(f.door.begin().ok());
     f.call(2);
-    {
-        const short_of_descriptors now;
-        r.turn();
-        CHECK(f.door.failed_count() == 1);
-        CHECK(f.door.paused_count() == 1);
-        CHECK(r.sleeps());
-        CHECK(f.door.failed_count() == 1);
-
-        for (int i = 0; i < 1000; i++) // a second
-            r.pass(milliseconds{1});
-
-        CHECK(f.door.failed_count() <= 20);
-        CHECK(f.door.failed_count() >= 5); // it was tried
-        CHECK(f.conns.empty());
-    }
-    const std::uint64_t failed = f.door.failed_count();
-
-    for (int i = 0; i < 102; i++)
-        r.pass(milliseconds{1});
-
-    CHECK(f.conns.size() == 2);
-    CHECK(f.door.failed_count() == failed);
-}
-
-TEST_CASE("without descriptors accepting pauses and leaves idle connections to those who are served already") {
-    rig r;
-    idle_pool pool(r.conns, {});
-    const auto key = pool.key_of({.remote = endpoint::ipv4(0x7f000001, 80), .family = &tcp});
-    user nobody;
-    std::vector<pair> ends;
-    for (int i = 0; i < 5; i++) {
-        ends.push_back(tcp_pair());
-        pool.park(r.serve(std::move(ends.back().b), nobody), key, {.messages_complete = true, .buffers_empty = true});
-    }
-    front f(r);
-    f.open();
-    f.call(2);
-    const short_of_descriptors now;
-
-    r.turn();
-
-    CHECK(f.conns.empty());
-    CHECK(f.door.paused_count() == 1);
-    CHECK(pool.idle_count() == 5);
-}
-
-TEST_CASE("into a full conntab nobody is accepted; the client waits until there is a place") {
-    rig r({.connections_max = 2});
-    front f(r);
-    f.open({.pause = milliseconds{100}});
-    f.call(3);
-    r.turn();
-    CHECK(f.conns.size() == 2);
-    CHECK(f.door.paused_count() == 1);
+    CHECK(r.until([&] { return f.conns.size() == 2; }));
     CHECK(f.door.failed_count() == 0);
     CHECK(r.sleeps());
-    CHECK(f.door.paused_count() == 1);
-    for (int i = 0; i < 1000; i++)
-        r.pass(milliseconds{1});
-    CHECK(f.door.paused_count() <= 20);
-
-    f.conns[0]->close(close_intent::silent, end_cause::done);
-    for (int i = 0; i < 102; i++)
-        r.pass(milliseconds{1});
-
-    CHECK(f.conns.size() == 3);
-    CHECK(f.conns[2]->send("your turn").end == io::done);
-    CHECK(recv_exactly(f.clients[2].get(), 9) == "your turn");
-    CHECK(r.ended(end_cause::no_room) == 0);
 }
 
-TEST_CASE("a pause for want of room and one by the user do not end each other") {
-    rig r({.connections_max = 1});
+TEST_CASE("who waits in the queue of a held listener that listens already is accepted when it begins") {
+    rig r;
+    const tcp_listener inherited = listen_tcp();
     front f(r);
-    f.open({.pause = milliseconds{100}});
+    REQUIRE(f.door.adopt(unique_fd{::dup(inherited.fd.get())}, tcp, {.held = true}, front::accepted, &f).ok());
     f.call(2);
-    r.turn();
-    REQUIRE(f.door.paused_count() == 1);
-    f.door.pause();
-    f.door.resume();
-    r.turn(2);
-    CHECK(f.door.paused_count() == 1); // not tried again before its time
-    f.conns[0]->close(close_intent::silent, end_cause::done);
 
+    r.turn(3);
+    f.door.accept_rest(10);
+    CHECK(f.conns.empty());
     f.door.pause();
-    r.pass(milliseconds{150});
-    r.turn(2);
-    CHECK(f.conns.size() == 1); // the timer is over, the user's pause is not
-    f.door.resume();
-    r.turn();
+    f.door.resume(); // a limit of its owner's changes nothing about that
+    r.turn(3);
+    CHECK(f.conns.empty());
 
-    CHECK(f.conns.size() == 2);
+    REQUIRE(f.door.begin().ok());
+    CHECK(r.until([&] { return f.conns.size() == 2; }));
 }
 
-TEST_CASE("a listener that another holder of its descriptor shuts down pauses, and goes on when it listens again") {
+TEST_CASE("a held listener that was paused accepts when it has begun and is resumed") {
     rig r;
     front f(r);
-    auto inherited = support::listen_tcp();
-    descriptor other{::dup(inherited.fd.get())};
-    REQUIRE(f.door.adopt(unique_fd{inherited.fd.release()}, tcp, {.pause = milliseconds{100}}, front::accepted, &f).ok());
+    f.open({.held = true});
+    f.door.pause();
+    REQUIRE(f.door.begin().ok());
+    f.call(1);
+    r.turn(3);
+    CHECK(f.conns.empty());
 
-    ::shutdown(other.get(), SHUT_RD);
-    CHECK(r.until([&] { return f.door.paused_count() == 1; }));
-    CHECK(r.sleeps());
-    REQUIRE(::listen(other.get(), 16) == 0);
-    f.clients.push_back(support::connect_tcp(local_endpoint(other.get()).value().port())); // a new one perhaps
-    for (int i = 0; i < 102; i++)
-        r.pass(milliseconds{1});
+    f.door.resume();
 
-    CHECK(f.conns.size() == 1);
+    CHECK(r.until([&] { return f.conns.size() == 1; }));
 }
 
-TEST_CASE("a listener that is closed during a pause wakes up no more") {
-    rig r({.connections_max = 1});
+TEST_CASE("a listener begins once, and only if it was held") {
+    rig r;
     front f(r);
-    f.open({.pause = milliseconds{100}});
-    f.call(2);
-    r.turn();
-    REQUIRE(f.door.paused_count() == 1);
-
-    f.door.close();
-    r.pass(seconds{1});
-
-    CHECK(f.conns.size() == 1);
+    f.open();
+    CHECK(dies([&] { static_cast<void>(f.door.begin()); }, "slot_ && held_"));
 }
 
 } // namespace

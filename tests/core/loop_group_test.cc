@@ -81,6 +81,26 @@ TEST_CASE("each member is set up, told and torn down in a thread of its own, the
     CHECK(c.places[0].set_up == std::this_thread::get_id());
 }
 
+TEST_CASE("the first member takes no turn before run, however long the others take to start") {
+    company c;
+    loop_group group;
+    loop_group_options options = c.options(many);
+    static loop_group* telling;
+    telling = &group;
+    options.set_up = [](void* self, event_loop& loop, std::uint32_t index) noexcept -> result<void> {
+        if (index > 0) telling->tell(hello);
+        return static_cast<company*>(self)->options(many).set_up(self, loop, index);
+    };
+
+    REQUIRE(group.open(options).ok());
+    CHECK(group.loop(0).turn_count() == 0);
+    CHECK(c.places[0].told_count == 0);
+
+    group.stop();
+    group.run();
+    CHECK(c.places[0].told_count == 1);
+}
+
 TEST_CASE("a group of one has no thread") {
     company c;
     loop_group group;

@@ -260,10 +260,10 @@ TEST_CASE("of many producers each letter runs exactly once, in its producer's or
         return sum;
     };
     int lost_wakes = 0;
-    while (delivered() < producers * each && lost_wakes < 10) {
+    while (delivered() < producers * each && lost_wakes < 3) {
         const auto turn_began = std::chrono::steady_clock::now();
-        loop.turn(5s);
-        if (std::chrono::steady_clock::now() - turn_began >= 5s) lost_wakes++;
+        loop.turn(30s);
+        if (std::chrono::steady_clock::now() - turn_began >= 30s) lost_wakes++;
     }
     REQUIRE(delivered() == producers * each);
     for (std::thread& t : threads)
@@ -310,7 +310,7 @@ TEST_CASE("no wake is lost between a producer and a loop that falls asleep") {
         for (int i = 0; i < delay; i++)
             std::atomic_signal_fence(std::memory_order_seq_cst); // keeps the empty loop
         if (box.may_sleep()) {
-            if (!spin_until([&] { return box.ring_count() != rings; }, 2s)) lost_wakes++;
+            if (!spin_until([&] { return box.ring_count() != rings; }, 30s)) lost_wakes++;
             box.awake();
         }
         box.run();
@@ -343,8 +343,8 @@ TEST_CASE("no wake is lost between two threads, with a kernel between them") {
     int lost_wakes = 0;
     while (ball.caught.load(std::memory_order_relaxed) < rounds && lost_wakes < 3) {
         const auto turn_began = std::chrono::steady_clock::now();
-        loop.turn(2s);
-        if (std::chrono::steady_clock::now() - turn_began >= 2s) lost_wakes++;
+        loop.turn(30s);
+        if (std::chrono::steady_clock::now() - turn_began >= 30s) lost_wakes++;
     }
     thrower.join();
 

@@ -1,8 +1,10 @@
 #include "core/socket.hpp"
 
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include <doctest/doctest.h>
 
@@ -186,6 +188,19 @@ TEST_CASE("a connect to its own port succeeds, and can be told by equal names") 
     CHECK(endpoint::from_kernel(peer, bytes) == name_of(fd));
     CHECK(sys::send(fd, "echo", 4, false) == 4);
     CHECK(support::recv_exactly(fd, 4) == "echo"); // what it sends it receives
+}
+
+TEST_CASE("how long a send may stay unacknowledged is the user's to say") {
+    for (const auto& [asked, told] : {std::pair{duration{milliseconds{1}}, 1}, std::pair{duration{seconds{300}}, 300'000},
+                                      std::pair{duration{0}, 0}, std::pair{duration::max(), INT_MAX}}) {
+        auto listener = open_listener(endpoint::ipv4(loopback, 0), {.user_timeout = asked});
+        REQUIRE(listener.ok());
+        auto dialed = open_connection(name_of(listener.value().get()), {.user_timeout = asked});
+        REQUIRE(dialed.ok());
+
+        CHECK(option_of(listener.value().get(), IPPROTO_TCP, TCP_USER_TIMEOUT) == told);
+        CHECK(option_of(dialed.value().fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT) == told);
+    }
 }
 
 TEST_CASE("listeners and connections have the options that a proxy wants") {

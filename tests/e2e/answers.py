@@ -52,9 +52,10 @@ def test_bad_responses():
 def test_no_response():
     """a server that closes, resets or stays silent instead of answering: 502, 502, 504 (row 47)"""
     for said, status in ((CLOSE, 502), (RESET, 502), ((b"HTTP/1.1 200", CLOSE), 502), (b"", 504)):
-        with Upstream(said) as upstream, Gateway(upstream, options=["--first-byte-timeout", "150ms"]) as gateway:
+        with Upstream(said) as upstream, Gateway(upstream, options=["--first-byte-timeout", "500ms"]) as gateway:
             with Client(gateway.address) as client:
                 equal(client.ask(request("POST", body=b"x")).status, status, str(said))
+                until(lambda: upstream.requests, "it has reached the server")
                 equal(len(upstream.requests), 1, "requests at the server: not repeated")
 
 
@@ -252,7 +253,7 @@ def test_unasked_upgrade():
 
 def test_timeouts():
     """a head, a body and a silence that last too long: 408, 408, and a close without a word (rows 43-46)"""
-    options = ["--header-timeout", "150ms", "--body-timeout", "150ms", "--keep-alive-timeout", "150ms"]
+    options = ["--header-timeout", "500ms", "--body-timeout", "500ms", "--keep-alive-timeout", "500ms"]
     with Upstream(OK) as upstream, Gateway(upstream, options=options) as gateway:
         with Client(gateway.address) as client:
             client.send(b"GET / HTTP/1.1\r\nHo")

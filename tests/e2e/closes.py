@@ -9,27 +9,36 @@ import time
 
 import rig
 from rig import Gateway, Origin, need, until
-from wire import Client, Upstream, equal, get, request
+from wire import DEADLINE, Client, Upstream, equal, get, request, short
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+BODY = ((b"w" * 63 + b"\n") * 2)[:100]  # what weir-origin answers with --body 100
 
 
-def hammer(gateway, seconds, connections=8, pause=(0, 0.02)):
-    """Asks on keep-alive connections, half of it POST, with pauses in which servers close. Returns what went wrong,
-    and how many requests there were."""
+def hammer(gateway, seconds, connections=8, pause=(0, 0.02), body=BODY):
+    """Asks on keep-alive connections, half of it POST, with pauses in which servers close; wants this body. Returns what
+    went wrong, (connection, number of the request, status or what else), and how many requests there were: enough on a
+    slow machine, too."""
     wrong, asked, over = [], [0] * connections, time.monotonic() + seconds
+    late = over + DEADLINE
+
+    def is_over():
+        now = time.monotonic()
+        return now >= late or (now >= over and sum(asked) >= 100 * connections)
 
     def visit(number):
         client, i = None, 0
         try:
-            while time.monotonic() < over:
+            while not is_over():
                 if client is None:
                     client = Client(gateway.address)
                 i += 1
                 asked[number] += 1
                 answer = client.ask(request("POST", body=b"x" * 100) if i % 2 else get())
-                if answer.status != 200 or (answer.body and answer.body[:1] not in b"wo"):
+                if answer.status != 200:
                     wrong.append((number, i, answer.status))
+                elif answer.body != body:
+                    wrong.append((number, i, f"another body: {short(answer.body)}"))
                 if answer.value("connection") == "close":
                     client.close()
                     client = None
@@ -54,6 +63,13 @@ def explained(origin):
     return report, report["crossed_before"]
 
 
+def check_explained(wrong, asked, ambiguous):
+    """Only a POST may fail, and only as one that the server may have acted on, and no more than those that it may have."""
+    unavoidable = [entry for entry in wrong if entry[1] % 2 == 1 and entry[2] == 502]
+    what = f"{short(wrong)} of {asked} requests, {ambiguous} ambiguous"
+    assert len(unavoidable) == len(wrong) <= ambiguous, what
+
+
 def test_close_after():
     """a server closes right after each answer, or each 7th, unannounced: no client sees an error that could be avoided"""
     for habit in (1, 7):
@@ -62,7 +78,7 @@ def test_close_after():
             seen = gateway.check_ledger()
             report, ambiguous = explained(origin)
             assert report["last_closes"] >= 50, report
-            assert len(wrong) <= ambiguous, f"{wrong} of {asked} requests, {ambiguous} ambiguous"
+            check_explained(wrong, asked, ambiguous)
 
 
 def test_close_idle():
@@ -72,23 +88,25 @@ def test_close_idle():
         until(lambda: gateway.counters()["idle"] == 0, "all idle connections have been closed")
         gateway.check_ledger()
         report, ambiguous = explained(origin)
-        assert len(wrong) <= ambiguous, f"{wrong} of {asked} requests, {ambiguous} ambiguous"
+        check_explained(wrong, asked, ambiguous)
         assert report["idle_closes"] > 20, report
         counted = report["closes_seen"] + report["resets_after_fin"] + report["crossed_before"]
         equal(counted, report["idle_closes"], f"closes that the gateway answered with its own: {report}")
 
 
 def test_seen_at_once():
-    """SIGUSR1 closes 50 idle connections: the gateway closes its side within milliseconds"""
-    with Origin("--delay", "50ms") as origin, Gateway(origin) as gateway:
+    """SIGUSR1 closes 50 idle connections: the gateway closes its side at once"""
+    with Origin() as origin, Gateway(origin) as gateway:
         clients = [Client(gateway.address) for _ in range(50)]
-        for client in clients:
-            client.send(get())
+        with origin.held():
+            for client in clients:
+                client.send(get())
+            until(lambda: gateway.counters()["dialed"] == 50, "there is a server connection for each")
         for client in clients:
             equal(client.response().status, 200)
         equal(gateway.counters()["idle"], 50)
         origin.signal(signal.SIGUSR1)
-        until(lambda: gateway.counters()["idle"] == 0, "the pool is empty", 1)
+        until(lambda: gateway.counters()["idle"] == 0, "the pool is empty")
         equal(gateway.check_ledger()["end_idle_peer_closed"], 50)
         for client in clients:
             assert client.is_quiet(), "the clients' connections are none of its business"
@@ -102,7 +120,7 @@ def test_nginx_limits():
     need("nginx")
     limits = "location / { keepalive_requests 5; keepalive_timeout 20ms; return 200 ok; }"
     with rig.nginx({}, server=limits) as server, Gateway(server) as gateway:
-        wrong, asked = hammer(gateway, 2, pause=(0, 0.03))
+        wrong, asked = hammer(gateway, 2, pause=(0, 0.03), body=b"ok")
         equal(wrong, [], f"of {asked} requests")
         gateway.check_ledger()
 
@@ -237,9 +255,11 @@ def test_balance():
 def test_keep_alive_hint():
     """"Keep-Alive: timeout=1" makes the gateway close first (R11)"""
     answer = b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok"
-    with Upstream(answer) as upstream, Gateway(upstream) as gateway, Client(gateway.address) as client:
-        equal(client.ask(get()).status, 200)
-        until(lambda: upstream.ended[0], "the gateway closes it before the second is over", 0.9)
+    with Upstream(answer) as upstream, Gateway(upstream, options=["--pool-idle-timeout", "1h"]) as gateway:
+        with Client(gateway.address) as client:
+            equal(client.ask(get()).status, 200)
+            until(lambda: upstream.ended[0], "the gateway closes it")
+            equal(gateway.counters()["end_idle_age"], 1)
 
 
 def test_pool_limits():
@@ -247,12 +267,14 @@ def test_pool_limits():
     with Upstream(OK) as upstream, Gateway(upstream, options=["--pool-idle-timeout", "100ms"]) as gateway:
         with Client(gateway.address) as client:
             client.ask(get())
-            until(lambda: upstream.ended[0], "closed for its age", 1)
+            until(lambda: upstream.ended[0], "closed for its age")
             equal(gateway.counters()["end_idle_age"], 1)
-    with Origin("--delay", "30ms") as origin, Gateway(origin, options=["--pool-size", "3"]) as gateway:
+    with Origin() as origin, Gateway(origin, options=["--pool-size", "3"]) as gateway:
         clients = [Client(gateway.address) for _ in range(10)]
-        for client in clients:
-            client.send(get())
+        with origin.held():
+            for client in clients:
+                client.send(get())
+            until(lambda: gateway.counters()["dialed"] == 10, "there is a server connection for each")
         for client in clients:
             client.response()
         seen = gateway.check_ledger()
@@ -262,11 +284,11 @@ def test_pool_limits():
 def test_unix():
     """a server behind a unix socket is served the same"""
     with tempfile.TemporaryDirectory() as place:
-        with Origin("--close-idle", "5ms", at=f"unix:{place}/up.sock") as origin:
+        with Origin("--body", "100", "--close-idle", "5ms", at=f"unix:{place}/up.sock") as origin:
             with Gateway(origin, at=f"unix:{place}/gate.sock") as gateway:
                 wrong, asked = hammer(gateway, 1, pause=(0.002, 0.008))
                 _, ambiguous = explained(origin)
-                assert len(wrong) <= ambiguous, f"{wrong} of {asked} requests, {ambiguous} ambiguous"
+                check_explained(wrong, asked, ambiguous)
 
 
 rig.main(globals())

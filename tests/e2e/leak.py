@@ -122,7 +122,7 @@ def test_every_hundredth():
 def test_close_wait():
     """a server that does not close after its peer's FIN is found out, with and without its pid"""
     with leaky("close-wait") as server:
-        few = ["--target", server.address, "--cycles", "100", "--jobs", "4", "--deadline", "100ms", "--settle", "100ms"]
+        few = ["--target", server.address, "--cycles", "100", "--jobs", "4", "--deadline", "500ms", "--settle", "500ms"]
         row = rows(*few, "--pid", server.pid, status=1)["client FIN first"]
         equal(row["verdict"], "LEAK")
         assert row["close_wait"] >= 8 and row["late"] >= 8, row

@@ -26,16 +26,17 @@ def refused(address):
 def test_drain():
     """SIGTERM and SIGINT: nothing new, idle ones closed, what runs is finished, exit 0"""
     for number in EACH:
-        with Origin("--delay", "200ms", "--body", "1m") as origin, Gateway(origin) as gateway:
+        with Origin("--body", "1m") as origin, Gateway(origin) as gateway:
             idle, busy, half = (Client(gateway.address) for _ in range(3))
             idle.ask(get())
-            busy.send(get())
-            half.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello")
-            until(lambda: gateway.counters()["active"] == 3, "two requests run, and the admin's")
-            gateway.signal(number)
-            until(lambda: refused(gateway.address), "it listens no more")
-            assert idle.closed()
-            idle.close()
+            with origin.held():
+                busy.send(get())
+                half.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello")
+                until(lambda: gateway.counters()["active"] == 3, "two requests run, and the admin's")
+                gateway.signal(number)
+                until(lambda: refused(gateway.address), "it listens no more")
+                assert idle.closed()
+                idle.close()
             half.send(b"world")
             for client in (busy, half):
                 answer = client.response()
@@ -69,7 +70,8 @@ def test_second_signal():
                 gateway.signal(first)
                 until(lambda: refused(gateway.address), "it drains")
                 gateway.signal(second)
-                equal(gateway.wait(1), 1)
+                equal(gateway.wait(), 1)
+                assert client.closed()
 
 
 def test_sigpipe():
@@ -186,7 +188,7 @@ def limited(upstream, descriptors, *options):
 def test_too_few():
     """a descriptor limit too low to work with ends with 1 and says what would do"""
     need("prlimit")
-    done = run("prlimit", "--nofile=40:40", rig.TOOLS / "weir-gateway", "127.0.0.1:0", "127.0.0.1:9", within=5)
+    done = run("prlimit", "--nofile=40:40", rig.TOOLS / "weir-gateway", "127.0.0.1:0", "127.0.0.1:9")
     equal(done.returncode, 1, done.stderr)
     assert "40" in done.stderr and "limit" in done.stderr, done.stderr
 
@@ -194,27 +196,20 @@ def test_too_few():
 def test_at_the_limit():
     """more clients than descriptors: accepting pauses without spinning, the others are served, then all are"""
     need("prlimit")
-    with Origin("--body", "100") as origin, limited(origin, 80) as gateway:
+    with Origin("--body", "100") as origin, limited(origin, 80) as gateway, Client(gateway.admin) as admin:
+        gateway.counters(admin)
         served = [Client(gateway.address) for _ in range(10)]
         for client in served:
             client.ask(get())
         waiting = [Client(gateway.address) for _ in range(60)]  # the kernel connects them; nobody accepts all of them
-        def is_settled():
-            before = gateway.descriptors()
-            served[0].ask(get())
-            time.sleep(0.05)
-            return gateway.descriptors() == before
-        until(is_settled, "it accepts no more")
-        cpu, began = gateway.cpu(), time.monotonic()
-        failed = trace_accepts(gateway, 1.0)
+        most = (80 - 32) // 2  # clients: two descriptors for each, and what the program needs for itself
+        until(lambda: gateway.counters(admin)["clients"] == most, "it accepts no more")
+        rig.expect_pause(lambda: gateway.counters(admin))
         for _ in range(20):
             for client in served:
                 equal(client.ask(get()).status, 200, "an established client, at the limit")
-        spent = gateway.cpu() - cpu
-        assert spent < 0.5 * (time.monotonic() - began), f"{spent:.2f} s of CPU time: it spins"
-        if failed is not None:
-            assert failed <= 20, f"{failed} failed accepts in a second"
-        for client in served:
+        equal(gateway.counters(admin)["clients"], most)
+        for client in [admin, *served]:
             client.close()
         answered = 0
         while waiting:  # each that goes makes room for another
@@ -228,34 +223,23 @@ def test_at_the_limit():
         gateway.check_ledger()
 
 
-def trace_accepts(program, seconds):
-    """How many accept() calls fail in that time; None without strace."""
-    if not rig.find("strace"):
-        return None
-    with tempfile.NamedTemporaryFile("r") as log:
-        run("timeout", seconds, "strace", "-f", "-q", "-e", "trace=accept,accept4", "-o", log.name, "-p", program.pid)
-        return len(re.findall(r"accept4?\(.*= -1", log.read()))
-
-
 def test_outside_limit():
     """the limit falls while it runs (prlimit -p): what runs ends well, accepting pauses, and then goes on"""
     need("prlimit")
-    with Origin("--body", "100", "--delay", "300ms") as origin, Gateway(origin) as gateway:
+    with Origin("--body", "100") as origin, Gateway(origin) as gateway, Client(gateway.admin) as admin:
         served = [Client(gateway.address) for _ in range(5)]
-        for client in served:
-            client.send(get())
-        until(lambda: gateway.counters()["active"] == 6, "all five run, and the admin's")
-        high = max(int(n) for n in os.listdir(f"/proc/{gateway.pid}/fd")) + 1
-        old = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (high, old[1]))
-        waiting = [Client(gateway.address) for _ in range(20)]
+        with origin.held():
+            for client in served:
+                client.send(get())
+            until(lambda: gateway.counters(admin)["dialed"] == 5, "all five run")
+            high = max(int(n) for n in os.listdir(f"/proc/{gateway.pid}/fd")) + 1
+            old = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (high, old[1]))
+            waiting = [Client(gateway.address) for _ in range(20)]
         for client in served:
             equal(client.response().status, 200, "a request that ran")
-        cpu, began = gateway.cpu(), time.monotonic()
-        failed = trace_accepts(gateway, 1.0)
-        if failed is not None:
-            assert 1 <= failed <= 20, f"{failed} failed accepts in a second"
-        assert gateway.cpu() - cpu < 0.2 * (time.monotonic() - began), "it spins"
+        until(lambda: gateway.counters(admin)["accept_failed"] >= 1, "accepting fails")
+        rig.expect_pause(lambda: gateway.counters(admin))
         for client in served:
             client.send(get())
         for client in served:  # a client keeps its connection; whether a server's can be had is another matter

@@ -2,7 +2,6 @@
 """weir-relay between real programs: Redis, PostgreSQL, nginx and curl, socat; and over a network that loses packets."""
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import pathlib
@@ -11,11 +10,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 
 import rig
 from rig import Program, Relay, Skipped, connects, curl, find, free_address, need, run, until
 from stream import MB, Server, bytes_of, carry_both, close_all, pairs
+from surroundings import inside, namespaces, set_up, within
 from wire import Client, equal, get, request
 
 TWO = ("--threads", "2")
@@ -165,7 +164,7 @@ def test_postgres():
 
             with Program(psql(relay, "-c", "select pg_sleep(3600)"), ready=False) as query:
                 running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'"
-                until(lambda: sql(server, running) == "1\n", "it runs", 10)
+                until(lambda: sql(server, running) == "1\n", "it runs")
                 before = relay.counters()["clients_total"]
                 query.signal(signal.SIGINT)
                 equal(query.wait(), 1)
@@ -198,7 +197,7 @@ def test_nginx():
                     assert curl(f"{relay.url}/{name}") == data, f"{name}, {options}"
                 for name in ("little", "middle"):
                     urls = f"{relay.url}/{name}?[1-40]"
-                    done = run("curl", "-sS", "--fail", "-Z", "--parallel-max", "40", "-o", root / "got-#1", urls)
+                    done = run(*rig.CURL, "-sS", "--fail", "-Z", "--parallel-max", "40", "-o", root / "got-#1", urls)
                     equal(done.returncode, 0, done.stderr)
                     for i in range(1, 41):
                         assert (root / f"got-{i}").read_bytes() == files[name], f"{name} {i}, {options}"
@@ -211,7 +210,7 @@ def test_nginx_upload():
         data = bytes_of(9, 20 * MB)
         with Client(relay.address) as client:
             if client.ask(request("PUT", "/probe", body=b"x")).status == 405:
-                raise Skipped("this nginx was built without dav")
+                raise rig.NotHere("this nginx was built without dav")
         curl(f"{relay.url}/stored", "-X", "PUT", "--data-binary", "@-", stdin=data)
         assert curl(f"{relay.url}/stored") == data
         assert relay.counters()["spliced_bytes"] > 0
@@ -260,74 +259,37 @@ table inet weir {
   }
 }
 """
-CLONE_NEWNET = 0x40000000
 
 
 @contextlib.contextmanager
 def lossy_network():
     """Two network namespaces, a cable between them that loses a packet of 20 each way: their names and addresses."""
-    need("ip", "nft")
-    ip, names = find("ip"), [f"weir-{os.getpid()}-{end}" for end in "ab"]
+    need("nft")
     places = ["198.18.7.1", "198.18.7.2"]
-    try:
-        for name in names:
-            made = run(ip, "netns", "add", name)
-            if made.returncode:
-                raise Skipped(f"network namespaces are not permitted: {made.stderr.strip()}")
-        steps = [[ip, "link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns",
-                  names[1]]]
+    with namespaces(2) as names:
+        ip = find("ip")
+        set_up([ip, "link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1]])
         for name, place in zip(names, places):
-            steps += [[ip, "-n", name, "addr", "add", f"{place}/30", "dev", "cable"],
-                      [ip, "-n", name, "link", "set", "cable", "up"]]
-        for step in steps:
-            made = run(*step)
-            if made.returncode:
-                raise Skipped(f"{' '.join(step)}: {made.stderr.strip()}")
-        made = subprocess.run([ip, "netns", "exec", names[0], find("nft"), "-f", "-"], input=LOSS, capture_output=True,
-                              text=True)
+            set_up([ip, "-n", name, "addr", "add", f"{place}/30", "dev", "cable"],
+                   [ip, "-n", name, "link", "set", "cable", "up"])
+        made = subprocess.run([*within(names[0]), find("nft"), "-f", "-"], input=LOSS, capture_output=True, text=True)
         if made.returncode:
-            raise Skipped(f"nft: {made.stderr.strip()}")
+            raise rig.NotHere(f"nft: {made.stderr.strip()}")
         yield names, places
-    finally:
-        for name in names:
-            run(ip, "netns", "del", name)
-
-
-def inside(name, act):
-    """Runs act() in a thread whose sockets are made in that namespace: what it answers."""
-    answer, wrong = [], []
-
-    def live():
-        try:
-            with open(f"/run/netns/{name}") as namespace:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(namespace.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), "setns")
-            answer.append(act())
-        except BaseException as error:
-            wrong.append(error)
-
-    thread = threading.Thread(target=live)
-    thread.start()
-    thread.join()
-    if wrong:
-        raise wrong[0]
-    return answer[0]
 
 
 def test_lost_packets():
     """where one packet of twenty is lost each way, every transfer is exact both ways, with both ends"""
     with lossy_network() as (names, places):
         with inside(names[0], lambda: Server(f"{places[0]}:0")) as server:
-            wrapper = [find("ip"), "netns", "exec", names[1]]
-            with Relay(server, at=f"{places[1]}:0", wrapper=wrapper, options=["--connect-timeout", "30s"]) as relay:
+            with Relay(server, at=f"{places[1]}:0", wrapper=within(names[1]), options=["--connect-timeout", "30s"]) as relay:
                 both = inside(names[0], lambda: pairs(relay, server, 10, patience=60))
                 carry_both(both, MB, within=60)
                 close_all(both)
                 until(lambda: relay.counters()["live"] == 0, "all have gone", 20)
                 seen = relay.check_ledger()
                 equal((seen["relayed"], seen["bytes"]), (10, 10 * (4 + 2 * MB)))
-        rules = run(find("ip"), "netns", "exec", names[0], find("nft"), "list", "table", "inet", "weir").stdout
+        rules = run(*within(names[0]), find("nft"), "list", "table", "inet", "weir").stdout
         lost = [int(n) for n in re.findall(r"counter packets (\d+)", rules)]
         assert len(lost) == 2 and min(lost) >= 5, rules
         print(f"           {lost[0]} packets lost one way, {lost[1]} the other")

@@ -9,7 +9,7 @@ import tempfile
 
 import rig
 from rig import Origin, until
-from wire import equal
+from wire import DEADLINE, equal
 
 EXAMPLE = pathlib.Path(os.environ.get("WEIR_TOOLS", "build/tools")).resolve().parent / "tests" / "readme-proxy"
 
@@ -23,7 +23,7 @@ def test_it_carries_a_request():
             until(path.exists, "the proxy listens")
             for _ in range(3):
                 with socket.socket(socket.AF_UNIX) as client:
-                    client.settimeout(5)
+                    client.settimeout(DEADLINE)
                     client.connect(str(path))
                     client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                     client.shutdown(socket.SHUT_WR)

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -26,12 +27,17 @@ from wire import DEADLINE, Client, equal, get, place_of
 
 TOOLS = pathlib.Path(os.environ.get("WEIR_TOOLS", "build/tools")).resolve()
 SANITIZED = os.environ.get("WEIR_SANITIZER", "none") != "none"
+SOAK = os.environ.get("WEIR_SOAK", "0") not in ("", "0")  # as large as the machine allows, for minutes
 SANITIZER_SAYS = re.compile(r"(ERROR|WARNING): \w+Sanitizer|: runtime error: ")
 SOURCE = pathlib.Path(os.environ.get("WEIR_SOURCE", pathlib.Path(__file__).parents[2])).resolve()
 
 
 class Skipped(Exception):
-    pass
+    """Something is missing that could be installed or built. WEIR_NO_SKIP=1: that is a failure."""
+
+
+class NotHere(Skipped):
+    """This machine cannot do it, and no package mends that: a failure nowhere."""
 
 
 def need(*programs):
@@ -39,6 +45,23 @@ def need(*programs):
     for name in programs:
         if not find(name):
             raise Skipped(f"{name} is not installed")
+
+
+def need_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        raise NotHere(f"no IPv6: {error}") from error
+
+
+def need_descriptors(count):
+    """As many in this process, and in those that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count:
+        raise NotHere(f"a limit of {hard} descriptors, {count} are needed")
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def find(name):
@@ -60,14 +83,31 @@ def until(condition, what, within=DEADLINE):
         time.sleep(0.005)
 
 
+def expect_pause(counters):
+    """Accepting pauses: it is tried now and then, and nothing spins. `counters()` is asked ten times in half a second.
+    What was seen of it, per second."""
+    before, began = counters(), time.monotonic()
+    for _ in range(10):
+        time.sleep(0.05)  # the time that is measured
+        seen = counters()
+    passed = time.monotonic() - began
+    failed, turns = (seen[name] - before[name] for name in ("accept_failed", "turns"))
+    assert failed <= 20 * passed + 2, f"{failed} failed accepts in {passed:.2f} s"
+    assert turns <= 100 * passed + 100, f"{turns} turns in {passed:.2f} s: it spins"  # a spin makes 100,000
+    return f"{failed / passed:.0f} failed accepts and {turns / passed:.0f} turns per second"
+
+
 # --- programs
 
-_libc = ctypes.CDLL(None)
+_prctl = ctypes.CDLL(None).prctl  # looked up here: in a forked child the linker's lock may be held by nobody
+_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _running = []
+PR_SET_PDEATHSIG, PR_SET_THP_DISABLE = 1, 41
 
 
-def _die_with_parent():
-    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _be_a_child():
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # its memory is what it has touched, not 2 MB for each touch
 
 
 class Program:
@@ -80,7 +120,7 @@ class Program:
         self.asked = threading.Lock()
         self.process = subprocess.Popen(
             self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            errors="replace", env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent,
+            errors="replace", env={**os.environ, **(env or {})}, preexec_fn=_be_a_child,
             pass_fds=pass_fds)
         _running.append(self)
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -129,8 +169,10 @@ class Program:
         return self.process.returncode
 
     def _ends(self, within):
-        until(lambda: self.process.poll() is not None, f"{self.argv[0]} ends. Its stderr: {self.stderr()}", within)
-        return True
+        try:
+            return until(lambda: self.process.poll() is not None, f"{self.argv[0]} ends", within)
+        except AssertionError as error:
+            raise AssertionError(f"{error}. Its stderr: {self.stderr()}") from error
 
     def end(self, within=DEADLINE):
         """SIGTERM, then its exit status."""
@@ -155,6 +197,20 @@ class Program:
         """Seconds of CPU time used so far."""
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @contextlib.contextmanager
+    def held(self):
+        """It stands still within the block: what it is asked, waits."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield until(self.is_stopped, f"{self.argv[0]} is stopped")
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def has_pending(self, number):
+        """Whether that signal has been sent and not been taken yet. A second one would be lost then."""
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        return any(int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"(?:SigPnd|ShdPnd):\s+(\w+)", status))
 
     def is_stopped(self):
         return pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
@@ -200,30 +256,36 @@ class Origin(Program):
         return json.loads(self.stdout)
 
 
-class Gateway(Program):
-    """weir-gateway with an admin page. `wrapper`: a command that runs it."""
-
-    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
-        places = [u if isinstance(u, str) else u.address for u in upstreams]
-        argv = [*wrapper, TOOLS / "weir-gateway", "--admin", "127.0.0.1:0", *options, at, *places]
-        super().__init__(argv, **more)
-        self.admin = re.search(r"admin on (\S+)", self.stderr()).group(1)
-
-    def counters(self):
-        with Client(self.admin) as client:
-            answer = client.ask(get("/counters", connection="close"))
-        equal(answer.status, 200, "GET /counters")
-        return json.loads(answer.body)
-
+class Proxy(Program):
     def check_ledger(self):
-        """Every connection that was opened is open or has one cause of its end."""
+        """Every connection that was opened is open or has one cause of its end. The counters."""
         seen = self.counters()
         ended = sum(value for name, value in seen.items() if name.startswith("end_"))
         equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
         return seen
 
 
-class Relay(Program):
+class Gateway(Proxy):
+    """weir-gateway with an admin page. `wrapper`: a command that runs it."""
+
+    def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", admin="127.0.0.1:0", **more):
+        places = [u if isinstance(u, str) else u.address for u in upstreams]
+        argv = [*wrapper, TOOLS / "weir-gateway", "--admin", admin, *options, at, *places]
+        super().__init__(argv, **more)
+        self.admin = re.search(r"admin on (\S+)", self.stderr()).group(1)
+
+    def counters(self, kept=None):
+        """`kept`: a Client of the admin page from before, for when no other can be accepted."""
+        if kept:
+            answer = kept.ask(get("/counters"))
+        else:
+            with Client(self.admin) as client:
+                answer = client.ask(get("/counters", connection="close"))
+        equal(answer.status, 200, "GET /counters")
+        return json.loads(answer.body)
+
+
+class Relay(Proxy):
     """weir-relay. It says its counters, and what is open, when it is asked by SIGUSR1."""
 
     def __init__(self, *upstreams, options=(), wrapper=(), at="127.0.0.1:0", **more):
@@ -244,13 +306,6 @@ class Relay(Program):
     def counters(self, loops=1):
         return next(json.loads(line[line.index("{"):]) for line in self.report(loops) if "descriptors are open" in line
                     and "{" in line)
-
-    def check_ledger(self):
-        """Every connection that was opened is open or has one cause of its end."""
-        seen = self.counters()
-        ended = sum(value for name, value in seen.items() if name.startswith("end_"))
-        equal(seen["accepted"] + seen["dialed"], seen["live"] + ended, f"the ledger: {seen}")
-        return seen
 
 
 NGINX = """
@@ -301,10 +356,13 @@ def run(*argv, within=60, **more):
                           stdin=subprocess.DEVNULL, **more)
 
 
+CURL = ("curl", "-q", "--noproxy", "*")  # whatever ~/.curlrc and the environment say
+
+
 def curl(url, *options, stdin=b""):
     """What curl gets, as bytes."""
     need("curl")
-    done = subprocess.run(["curl", "-sS", "--fail-with-body", "--max-time", "60", *options, url], input=stdin,
+    done = subprocess.run([*CURL, "-sS", "--fail-with-body", "--max-time", "60", *options, url], input=stdin,
                           capture_output=True, timeout=70)
     equal(done.returncode, 0, f"curl {' '.join(options)} {url}: {done.stderr.decode()}")
     return done.stdout
@@ -316,8 +374,8 @@ def main(names):
     """Runs every test_* of a module, or those named on the command line, and ends the program."""
     tests = {n: t for n, t in names.items() if n.startswith("test_")}
     chosen = sys.argv[1:] or tests
-    passed = failed = 0
-    skipped = []
+    passed = failed = skipped = 0
+    may_skip = Skipped if os.environ.get("WEIR_NO_SKIP", "0") in ("", "0") else NotHere
     for name in chosen:
         test = tests[name]
         title = (test.__doc__ or name).strip().splitlines()[0]
@@ -326,8 +384,8 @@ def main(names):
             test()
             passed += 1
             print(f"ok       {title} ({time.monotonic() - began:.2f} s)")
-        except Skipped as why:
-            skipped.append(str(why))
+        except may_skip as why:
+            skipped += 1
             print(f"skipped  {title}: {why}")
         except BaseException as error:  # an interrupt fails the test, too
             failed += 1
@@ -337,5 +395,5 @@ def main(names):
             if isinstance(error, KeyboardInterrupt):
                 break
         sys.stdout.flush()
-    print(f"{passed} passed, {failed} failed" + (f", {len(skipped)} skipped" if skipped else ""))
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     sys.exit(1 if failed else 77 if skipped and not passed else 0)

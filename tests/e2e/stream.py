@@ -203,7 +203,7 @@ class Flow:
         return not self.is_over
 
 
-def carry(flows, within=30.0):
+def carry(flows, within=60.0):
     """Runs all of them at the same time, to their ends."""
     end = time.monotonic() + within
     with selectors.DefaultSelector() as selector:
@@ -230,7 +230,7 @@ def carry(flows, within=30.0):
                 f"sent {f.sent}, got {f.got} of {len(f.data)}" for f in [f for f in flows if not f.is_over][:5])
 
 
-def carry_both(both, size, within=30.0, **how):
+def carry_both(both, size, within=60.0, **how):
     """Other bytes each way on each of these pairs, and both ends, all at once."""
     flows = []
     for number, (client, server) in enumerate(both):

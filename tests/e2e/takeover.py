@@ -76,13 +76,13 @@ def test_relay():
     """ten takeovers of weir-relay with two threads under load: no client is refused or reset"""
     with tempfile.TemporaryDirectory() as place, Origin("--body", "100") as origin:
         path = f"unix:{place}/takeover"
-        ten_times(lambda n: Relay(origin, options=["--threads", "2", "--takeover", path, "--drain-timeout", "5s"]))
+        ten_times(lambda n: Relay(origin, options=["--threads", "2", "--takeover", path, "--drain-timeout", "10s"]))
 
 
 def test_gateway():
     """ten takeovers of weir-gateway under load, admin page and all"""
     with tempfile.TemporaryDirectory() as place, Origin("--body", "100") as origin:
-        options = ["--takeover", f"unix:{place}/takeover", "--drain-timeout", "5s"]
+        options = ["--takeover", f"unix:{place}/takeover", "--drain-timeout", "10s"]
         admins = set()
 
         def start(_):
@@ -171,6 +171,88 @@ def test_giver_dies():
             pathlib.Path(path).unlink()
 
 
+class Giver:
+    """Stands for an old process: its listener, and the unix socket where it is asked for it."""
+
+    def __init__(self, path):
+        self.door = socket.socket()
+        self.door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.door.bind(("127.0.0.1", 0))
+        self.door.listen(128)
+        self.door.settimeout(rig.DEADLINE)
+        self.asked = socket.socket(socket.AF_UNIX)
+        self.asked.bind(path)
+        self.asked.listen()
+        self.asked.settimeout(rig.DEADLINE)
+        self.address = "127.0.0.1:%d" % self.door.getsockname()[1]
+
+    def give(self):
+        """Gives both to whoever asks, and comes back when that one is ready."""
+        s, _ = self.asked.accept()
+        s.settimeout(rig.DEADLINE)
+        message = HEAD + struct.pack("=I", 2) + struct.pack("=IIII", 0, 0, 1, 0)
+        socket.send_fds(s, [message], [self.asked.fileno(), self.door.fileno()])
+        said = b""
+        while said != b"ready\n":
+            more = s.recv(16)
+            assert more, f"it ended after {said}"
+            said += more
+        return s
+
+    def close(self):
+        self.door.close()
+        self.asked.close()
+
+
+def test_refused_under_load():
+    """while it is not decided, a new process with two threads and more serves nobody: who comes is the old one's"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        for threads in ("2", "4"):
+            path = f"{place}/takeover"
+            giver = Giver(path)
+            new = Relay(origin, options=["--threads", threads, "--takeover", f"unix:{path}"], at=giver.address, ready=False)
+            with giver.give() as s:
+                clients = [Client(giver.address) for _ in range(60)]
+                equal(len([giver.door.accept() for _ in clients]), 60, "clients of the old process")
+                assert "listening" not in new.stderr(), new.stderr()
+                s.sendall(b"stays\n")
+            equal(new.wait(), 1)
+            new.kill()
+            for client in clients:
+                client.close()
+            giver.close()
+            pathlib.Path(path).unlink()
+
+
+def test_taken_under_load():
+    """once it is decided, all its threads serve, those too that the old process did not have"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        path = f"{place}/takeover"
+        giver = Giver(path)
+        new = Relay(origin, options=["--threads", "3", "--takeover", f"unix:{path}"], at=giver.address, ready=False)
+        with giver.give() as s:
+            waiting = [Client(giver.address) for _ in range(20)]
+            s.sendall(b"taken\n")
+        giver.close()
+        for client in waiting:
+            equal(client.ask(get()).status, 200)
+            client.close()
+        until(lambda: new.addresses, "it says that it listens")
+        held = []
+
+        def all_serve():
+            held.append(Client(giver.address))
+            equal(held[-1].ask(get()).status, 200)
+            counts = re.findall(r"(\d+) descriptors are open in loop [12]", "".join(new.report(loops=3)))
+            return len(counts) == 2 and min(map(int, counts)) > 2  # more than its mailbox and its listener
+        until(all_serve, "clients of each thread")
+        for client in held:
+            client.close()
+        equal(new.end(), 0)
+        new.kill()
+
+
 def test_fewer_threads():
     """fewer threads than before would leave a queue to nobody: exit 1, and the old one goes on"""
     with tempfile.TemporaryDirectory() as place, Origin() as origin:
@@ -195,6 +277,7 @@ def test_too_many():
     """more sockets than can be passed on: exit 1 before the old one has given up anything"""
     with tempfile.TemporaryDirectory() as place, Origin() as origin:
         path = f"unix:{place}/takeover"
+        rig.need_descriptors(12_000)  # 253 threads with clients want that
         with Relay(origin, options=["--takeover", path]) as relay:
             new = Relay(origin, options=["--takeover", path, "--threads", "253", "--splice", "off"], ready=False)
             equal(new.wait(), 1)
@@ -215,8 +298,12 @@ def test_signals_after():
             until(lambda: old.counters(loops=2)["relayed"] == 1, "it runs")
             with Relay(origin, options=options):
                 until(lambda: "another process has taken over" in old.stderr(), "it is told")
-                until(lambda: old.signal(signal.SIGTERM) or old.process.poll() is not None, "it ends") # two may be one
+                for _ in range(2):
+                    assert old.process.poll() is None, "it still runs"
+                    old.signal(signal.SIGTERM)
+                    until(lambda: old.process.poll() is not None or not old.has_pending(signal.SIGTERM), "it is taken")
                 equal(old.wait(), 1)
+                assert client.closed()
         old.kill()
 
 

@@ -7,7 +7,8 @@ import re
 import tempfile
 
 import rig
-from rig import Gateway, Origin, need, run, until
+from rig import Gateway, Origin, Relay, need, run, until
+from stream import MB, Server, carry_both, close_all, connect
 from wire import Client, equal, get, request
 
 ROOMS = pathlib.Path(os.environ.get("WEIR_ROOMS", "build/tests")).resolve()
@@ -102,10 +103,49 @@ def test_gateway():
             until(lambda: gateway.counters()["active"] == 1, "only the admin's request runs")
             idle = Client(gateway.address)
             equal(idle.ask(get()).status, 200)
-            equal(gateway.end(20), 0, gateway.stderr())
+            equal(gateway.end(), 0, gateway.stderr())
             assert idle.closed()
             idle.close()
         check(log.read_text(), 0)
+
+
+def test_relay():
+    """weir-relay: bytes copied and spliced, a half-close, resets by either side, a server that refuses, an idle pair, SIGTERM"""
+    need("valgrind")
+    for splice in ("off", "auto"):
+        with tempfile.TemporaryDirectory(prefix="weir-valgrind-") as place, Server() as server:
+            log = pathlib.Path(place) / "log"
+            with Server(listening=False) as down:
+                wrapper = ["valgrind", f"--log-file={log}", *OPTIONS]
+                options = ["--splice", splice, "--drain-timeout", "1s", "--send-proxy", "v2"]
+                with Relay(server, down, options=options, wrapper=wrapper) as relay:
+                    check_relay(relay, server)
+                    idle = connect(relay.address)
+                    end = server.accept()
+                    end.hear(28)
+                    equal(relay.end(), 0, relay.stderr())
+                    for peer in (idle, end):
+                        peer.expect_end("reset")
+                        peer.close()
+            check(log.read_text(), 0)
+
+
+def check_relay(relay, server):
+    for _ in range(3):
+        client = connect(relay.address)
+        end = server.accept()
+        end.hear(28)  # the PROXY line
+        carry_both([(client, end)], MB)
+        close_all([(client, end)])
+    for breaks in (0, 1):
+        both = connect(relay.address), server.accept()
+        both[1].hear(28)
+        both[0].say(b"unread")
+        both[breaks].reset()
+        equal(both[1 - breaks].end()[1], "reset")
+        both[1 - breaks].close()
+    until(lambda: relay.counters()["live"] == 0, "all have gone")
+    relay.check_ledger()
 
 
 def test_origin():
@@ -118,7 +158,7 @@ def test_origin():
             with Client(origin.address) as client:
                 for _ in range(3):
                     equal(client.ask(get()).status, 200)
-            equal(origin.end(20), 0, origin.stderr())
+            equal(origin.end(), 0, origin.stderr())
         check(log.read_text(), 0)
 
 

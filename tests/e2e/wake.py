@@ -69,7 +69,7 @@ def test_asleep():
 def test_awake():
     """letters between loops that spin are hardly ever rung for"""
     if len(CPUS) < 2:
-        raise rig.Skipped("one processor")
+        raise rig.NotHere("one processor")
     row = one("--mode", "post", "--count", "20000", "--spin", "10ms")
     equal(row["how"], "spin")
     assert row["weir"]["rings_per_wake"] < 0.1, row
@@ -85,11 +85,11 @@ def test_socket():
 
 
 def test_timer():
-    """a timer is one wait, two at most; a precise one as well"""
+    """a timer is one wait, two at most, and never none; a precise one as well"""
     for options in ([], ["--precise"]):
         row = one("--mode", "timer", "--count", "40", *options)
         equal(row["weir"]["count"], 40)
-        assert 0.9 <= row["weir"]["waits_per_wake"] <= 3.1, row
+        assert 1 <= row["weir"]["waits_per_wake"] <= 2, row
 
 
 def test_idle_close():

@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 
-DEADLINE = 5.0  # s; for whatever should take no time
+DEADLINE = 20.0  # s; for whatever should take no time. Below the 30 s after which a proxy gives a peer up
 
 
 def equal(got, wanted, what=""):

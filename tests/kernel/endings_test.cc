@@ -301,6 +301,19 @@ TEST_CASE("input that comes after the close destroys the answer, too") {
     CHECK(static_cast<std::ptrdiff_t>(got.size()) < sent);
 }
 
+// A peer that acknowledges every probe but does not read is no different from one that is gone.
+TEST_CASE("the user timeout ends a connection whose peer only does not read") {
+    pair ends = tcp_pair();
+    weir::tune_tcp(ends.b.get(), milliseconds{300});
+    const std::string bytes(256 * 1024, 'b');
+    while (sys::send(ends.b.get(), bytes.data(), bytes.size(), false) > 0) {
+    }
+
+    REQUIRE(comes_true([&] { return ready(ends.b.get(), POLLERR); }));
+
+    CHECK(sys::socket_error(ends.b.get()) == ETIMEDOUT);
+}
+
 // --- options
 
 int option_of(int fd, int level, int name) {
@@ -312,7 +325,7 @@ int option_of(int fd, int level, int name) {
 
 TEST_CASE("an accepted socket inherits its listener's options, so accepting costs no setsockopt") {
     const tcp_listener listener = listen_tcp();
-    weir::tune_tcp(listener.fd.get());
+    weir::tune_tcp(listener.fd.get(), seconds{30});
     const descriptor client = connect_tcp(listener.port);
 
     const descriptor accepted = accept_tcp(listener);

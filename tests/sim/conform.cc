@@ -364,6 +364,7 @@ int run(int argc, char** argv) {
         difference found;
         if (script(seed, 0).play(found) || script(seed, 2).play(found)) continue;
         if (!allowed.count(found.kind) && script(seed, delayed_ack_ms).play(found)) continue;
+        if (!allowed.count(found.kind) && script(seed, 250).play(found)) continue; // on a machine that was slower still
         if (allowed.count(found.kind)) {
             excused++;
             continue;

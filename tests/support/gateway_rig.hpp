@@ -120,12 +120,12 @@ struct gateway_rig : proxy_rig {
         return ready(origins[origin].fd.get(), POLLIN);
     }
 
-    // Until nothing happens any more.
-    void settle() {
+    // Until nothing happens any more. `pause`: milliseconds before the last look, for what the kernel still has to do.
+    void settle(int pause = 1) {
         for (int quiet = 0; quiet < 3;) {
             const bool ran = loop.turn(duration{0}) > 0 || loop.fds().has_runnable();
             quiet = ran ? 0 : quiet + 1;
-            if (quiet) poll(nullptr, 0, 0);
+            if (quiet) poll(nullptr, 0, quiet == 2 ? pause : 0);
         }
     }
     void pass(duration time) {
@@ -154,14 +154,14 @@ struct gateway_rig : proxy_rig {
         REQUIRE(m.has_value());
         return *m;
     }
-    // Says it a piece at a time; each is seen on its own.
+    // Says it a piece at a time; each is seen on its own, if the kernel is quick.
     void say_in_pieces(peer& p, std::string_view bytes, std::size_t first, std::size_t piece = SIZE_MAX) {
         for (std::size_t size = first; !bytes.empty(); size = piece) {
             const std::string_view part = bytes.substr(0, size);
             bytes.remove_prefix(part.size());
             if (part.empty()) continue;
             p.say(part);
-            settle();
+            settle(0);
         }
     }
     // Says more than the sockets hold, while the gateway works. False: the gateway no longer takes it.

@@ -12,7 +12,7 @@
 namespace support {
 
 // How long a test waits for what must come; longer only makes a failure slower.
-inline constexpr std::chrono::milliseconds patience{5000};
+inline constexpr std::chrono::milliseconds patience{20'000};
 
 // Owns one descriptor.
 class descriptor {

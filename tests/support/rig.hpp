@@ -29,6 +29,8 @@ namespace support {
 
 using namespace weir;
 
+inline const endpoint any_port = endpoint::ipv4(0x7f000001, 0);
+
 // Who is served: counts and records. The two tables differ only in their address, so that a test can tell which one
 // the dispatcher read.
 struct user {

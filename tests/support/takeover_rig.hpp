@@ -21,7 +21,6 @@ namespace support {
 
 using namespace weir;
 
-inline const endpoint any_port = endpoint::ipv4(0x7f000001, 0);
 inline constexpr std::uint32_t main_door = 1;
 
 // A name of this process's own; each is used once.
