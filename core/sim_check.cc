@@ -11,25 +11,26 @@ loop_check::loop_check(event_loop& loop) noexcept : loop_(loop), kernel_(kernel:
 loop_check::~loop_check() { kernel_.on_sleep(nullptr, nullptr); }
 
 void loop_check::asleep() noexcept {
-    const int fd_end = std::min(kernel_.numbers_end(), static_cast<int>(loop_.fds().fd_max()));
+    fdtab& fds = loop_.fds();
+    const int fd_end = std::min(kernel_.numbers_end(), static_cast<int>(fds.fd_max()));
     for (int fd = 0; fd < fd_end; fd++) {
-        if (loop_.fds().slot(fd).handler == nullptr) continue;
+        const fd_slot& slot = fds.slot(fd);
+        if (slot.handler == nullptr) continue;
         file* f = kernel_.at(fd);
         if (!f) kernel_.violate("I2", "the loop has a slot for a number that is not open");
-        else check(fd, *f);
+        else check(fds, slot, *f);
     }
 }
 
-void loop_check::check(int fd, file& f) noexcept {
-    const fd_slot& slot = loop_.fds().slot(fd);
-    const watch* w = f.watched_as(fd);
+void loop_check::check(const fdtab& fds, const fd_slot& slot, file& f) noexcept {
+    const watch* w = f.watched_as(slot.fd);
     if (!w) {
         kernel_.violate("I12", "a slot's descriptor is not watched");
         return;
     }
     const bool has_out = (w->interest & EPOLLOUT) != 0;
     if (has_out != slot.is(fd_state::awaits_send)) kernel_.violate("I12", "EPOLLOUT is not what the slot records");
-    if (w->data != loop_.fds().data_of(slot)) kernel_.violate("I12", "epoll's data names another generation");
+    if (w->data != fds.data_of(slot)) kernel_.violate("I12", "epoll's data names another generation");
     if (slot.runnable()) kernel_.violate("I4", "asleep with a runnable slot");
     const bool is_stream =
         f.what == file::kind::stream; // an eventfd is never read: each edge is news, and it is enough

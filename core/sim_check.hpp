@@ -23,7 +23,7 @@ class loop_check {
     void before_reaping(const fd_slot& slot) noexcept;
 
   private:
-    void check(int fd, file& f) noexcept;
+    void check(const fdtab& fds, const fd_slot& slot, file& f) noexcept;
     void check_ready(const fd_slot& slot, stream& socket) noexcept;
 
     event_loop& loop_;

@@ -40,10 +40,6 @@ kernel* kernel::current_or_null() noexcept { return the_current; }
 
 // ---- descriptors
 
-file* kernel::at(int fd) const noexcept {
-    return fd >= 0 && fd < descriptors_max() ? fds_[static_cast<std::size_t>(fd)] : nullptr;
-}
-
 int kernel::install(file& f) noexcept {
     while (lowest_ < descriptors_max() && fds_[static_cast<std::size_t>(lowest_)])
         lowest_++;

@@ -64,8 +64,10 @@ class kernel {
     int open_count() const noexcept { return open_count_; }
     int numbers_end() const noexcept { return numbers_end_; } // no number from here on was ever in use
     int descriptors_max() const noexcept { return static_cast<int>(fds_.size()); }
-    file* at(int fd) const noexcept; // null: not open
-    int install(file& f) noexcept;   // the lowest free number; -EMFILE
+    file* at(int fd) const noexcept { // null: not open
+        return fd >= 0 && fd < descriptors_max() ? fds_[static_cast<std::size_t>(fd)] : nullptr;
+    }
+    int install(file& f) noexcept; // the lowest free number; -EMFILE
     int dup(int fd) noexcept;
     int pair(int family, int (&ends)[2]) noexcept; // socketpair(2), and for AF_INET its like
     int drop(int fd) noexcept;                     // close(2) without faults

@@ -20,6 +20,7 @@
 
 #include <sys/epoll.h>
 
+#include "sim/conform_text.hpp"
 #include "sim/machine.hpp"
 
 namespace conform {
@@ -98,21 +99,6 @@ class script {
     std::string log_;
     difference* found_ = nullptr;
 };
-
-std::string errno_text(long r) { return r < 0 ? strerrorname_np(static_cast<int>(-r)) : std::to_string(r); }
-
-std::string events_text(std::uint32_t events) {
-    static constexpr struct {
-        std::uint32_t bit;
-        const char* name;
-    } names[] = {{EPOLLIN, "IN"}, {EPOLLOUT, "OUT"}, {EPOLLRDHUP, "RDHUP"}, {EPOLLHUP, "HUP"}, {EPOLLERR, "ERR"}};
-    std::string text;
-    for (const auto& n : names)
-        if (events & n.bit) text += (text.empty() ? "" : "+") + std::string(n.name);
-    return text.empty() ? "nothing" : text;
-}
-
-const char* text_of(family f) { return f == family::tcp ? "tcp" : "unix"; }
 
 bool script::agree(const char* what, const handle& on, long real, long simulated) {
     if (std::strcmp(what, "fill") == 0 && real == -EAGAIN) filled_ = true;
@@ -396,7 +382,10 @@ int run(int argc, char** argv) {
                     static_cast<unsigned long long>(seen.second));
     std::printf("total: %llu scripts, %llu ended early by a difference that has a reason\n",
                 static_cast<unsigned long long>(scripts), static_cast<unsigned long long>(excused));
-    return kinds.empty() ? 0 : 1;
+    const bool is_thin =
+        scripts >= 1000 && excused * 20 > scripts; // what comes after such a difference is not compared
+    if (is_thin) std::fprintf(stderr, "more than 5 %% of the scripts ended early\n");
+    return kinds.empty() && !is_thin ? 0 : 1;
 }
 
 } // namespace

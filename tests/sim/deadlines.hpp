@@ -8,7 +8,6 @@
 // Owner: a world.
 
 #include <cstdint>
-#include <vector>
 
 #include <weir/sim.hpp>
 
@@ -18,10 +17,12 @@ using namespace weir;
 
 class deadline_check {
   public:
-    // Its pairs' deadlines are watched, too. Null: no longer. At most two at a time.
+    // The deadlines of these pairs are watched, too, null: there are none. Before the first call there may be some that
+    // nobody knows of, and why a connection timed out is not asked.
     void watch(const relay_pool* first, const relay_pool* second = nullptr) noexcept {
         relays_[0] = first;
         relays_[1] = second;
+        knows_all_ = true;
     }
 
     void before_turn(kernel& k, loop_check& check, conntab& conns);
@@ -31,7 +32,8 @@ class deadline_check {
     static std::uint64_t timeouts_count(const conntab& conns) noexcept;
 
     const relay_pool* relays_[2]{};
-    std::vector<time_point> armed_; // before the turn
+    bool knows_all_ = false;
+    time_point first_due_ = never; // before the turn
     std::uint64_t timeouts_before_ = 0;
     std::uint64_t overdue_turns_ = 0, overdue_max_ = 0;
 };

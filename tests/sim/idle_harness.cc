@@ -361,6 +361,7 @@ std::uint64_t run(std::uint64_t seed) {
     std::optional<office> o;
     o.emplace(w, servers);
     o->open();
+    w.watch_pairs(nullptr);
 
     go_through_trouble(w, people, door, 24);
     // Whatever is stuck in trouble that is past may take as long as its deadlines.

@@ -64,6 +64,21 @@ enum class greeting : std::uint8_t {
 
 inline void append(std::string& to, const frame& f) { to.append(reinterpret_cast<const char*>(&f), sizeof f); }
 
+inline void append_payload(std::string& to, std::uint64_t id, std::uint32_t bytes) {
+    const std::size_t before = to.size();
+    to.resize(before + bytes);
+    char* at = to.data() + before;
+    for (std::uint32_t i = 0; i < bytes; i++)
+        at[i] = payload_byte(id, i);
+}
+
+inline bool is_payload(const char* at, std::uint64_t id, std::uint32_t bytes) {
+    bool same = true;
+    for (std::uint32_t i = 0; i < bytes; i++)
+        same &= at[i] == payload_byte(id, i);
+    return same;
+}
+
 inline frame front(const std::string& from) {
     frame f;
     std::memcpy(&f, from.data(), sizeof f);

@@ -187,8 +187,7 @@ void server::answer_all() noexcept {
         check_strays();
         f.magic = frame::answer_magic;
         append(out, f);
-        for (std::uint32_t i = 0; i < f.bytes; i++)
-            out += payload_byte(f.id, i);
+        append_payload(out, f.id, f.bytes);
         answered++;
     }
     stray_on();

@@ -182,7 +182,7 @@ class world {
         door_ = door;
         accept_budget_ = budget;
     }
-    // The deadlines of its pairs are watched, as those of all connections are. Null: of none.
+    // The deadlines of its pairs are watched, as those of all connections are. Null: there are no pairs.
     void watch_pairs(const relay_pool* pool, const relay_pool* second = nullptr) noexcept {
         deadlines_.watch(pool, second);
     }
