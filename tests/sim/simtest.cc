@@ -28,23 +28,23 @@ constexpr struct {
     const harness* who;
     std::string_view kinds;
 } unmet[] = {
-    {&idle_harness, "recv_with_cut splice_soon send_buffered"},
+    {&idle_harness, "recv_with_cut splice_ send_buffered"},
     {&relay_harness, "connect_eagain name_enobufs recv_with_cut take_probes"},
     {&stream_harness, "recv_with_cut take_probes"},
-    {&http1_harness, "connect_eagain name_enobufs recv_with_cut splice_soon"},
+    {&http1_harness, "connect_eagain name_enobufs recv_with_cut splice_"},
     {&mailbox_harness,
      "accept_ socket_ connect_ epoll_change_enomem epoll_spurious send_ recv_ option_ name_ close_eio "
-     "wire_slow wire_pieces one_accept accept_unsure timer_last splice_soon take_probes"},
+     "wire_slow wire_pieces one_accept accept_unsure timer_last splice_ take_probes"},
     {&timers_harness,
      "accept_ socket_ connect_ epoll_change_enomem epoll_late epoll_spurious eventfd_eagain send_ recv_ "
-     "option_ name_ wire_slow wire_pieces clock_jump one_accept accept_unsure splice_soon slot_later "
+     "option_ name_ wire_slow wire_pieces clock_jump one_accept accept_unsure splice_ slot_later "
      "take_probes ring_anyway"},
     {&takeover_harness, "connect_eaddrnotavail connect_enetunreach connect_at_once connect_timed_out connect_lost "
-                        "connect_eintr eventfd_eagain recv_etimedout option_ splice_soon send_buffered take_probes "
+                        "connect_eintr eventfd_eagain recv_etimedout option_ splice_ send_buffered take_probes "
                         "ring_anyway"},
     {&shared_harness, "accept_ socket_ connect_ epoll_change_enomem epoll_spurious eventfd_eagain recv_etimedout "
                       "recv_with_cut recv_one recv_unsure option_ name_ wire_slow wire_pieces one_accept accept_unsure "
-                      "timer_last splice_soon send_one send_buffered take_probes ring_anyway"},
+                      "timer_last splice_ send_one send_buffered take_probes ring_anyway"},
 };
 
 constexpr const char* usage = "usage: weir-simtest [options]\n"
