@@ -94,7 +94,16 @@ verdict http1_exchange::fail(int status, const char* why) noexcept {
 verdict http1_exchange::shed(const char* why) noexcept {
     room_.counters.shed++;
     client_keep_alive_ = false;
-    return response_ == response_state::body ? abandon(end_cause::no_room) : fail(503, why);
+    switch (response_) {
+    case response_state::none:
+    case response_state::head: return fail(503, why);
+    case response_state::body: return abandon(end_cause::no_room);
+    case response_state::done: break; // an early one, which is all there: it is taken, and nothing is said after it
+    }
+    request_ = request_state::cut;
+    client_->stop_recv();
+    drop_server(close_intent::silent, end_cause::no_room);
+    return to_client_.empty() ? finish() : verdict::keep;
 }
 
 verdict http1_exchange::late(const char* why) noexcept {

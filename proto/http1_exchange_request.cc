@@ -168,6 +168,7 @@ verdict http1_exchange::read_body() noexcept {
     body_bytes_ += got.bytes;
     if (rate_is_low()) return late("the request's body comes too slowly");
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
+    if (request_ == request_state::cut) return verdict::keep; // it was refused: what stands behind is nothing
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
     return flush_to_server();

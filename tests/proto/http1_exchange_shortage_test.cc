@@ -118,6 +118,25 @@ TEST_CASE("without a block for what a slow server leaves: 503") {
     CHECK(rig.counters().shed == 1);
 }
 
+TEST_CASE("a body that was refused is not refused a second time, because there is no block for what stands behind it") {
+    gateway_rig rig{{}, choking};
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+    peer s = rig.server();
+    rig.settle();
+    rig.choke_clients();
+    held_blocks held{rig.conns.blocks()};
+    held.all_but(1); // for the refusal
+    c.say("5\r\nhello\r\nnonsense");
+    rig.settle();
+
+    rig.let_clients_take();
+
+    CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 400 "));
+    rig.expect_end(c, ending::fin); // and nothing before it
+    CHECK(rig.counters().shed == 0);
+}
+
 TEST_CASE("pipelined bytes that found no block are not taken for another request") {
     // The answer to the first one must end the connection: what was lost may have begun anywhere.
     gateway_rig rig;

@@ -141,6 +141,7 @@ struct server {
     void answer_http() noexcept;
     bool hear_head() noexcept;
     void check_head(const errand& e, std::string_view head) noexcept;
+    bool is_overtaken(const errand& e) const noexcept;
     void arrive(errand& e) noexcept;
     bool take_body(const errand& e) noexcept;
     bool hear_body() noexcept;

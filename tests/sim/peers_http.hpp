@@ -84,6 +84,7 @@ struct http_voice {
     bool drips = false;      // a byte now and then
     bool lingers = false;    // stays when all is answered
     bool said_lines = false; // empty ones behind a request
+    bool hears_no_more = false; // what still comes is of no request of its own
     bool told_close = false; // the last answer said so
 };
 

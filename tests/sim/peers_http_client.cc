@@ -140,6 +140,10 @@ bool client::digest_http(remote& r) noexcept {
     for (;;) {
         if (voice.tunnel) return hear_tunnel(r);
         if (in.empty()) return true;
+        if (answered == asked && voice.hears_no_more) {
+            in.clear();
+            return true;
+        }
         if (answered == asked) {
             k.violate("I15", "a client was told something that it has not asked for");
             return false;
@@ -192,9 +196,9 @@ bool client::take_body(const errand& e, int status, std::string_view head, std::
     const std::string_view rest = std::string_view{in}.substr(at);
     const std::uint32_t length = field_number(head, "content-length", failed_bytes);
     const bool is_chunked = field_text(head, "transfer-encoding").data() != nullptr;
-    // Whose head is not there in time is told so, by whoever has not read all of it and need not know the method.
-    const bool is_cut_head = status == 408 && e.arrivals == 0 && !out.empty();
-    const bool is_head = std::string_view{e.method} == "HEAD" && !is_cut_head;
+    const bool is_head = std::string_view{e.method} == "HEAD";
+    // Told so by a gateway that has not read all of the head, and need not know the method: it has said close.
+    if (is_head && e.arrivals == 0 && (status == 408 || status == 503)) voice.hears_no_more = true;
     if (is_chunked && e.is_old) k.violate("I6", "a client of HTTP/1.0 got chunks");
     if (is_head || status == 204 || status == 304) return true;
     if (is_chunked) {

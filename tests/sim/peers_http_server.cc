@@ -52,6 +52,10 @@ bool server::hear_head() noexcept {
         return false;
     }
     check_head(*e, head);
+    if (is_overtaken(*e)) {
+        in.clear();
+        return false;
+    }
     check_strays();
     if (ear.said_close) home->k_.violate("I16", "a connection was used again after its server had said close");
     arrive(*e);
@@ -77,6 +81,11 @@ void server::check_head(const errand& e, std::string_view head) noexcept {
         k.violate("I6", "a server got another framing than was sent");
     if ((field_text(head, "expect").data() != nullptr) != e.expects)
         k.violate("I6", "an expectation did not come to the server, or none was sent");
+}
+
+// The gateway has given this connection up, and what it repeated elsewhere was read first.
+bool server::is_overtaken(const errand& e) const noexcept {
+    return e.arrivals == 1 && !e.came_on_used && ear.heads_count > 0 && !end->socket().peer;
 }
 
 // A request is sent twice at most, and only where that does no harm: design.md section 4.

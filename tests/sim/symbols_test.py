@@ -17,7 +17,7 @@ ALLOWED = re.compile(
     r"|__cxa_(atexit|pure_virtual|guard_\w+|begin_catch|rethrow|end_catch|throw_bad_array_new_length)"
     r"|_Z(nw|na|dl|da)\w*|_ZSt7nothrow|_ZSt\d+__throw_\w+|_ZSt9terminatev|_ZSt\d+_Rb_tree_\w+"
     r"|_ZNK?St8__detail20_Prime_rehash_policy\w+|_ZNK?St7__cxx1112basic_string\w+|_ZT[VIS]\w*"
-    r"|__(asan|ubsan|lsan|tsan|sanitizer)_\w+"
+    r"|__(asan|ubsan|lsan|tsan|sanitizer)_\w+|__(start___|stop___)?sancov_\w+"
 )
 
 
