@@ -11,9 +11,23 @@
 #include "tools/leak_watch.hpp"
 #include "tools/options.hpp"
 
+#if defined(__has_feature) // clang
+#if __has_feature(address_sanitizer)
+#define WEIR_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define WEIR_ADDRESS_SANITIZER
+#endif
+
 using namespace weir;
 
 namespace {
+
+#ifdef WEIR_ADDRESS_SANITIZER
+constexpr bool is_sanitized = true;
+#else
+constexpr bool is_sanitized = false;
+#endif
 
 struct settings {
     std::uint64_t cycles = 20'000;
@@ -91,11 +105,8 @@ struct row {
 
 row try_ending(tools::storm& storm, event_loop& loop, tools::subject& s, const settings& set, tools::leak_ending e,
                std::uint64_t cycles) {
-#ifdef __SANITIZE_ADDRESS__
-    const bool keeps_aside = !s.door.specified(); // the proxy of our own: AddressSanitizer holds on to what was freed
-#else
-    constexpr bool keeps_aside = false;
-#endif
+    // The proxy of our own: AddressSanitizer holds on to what was freed.
+    const bool keeps_aside = is_sanitized && !s.door.specified();
     const std::int64_t rss_slack = keeps_aside ? 64 << 20 : 1 << 20;
     constexpr std::int64_t rss_per_cycle = 16;
     row r{.ending = e, .fds_before = s.known.size()};

@@ -13,8 +13,8 @@ using over_records::send_all, over_records::shut_write;
 using over_records::stream_pair, over_records::tcp_pair;
 
 TEST_CASE("bytes on an idle connection kill it, and nobody ever reads them") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& conn = r.parked({.owner = &owner});
     send_all(r.peer().get(), "HTTP/1.1 408 Request Timeout\r\n\r\n");
     REQUIRE(arrived(conn));

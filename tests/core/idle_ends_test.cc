@@ -17,8 +17,8 @@ bool is_open(int fd) { return fcntl(fd, F_GETFD) >= 0; }
 // --- the end of an idle connection
 
 TEST_CASE("an idle connection whose server closes is gone in the same turn, and its owner is told") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& conn = r.parked({.owner = &owner});
     const int fd = conn.fd();
     r.peer().close();
@@ -37,8 +37,8 @@ TEST_CASE("an idle connection whose server closes is gone in the same turn, and 
 }
 
 TEST_CASE("an idle connection that the server resets is gone in the same turn") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& conn = r.parked({.owner = &owner});
     const int fd = conn.fd();
     reset(r.peer());
@@ -106,8 +106,8 @@ TEST_CASE("an idle connection ends by reset unless the server ended it first") {
 TEST_CASE("an idle connection that died is not handed out in the turn of its death, wherever in the batch that stands") {
     for (const bool client_first : {false, true}) {
         CAPTURE(client_first);
-        idle_rig r;
         listening_owner owner;
+        idle_rig r;
         connection& idle = r.parked({.owner = &owner});
         pair client = tcp_pair();
         user front, stream;
@@ -137,8 +137,8 @@ TEST_CASE("an idle connection that died is not handed out in the turn of its dea
 
 TEST_CASE("a dead connection's number, reused in the same batch, does not inherit its event" *
           not_over_records{"its descriptors are moved to numbers of their own; the engine's numbers know no transport"}) {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& first = r.parked({.owner = &owner});
     connection& second = r.parked();
     user one, two;
@@ -191,8 +191,8 @@ TEST_CASE("without `probe` an end that the kernel has not told is the taker's to
 TEST_CASE("with `probe` an end, a reset or bytes that the kernel has not told are found by take") {
     for (const char what : {'f', 'r', 'b'}) {
         CAPTURE(what);
-        idle_rig r({.probe = true});
         listening_owner owner;
+        idle_rig r({.probe = true});
         connection& good = r.parked();
         connection& bad = r.parked({.owner = &owner});
         if (what == 'f') r.peer().close();
@@ -230,8 +230,8 @@ TEST_CASE("with `probe` and `drain` bytes that the kernel has not told are throw
 TEST_CASE("parking a connection that has ended closes it, with the cause of its end") {
     for (const char what : {'k', 'f', 'r', 'e'}) { // known, received, reset, failed
         CAPTURE(what);
-        idle_rig r;
         listening_owner owner;
+        idle_rig r;
         pair ends = tcp_pair();
         user who;
         connection& conn = r.serve(std::move(ends.b), who);
@@ -279,8 +279,8 @@ TEST_CASE("an answer and its FIN in one event: the park inside recv answers gone
 // --- owners
 
 TEST_CASE("an owner is not told of a connection that was taken") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& conn = r.parked({.owner = &owner});
     user who;
     REQUIRE(r.take(who) == &conn);
@@ -293,8 +293,8 @@ TEST_CASE("an owner is not told of a connection that was taken") {
 }
 
 TEST_CASE("an owner may dial, park and flush while it is told") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& conn = r.parked({.owner = &owner});
     pair ends = tcp_pair();
     connection& spare = r.serve(std::move(ends.b), r.nobody);
@@ -315,8 +315,8 @@ TEST_CASE("an owner may dial, park and flush while it is told") {
 TEST_CASE("an owner that parks while it is told of an eviction does not overfill the key or the pool") {
     for (const std::uint32_t others_max : {0u, 5u}) {
         CAPTURE(others_max);
-        idle_rig r({.idle_max = 2 + others_max, .idle_per_key_max = 2});
         listening_owner owner;
+        idle_rig r({.idle_max = 2 + others_max, .idle_per_key_max = 2});
         r.parked({.owner = &owner});
         r.parked();
         pair ends = tcp_pair();
@@ -331,8 +331,8 @@ TEST_CASE("an owner that parks while it is told of an eviction does not overfill
 }
 
 TEST_CASE("take_back gives a connection to the one who parked it") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& other = r.parked();
     connection& conn = r.parked({.owner = &owner});
     r.parked();
@@ -351,8 +351,8 @@ TEST_CASE("take_back gives a connection to the one who parked it") {
 TEST_CASE("take_back answers false for a connection that has just ended, and tells in no other way") {
     for (const char what : {'f', 'r', 'b'}) {
         CAPTURE(what);
-        idle_rig r({.probe = true});
         listening_owner owner;
+        idle_rig r({.probe = true});
         connection& conn = r.parked({.owner = &owner});
         if (what == 'f') r.peer().close();
         if (what == 'r') reset(r.peer());

@@ -28,9 +28,9 @@ TEST_CASE("the connection parked last is taken first") {
 }
 
 TEST_CASE("a full pool evicts the one idle for the longest, of whatever key") {
+    listening_owner oldest, newer;
     idle_rig r({.idle_max = 2});
     const auto other = r.pool.key_of(server(81));
-    listening_owner oldest, newer;
     r.parked(other, {.owner = &oldest});
     r.parked(r.key, {.owner = &newer});
 
@@ -48,9 +48,9 @@ TEST_CASE("a full pool evicts the one idle for the longest, of whatever key") {
 }
 
 TEST_CASE("a full key evicts its own oldest one and leaves the others alone") {
+    listening_owner stranger, oldest, newer;
     idle_rig r({.idle_max = 10, .idle_per_key_max = 2});
     const auto other = r.pool.key_of(server(81));
-    listening_owner stranger, oldest, newer;
     r.parked(other, {.owner = &stranger});
     r.parked(r.key, {.owner = &oldest});
     r.parked(r.key, {.owner = &newer});
@@ -111,8 +111,8 @@ TEST_CASE("an idle age of duration::max() is none, whichever way it is spread") 
 }
 
 TEST_CASE("a server's shorter age is kept to, a longer one is not") {
-    idle_rig r({.age_max = seconds{10}});
     listening_owner shorter, longer;
+    idle_rig r({.age_max = seconds{10}});
     r.parked({.age_max = seconds{1}, .owner = &shorter});
     r.parked({.age_max = seconds{100}, .owner = &longer});
 
@@ -282,9 +282,9 @@ TEST_CASE("a taker that needs a young connection gets none that is older") {
 // --- emptying
 
 TEST_CASE("flush closes every idle connection, whatever its key") {
+    listening_owner a, b, c;
     idle_rig r;
     const auto other = r.pool.key_of(server(81));
-    listening_owner a, b, c;
     r.parked(r.key, {.owner = &a});
     r.parked(other, {.owner = &b});
     r.parked(r.key, {.owner = &c});
@@ -319,9 +319,9 @@ TEST_CASE("a pool that dies flushes and helps no more in a shortage") {
 // --- shortage
 
 TEST_CASE("a dial that meets EMFILE kills the oldest idle connection and succeeds") {
+    listening_owner oldest, newer;
     idle_rig r;
     const tcp_listener server_socket = listen_tcp();
-    listening_owner oldest, newer;
     r.parked({.owner = &oldest});
     r.parked({.owner = &newer});
     user who;
@@ -351,9 +351,9 @@ TEST_CASE("a dial that meets EMFILE without an idle connection fails, and nothin
 }
 
 TEST_CASE("a dial into a full conntab kills the oldest idle connection and succeeds in the same turn") {
+    listening_owner oldest, newer;
     idle_rig r({}, {.connections_max = 2});
     const tcp_listener server_socket = listen_tcp();
-    listening_owner oldest, newer;
     r.parked({.owner = &oldest});
     r.parked({.owner = &newer});
     user who;

@@ -138,8 +138,8 @@ TEST_CASE("a parked connection may be taken from inside another connection's cal
 }
 
 TEST_CASE("parking twice is parking once") {
-    idle_rig r;
     listening_owner owner;
+    idle_rig r;
     connection& conn = r.parked({.owner = &owner});
 
     CHECK(r.pool.park(conn, r.key, rest) == verdict::keep);
