@@ -1,7 +1,7 @@
 // What it costs to change what a connection does.
 //
-// Expected: attach() is two stores, < 3 ns for there and back. park() and take() also keep the pool's books (two lists, a
-// timer, counters): < 60 ns for both. Neither makes a system call.
+// Expected: attach() is two stores, < 3 ns for there and back. park() and take() also keep the pool's books (two lists,
+// a timer, counters): < 60 ns for both. Neither makes a system call.
 
 #include <benchmark/benchmark.h>
 

@@ -1,6 +1,7 @@
 // What a timer costs, with 10,000 others armed.
 //
-// Expected: start and cancel < 12 ns for both, restart to a later deadline (one store) < 2 ns, start and expire < 50 ns.
+// Expected: start and cancel < 12 ns for both, restart to a later deadline (one store) < 2 ns, start and expire < 50
+// ns.
 
 #include <benchmark/benchmark.h>
 

@@ -3,9 +3,9 @@
 //
 //     const std::uint32_t events_max = buggify(twist::one_event) ? 1 : events_max_;
 //
-// A twist is legal at any moment, whatever the user does: a smaller batch, a shorter read, another order of what has none,
-// work put off to the next turn, a look that is usually saved. So it needs no thought about when; it only makes the rare
-// path common. Where the library runs natively a twist is a constant false and the code for it is not there.
+// A twist is legal at any moment, whatever the user does: a smaller batch, a shorter read, another order of what has
+// none, work put off to the next turn, a look that is usually saved. So it needs no thought about when; it only makes
+// the rare path common. Where the library runs natively a twist is a constant false and the code for it is not there.
 // On the simulated kernel the run's dice decide (sim_twists.hpp). One draw per statement, as for all of its chance.
 //
 // interleave() stands between two atomic operations whose order with another thread's matters: there the simulated

@@ -241,8 +241,8 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     if (cause != end_cause::none) cause_ = cause;
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
-    // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid. A
-    // failure may be of our own making: a deadline, a want of memory.
+    // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid.
+    // A failure may be of our own making: a deadline, a want of memory.
     const bool peer_ended = is(conn_flag::recv_ended) || slot_->ended();
     const bool is_silent = intent == close_intent::silent && !peer_ended;
     if (intent == close_intent::abort || is_silent || is(conn_flag::ending)) sys::set_abortive(fd());

@@ -128,8 +128,8 @@ class alignas(64) connection {
         EXPECT_SLOW(is_mine());
         return xprt_->splice_out(*this, pipe_fd, bytes);
     }
-    // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room, the
-    // engine goes on with it; send is its to want and to stop from here on.
+    // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room,
+    // the engine goes on with it; send is its to want and to stop from here on.
     void shutdown_send() noexcept;
     // Bytes may stand in a layer between the user and the socket, on their way in or out: neither side's count is the
     // other's.
@@ -176,8 +176,8 @@ class alignas(64) connection {
     void* xprt_context() const noexcept { return xprt_context_; }
     void set_xprt_context(void* context) noexcept { xprt_context_ = context; }
 
-    // --- one deadline, for whoever is served. Cancelled by close, by the end of the handshake, and by whoever takes the
-    // connection over: idle_pool's park and take, relay_pool's join and dial.
+    // --- one deadline, for whoever is served. Cancelled by close, by the end of the handshake, and by whoever takes
+    // the connection over: idle_pool's park and take, relay_pool's join and dial.
     void arm(time_point deadline, timer::callback fire) noexcept;
     // For arm(): it fails with ETIMEDOUT, which its wake is told.
     static void timed_out(timer& t, time_point) noexcept { of(t).fail(ETIMEDOUT); }
@@ -272,9 +272,9 @@ class conntab {
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 
-    // Something is short: closes the connection that has lingered for the longest, or else asks whoever registered to close
-    // something that nobody uses: an idle_pool a connection, a pipe_pool a pipe, which gives back descriptors only.
-    // True: one of what is short can be had.
+    // Something is short: closes the connection that has lingered for the longest, or else asks whoever registered to
+    // close something that nobody uses: an idle_pool a connection, a pipe_pool a pipe, which gives back descriptors
+    // only. True: one of what is short can be had.
     using relief = bool (*)(void* owner, shortage of) noexcept;
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back

@@ -3,8 +3,8 @@
 //
 // Nothing waits: dial() answers at once with a connection that is connecting, served by the user's table. Its wake is
 // called, in a later turn, when it is connected; or when that failed, and then error() says why: what the socket
-// said, or ETIMEDOUT at the deadline. In it, once connected, the user says what is wanted (want_recv()). The user closes
-// it, with the cause that connection::failure() suggests.
+// said, or ETIMEDOUT at the deadline. In it, once connected, the user says what is wanted (want_recv()). The user
+// closes it, with the cause that connection::failure() suggests.
 //
 // When descriptors or connections are short, an idle connection is closed first.
 

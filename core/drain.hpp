@@ -23,8 +23,8 @@ class drain_watch {
     drain_watch& operator=(const drain_watch&) = delete;
     ~drain_watch() { stop(); }
 
-    // Once, unless stopped. Looks with the next tick, and then every 10 ms: closing a connection, which is done more often,
-    // need not know of it.
+    // Once, unless stopped. Looks with the next tick, and then every 10 ms: closing a connection, which is done more
+    // often, need not know of it.
     void begin(conntab& conns, duration limit, callback over, void* owner) noexcept;
     void stop() noexcept { next_look_.cancel(); }
 

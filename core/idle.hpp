@@ -15,12 +15,12 @@
 //     readable that the idle table has not yet looked at: then, and with `probe` always, one MSG_PEEK decides.
 //   - Unsolicited bytes: `kill` is right for every protocol in which the server speaks only when asked, since the
 //     bytes would become the next client's answer (RFC 9112 section 9.2). `drain` throws them away, as the idle
-//     manager of 2013 did. A transport's own talk is not unsolicited; but as long as it holds the beginning of a record,
-//     which may turn out to be bytes, nobody who asks with `kill` is given the connection.
+//     manager of 2013 did. A transport's own talk is not unsolicited; but as long as it holds the beginning of a
+//     record, which may turn out to be bytes, nobody who asks with `kill` is given the connection.
 //   - Membership (linked in a bucket) and accounting (idle_count) change in one function each way.
 //
-// Owner: a pool owns what is parked in it. Thread: one loop's. Allocation: when made; without memory for it there are no
-// keys, so nothing is ever parked. Outlived by its conntab.
+// Owner: a pool owns what is parked in it. Thread: one loop's. Allocation: when made; without memory for it there are
+// no keys, so nothing is ever parked. Outlived by its conntab.
 
 #include <cstdint>
 #include <memory>

@@ -8,9 +8,7 @@ namespace weir::inline WEIR_KERNEL {
 
 result<void> listener::open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                             void* owner) noexcept {
-    listen_options how = options.socket;
-    how.held = options.held;
-    auto fd = family.listen(at, how);
+    auto fd = family.listen(at, options.socket);
     if (!fd) return failure{fd.error()};
     return start(std::move(fd).value(), family, options, callback, owner);
 }
@@ -30,7 +28,7 @@ result<void> listener::start(unique_fd fd, const ctrl& family, const listener_op
     EXPECT(conns_.is_open());
     auto local = local_endpoint(fd.get());
     if (!local) return failure{local.error()};
-    if (!options.held && !sys::is_listening(fd.get())) return failure{EINVAL};
+    if (!options.socket.held && !sys::is_listening(fd.get())) return failure{EINVAL};
     if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
     auto slot = conns_.loop().watch(fd.get(), interest::recv, ready, this, "listener");
     if (!slot) return failure{slot.error()};
@@ -43,7 +41,7 @@ result<void> listener::start(unique_fd fd, const ctrl& family, const listener_op
     callback_ = callback;
     owner_ = owner;
     paused_by_user_ = false;
-    held_ = options.held;
+    held_ = options.socket.held;
     if (!held_) conns_.loop().fds().want_recv(*slot_);
     return {};
 }

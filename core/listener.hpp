@@ -2,11 +2,11 @@
 // listener: accepts connections for one loop, within bounds.
 //
 // At most accept_budget connections are accepted per turn; the rest waits for the next. When descriptors, memory or
-// connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), accepting pauses for `pause` and then tries again,
-// so it never spins; and so it does after many refusals in a row, for an accept() that is forbidden (a security module, a
-// filter) leaves in the queue who was to be accepted. Idle connections are left alone: those who are served already need them more than who comes anew;
-// a dial may close one. Errors that concern only the connection that was about to be accepted (ECONNABORTED, EPROTO, EPERM
-// and the like, accept(2)) are counted and passed over.
+// connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), accepting pauses for `pause` and then tries
+// again, so it never spins; and so it does after many refusals in a row, for an accept() that is forbidden (a security
+// module, a filter) leaves in the queue who was to be accepted. Idle connections are left alone: those who are served
+// already need them more than who comes anew; a dial may close one. Errors that concern only the connection that was
+// about to be accepted (ECONNABORTED, EPROTO, EPERM and the like, accept(2)) are counted and passed over.
 //
 // Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: none.
 
@@ -17,18 +17,16 @@
 namespace weir::inline WEIR_KERNEL {
 
 struct listener_options {
-    listen_options socket{};
+    listen_options socket{};            // held: nobody is accepted before begin()
     std::uint32_t accept_budget = 64;   // connections per turn
     duration pause = milliseconds{100}; // without descriptors or memory
     const xprt* transport = &raw_xprt;
-    // Nobody is accepted before begin(). What open() makes is bound by then, and does not listen: the kernel lets nobody in
-    // who would be lost if it never comes to begin().
-    bool held = false;
 };
 
 class listener {
   public:
-    // The user attaches a table to `conn` and says what is wanted (want_recv()), or closes it. `peer` is borrowed for the call.
+    // The user attaches a table to `conn` and says what is wanted (want_recv()), or closes it. `peer` is borrowed for
+    // the call.
     using accepted = void (*)(void* owner, connection& conn, const endpoint& peer) noexcept;
 
     explicit listener(conntab& conns) noexcept : conns_(conns) {}
@@ -39,8 +37,8 @@ class listener {
     // Listens at `at` (port 0: the kernel chooses, see local()). EADDRINUSE, EACCES, EMFILE, ...
     result<void> open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                       void* owner) noexcept;
-    // The same with a descriptor that listens already; if it is to be held, it may also only be bound. It is owned from now
-    // on; on error it is closed. EINVAL: it does not listen; ENOTSOCK, EBADF.
+    // The same with a descriptor that listens already; if it is to be held, it may also only be bound. It is owned from
+    // now on; on error it is closed. EINVAL: it does not listen; ENOTSOCK, EBADF.
     result<void> adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                        void* owner) noexcept;
     // Ends `held`: listens, and accepts. EADDRINUSE: another socket without SO_REUSEPORT listens there by now.
@@ -50,7 +48,8 @@ class listener {
 
     bool is_open() const noexcept { return slot_ != nullptr; }
     endpoint local() const noexcept { return local_; }
-    // Another process, or another descriptor, is about to hold the socket, too: close() takes it out of epoll first. Open.
+    // Another process, or another descriptor, is about to hold the socket, too: close() takes it out of epoll first.
+    // Open.
     void share() noexcept;
     int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 

@@ -12,13 +12,15 @@
 //
 // Instead of sleeping at once a loop may spin: spin.hpp says for how long. While it does it counts as awake, so that a
 // letter costs its sender no system call; it looks for letters all the time, at the clock every 16 looks, and asks
-// epoll every 64. A turn that a letter began need not ask epoll, as long as it was asked 5 us ago or in the turn before.
+// epoll every 64. A turn that a letter began need not ask epoll, as long as it was asked 5 us ago or in the turn
+// before.
 //
-// Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the loop:
-// its slots, timers, connections. That is the thread that called open(); from run() on the one that called that, which
-// may be another one; when run() has come back, whoever comes next. claim() is for those who turn() elsewhere. Whoever
-// comes from another thread breaks a contract: at the doors in every build, in want, attach and arm unless NDEBUG is
-// defined. A forked child must not use its parent's loop (checked every turn); it may exec, or end with _exit().
+// Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the
+// loop: its slots, timers, connections. That is the thread that called open(); from run() on the one that called that,
+// which may be another one; when run() has come back, whoever comes next. claim() is for those who turn() elsewhere.
+// Whoever comes from another thread breaks a contract: at the doors in every build, in want, attach and arm unless
+// NDEBUG is defined. A forked child must not use its parent's loop (checked every turn); it may exec, or end with
+// _exit().
 
 #include <atomic>
 #include <cstdint>
@@ -40,8 +42,8 @@ struct loop_options {
     std::uint32_t ledger_max = 0;   // events of descriptors that the ledger remembers, 32 bytes each; 0: none
     // Instead of sleeping at once it looks for work for at most so long: spin.hpp. Off where there is one processor.
     std::uint32_t spin_us_max = 0;
-    // Timers fire at their deadline, not at the end of its millisecond, and sleeps end then: timers.hpp, epoll_pwait2(2).
-    // A kernel without it sleeps in milliseconds all the same: polls().imprecise_count().
+    // Timers fire at their deadline, not at the end of its millisecond, and sleeps end then: timers.hpp,
+    // epoll_pwait2(2). A kernel without it sleeps in milliseconds all the same: polls().imprecise_count().
     bool precise_timers = false;
     // Where the kernel has it and lets us: busy_polls(). usecs 0: off.
     sys::busy_poll busy_poll{};

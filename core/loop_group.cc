@@ -93,7 +93,8 @@ void loop_group::run() noexcept {
     is_up_ = false;
 }
 
-// Waits for the threads of members 1 .. ; those that have been started are stopped first, unless they end by themselves.
+// Waits for the threads of members 1 .. ; those that have been started are stopped first, unless they end by
+// themselves.
 void loop_group::end(std::uint32_t started) noexcept {
     for (std::uint32_t i = 1; i < started; i++)
         if (members_[i].error == 0) members_[i].loop.stop();

@@ -7,20 +7,20 @@
 // eventfd(2), and the counter needs 2^64 of them to fill up.
 //
 // Order in memory. A producer pushes the letter, then looks whether the loop sleeps; the loop says that it sleeps, then
-// looks for letters. All four are seq_cst, so in their single order one of the two looks comes last and sees the other's
-// store: either the producer rings or the loop stays awake. A look that finds `rung` finds a loop that another producer
-// has woken since it last said that it sleeps, or is about to; it empties the stack before it may say so again. awake() is
-// relaxed, because a producer that sees the older value at worst rings a loop that is awake, and the next `sleeping` comes
-// behind it in the order of that one variable. The letter's contents are released by the push and acquired by the exchange
-// that empties the stack: each push is a read-modify-write, so the exchange meets the releases of all of them, not of the
-// last alone. Nothing here leans on a system call being a barrier.
+// looks for letters. All four are seq_cst, so in their single order one of the two looks comes last and sees the
+// other's store: either the producer rings or the loop stays awake. A look that finds `rung` finds a loop that another
+// producer has woken since it last said that it sleeps, or is about to; it empties the stack before it may say so
+// again. awake() is relaxed, because a producer that sees the older value at worst rings a loop that is awake, and the
+// next `sleeping` comes behind it in the order of that one variable. The letter's contents are released by the push and
+// acquired by the exchange that empties the stack: each push is a read-modify-write, so the exchange meets the releases
+// of all of them, not of the last alone. Nothing here leans on a system call being a barrier.
 //
-// Who changes `sleeping` to `rung` rings. If that thread is not let on between the two, those who post meanwhile do not ring,
-// and the loop wakes when it goes on, or at its next deadline.
+// Who changes `sleeping` to `rung` rings. If that thread is not let on between the two, those who post meanwhile do not
+// ring, and the loop wakes when it goes on, or at its next deadline.
 //
-// A loop that spins before it sleeps (spin.hpp) is awake: it asks empty() again and again, and nobody rings. empty() is a
-// plain load and orders nothing. It need not: what it sees it only takes as a hint to go and empty the stack, and what it
-// misses (a store comes to be seen in finite time, but no sooner) the look behind may_sleep() finds. So a spin
+// A loop that spins before it sleeps (spin.hpp) is awake: it asks empty() again and again, and nobody rings. empty() is
+// a plain load and orders nothing. It need not: what it sees it only takes as a hint to go and empty the stack, and
+// what it misses (a store comes to be seen in finite time, but no sooner) the look behind may_sleep() finds. So a spin
 // can neither run a letter that is not all there nor lose one.
 //
 // Stack and state share a cache line on purpose: a post takes that line for the push, and has it for the look.

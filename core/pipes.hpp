@@ -1,9 +1,9 @@
 #pragma once
 // pipes: pipes for splice(2), lent to whoever has bytes in one.
 //
-// A pipe that comes back empty is kept open for the next; one that still holds bytes is closed, so what is lent is always
-// empty. They are opened when first needed. A dial that runs short of descriptors closes a free one, which gives two back;
-// when no pipe can be opened, nobody is told and nobody tries again for a second: bytes are copied meanwhile.
+// A pipe that comes back empty is kept open for the next; one that still holds bytes is closed, so what is lent is
+// always empty. They are opened when first needed. A dial that runs short of descriptors closes a free one, which gives
+// two back; when no pipe can be opened, nobody is told and nobody tries again for a second: bytes are copied meanwhile.
 //
 // Owner: a relay_pool. Thread: one loop's. Allocation: when made.
 

@@ -82,8 +82,8 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     return verdict::keep;
 }
 
-// Both ends are connected: bytes may flow. What has come meanwhile is still marked ready. An end that was received before
-// is carried by on_send(): in a later turn, because the pair may be over with it.
+// Both ends are connected: bytes may flow. What has come meanwhile is still marked ready. An end that was received
+// before is carried by on_send(): in a later turn, because the pair may be over with it.
 void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
     conns_.loop().arm(p.deadline, due(p));

@@ -27,12 +27,12 @@ struct relay_options {
     const xprt* transport = &raw_xprt;     // of the servers that are dialed
     duration fin_timeout = seconds{30};    // without a byte once one side has ended
     duration idle_timeout = seconds{300};  // without a byte either way
-    duration user_timeout = seconds{300};  // of the servers that are dialed (socket.hpp): a reader that stalls may be idle
-    // A direction goes on receiving in a turn until it has so many bytes: beyond them by less than a block where it copies,
-    // by less than a pipe where it splices. A read of few bytes counts as 4 KB.
+    duration user_timeout = seconds{300};  // of the servers that are dialed, socket.hpp: a reader may pause
+    // A direction goes on receiving in a turn until it has so many bytes: beyond them by less than a block where it
+    // copies, by less than a pipe where it splices. A read of few bytes counts as 4 KB.
     std::uint32_t recv_budget_bytes = 64 * 1024;
-    // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is blocked, from the first splice on and for
-    // good, in each thread that turns the loop.
+    // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is blocked, from the first splice on
+    // and for good, in each thread that turns the loop.
     pipe_options pipes{.pipes_max = 0};
     // A pair is no more: the `tag` it was made with. Null: nobody wants to know.
     void (*ended)(void* owner, void* tag) noexcept = nullptr;
@@ -47,15 +47,15 @@ class relay_pool {
     ~relay_pool(); // aborts every pair
 
     // Ties two connected connections together; both are the pool's from now on, without the deadlines that they had.
-    // `early_to_b` is sent before what `a` still says, and the other way round; both are copied. The end of one that has
-    // said its last byte already is carried across behind them; our own was sent to neither. ENFILE: no pair is free;
-    // ENOBUFS: one is larger than a block, or no block is left. The connections are the caller's then.
+    // `early_to_b` is sent before what `a` still says, and the other way round; both are copied. The end of one that
+    // has said its last byte already is carried across behind them; our own was sent to neither. ENFILE: no pair is
+    // free; ENOBUFS: one is larger than a block, or no block is left. The connections are the caller's then.
     result<void> join(connection& a, connection& b, std::string_view early_to_b = {}, std::string_view early_to_a = {},
                       void* tag = nullptr) noexcept;
 
-    // Dials `to` for `client` and ties the two together, without a tag; on failure `client` is closed with RST. What the
-    // client says meanwhile waits in its socket. The client is the pool's from now on, whatever happens: answers `gone`
-    // if it was closed at once.
+    // Dials `to` for `client` and ties the two together, without a tag; on failure `client` is closed with RST. What
+    // the client says meanwhile waits in its socket. The client is the pool's from now on, whatever happens: answers
+    // `gone` if it was closed at once.
     verdict dial(connection& client, const ctrl& family, const endpoint& to) noexcept;
 
     void abort_all() noexcept;

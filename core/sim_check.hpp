@@ -1,8 +1,8 @@
 #pragma once
 // sim_check: what must hold between an event_loop and the simulated kernel whenever the loop goes to sleep.
 //
-//   I4   no lost wake-up: no watched descriptor is runnable, and none could do what its user wants, or has ended, without
-//        an event of it being on its way
+//   I4   no lost wake-up: no watched descriptor is runnable, and none could do what its user wants, or has ended,
+//        without an event of it being on its way
 //   I12  each descriptor that the loop knows is watched with the interest and the data that its slot records
 // A reaper hides lost wake-ups by closing the stuck connection: so a harness calls before_reaping() in its timeouts.
 // Owner: the harness. It registers itself with the current kernel, and takes that back when it dies.

@@ -6,8 +6,8 @@
 // marks it when it does: a kind whose mark stays 0 over many seeds is not tested at all.
 // heal() ends all of them.
 //
-// Beside chance there is a plan for one run: the n-th crossing that can fail does, with the k-th errno that its man page
-// documents, once or, with every later call of its kind, from then on. So a test can try all of them in turn.
+// Beside chance there is a plan for one run: the n-th crossing that can fail does, with the k-th errno that its man
+// page documents, once or, with every later call of its kind, from then on. So a test can try all of them in turn.
 
 #include <array>
 #include <cstdint>
@@ -72,8 +72,8 @@ enum class fault : std::uint8_t {
 };
 const char* to_string(fault kind) noexcept;
 
-// What a call may answer by its man page, and what may befall weir: not its own mistakes (EBADF, EFAULT, EINVAL), and not
-// what every call of it must expect (EAGAIN, EINPROGRESS). EINTR stands only where the seam itself settles it.
+// What a call may answer by its man page, and what may befall weir: not its own mistakes (EBADF, EFAULT, EINVAL), and
+// not what every call of it must expect (EAGAIN, EINPROGRESS). EINTR stands only where the seam itself settles it.
 std::span<const int> documented_errnos(call what) noexcept;
 
 class planned_failure {

@@ -6,15 +6,17 @@
 //           └── listen ──> listening   └──(refused, timed out)──────────────────────────────────^
 //
 // Bytes are in two places: `out` of the sender (not yet accepted by the other side: its room bounds what send() takes)
-// and `in` of the receiver (its room bounds what is delivered). TCP counts as acknowledged what was delivered, after a slow
-// wire's way back, and perhaps a delayed acknowledgement's wait; a RST overtakes it. Its FIN stands behind `out`. A unix socket delivers at once; what its peer has not read counts against its own room, by
-// whole sends: one that is read in part still counts in full.
+// and `in` of the receiver (its room bounds what is delivered). TCP counts as acknowledged what was delivered, after a
+// slow wire's way back, and perhaps a delayed acknowledgement's wait; a RST overtakes it. Its FIN stands behind `out`.
+// A unix socket delivers at once; what its peer has not read counts against its own room, by whole sends: one that is
+// read in part still counts in full.
 //
 // How it ends, on Linux (tests/kernel/ asks the real one the same questions):
-//   - close with unread input, or with linger 0: RST. Otherwise a FIN behind the bytes, and bytes that arrive at a closed
-//     end are answered by a RST.
-//   - A RST means EPIPE to who had received a FIN before, ECONNRESET to who had not, ECONNREFUSED to who was connecting.
-//     Bytes received before it can still be read. The error is told once: by send, by SO_ERROR, by recv unless a FIN came.
+//   - close with unread input, or with linger 0: RST. Otherwise a FIN behind the bytes, and bytes that arrive at a
+//     closed end are answered by a RST.
+//   - A RST means EPIPE to who had received a FIN before, ECONNRESET to who had not, ECONNREFUSED to who was
+//     connecting. Bytes received before it can still be read. The error is told once: by send, by SO_ERROR, by recv
+//     unless a FIN came.
 // Owner: the network. A stream is alive while a descriptor, an accept queue or a remote holds it, or bytes are to go.
 
 #include <cstdint>

@@ -1,9 +1,9 @@
 #pragma once
 // sim_timeline: virtual time, and what is going to happen in it.
 //
-// Time goes on only when somebody sets `now` forward; whatever is due by then runs, in the order of its time and, within
-// one instant, in the order in which it was planned. A happening names its subject with a serial: the subject that was
-// recycled meanwhile knows by it that it is not meant.
+// Time goes on only when somebody sets `now` forward; whatever is due by then runs, in the order of its time and,
+// within one instant, in the order in which it was planned. A happening names its subject with a serial: the subject
+// that was recycled meanwhile knows by it that it is not meant.
 
 #include <algorithm>
 #include <cstdint>

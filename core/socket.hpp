@@ -16,14 +16,17 @@ constexpr bool is_shortage(int error) noexcept {
     return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
-// For so long what was sent may stay unacknowledged, or the peer's window closed, before the connection ends with ETIMEDOUT
-// (TCP_USER_TIMEOUT, tcp(7)). A reader that only pauses is ended, too: it must not be shorter than a pause may be.
+// For so long what was sent may stay unacknowledged, or the peer's window closed, before the connection ends with
+// ETIMEDOUT (TCP_USER_TIMEOUT, tcp(7)). A reader that only pauses is ended, too: it must not be shorter than a pause
+// may be.
 inline constexpr duration user_timeout_default = seconds{30};
 
 struct listen_options {
     int backlog_count = 4096; // the kernel caps it at net.core.somaxconn, listen(2)
     bool reuse_port = false;  // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)
-    bool held = false;        // only bound: listen() is the caller's, later
+    // Only bound: listen() comes later, by listener::begin() or the caller. Until then the kernel lets nobody in who
+    // would be lost if it never came to that.
+    bool held = false;
     duration user_timeout = user_timeout_default; // of what it accepts; whole milliseconds, 0: the system's
 };
 
@@ -41,12 +44,12 @@ struct connect_options {
     duration user_timeout = user_timeout_default;
 };
 
-// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one at
-// connect time, so that ports are shared between destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one
+// at connect time, so that ports are shared between destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
 result<connecting_socket> open_connection(const endpoint& to, const connect_options& options) noexcept;
 
-// Options for a TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay, keepalive
-// probes after 60 s, and the user timeout.
+// Options for a TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay,
+// keepalive probes after 60 s, and the user timeout.
 void tune_tcp(int fd, duration user_timeout) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL

@@ -1,9 +1,9 @@
 #pragma once
 // spin: how long a loop looks for work before it sleeps. Pure arithmetic; the looking itself is the loop's.
 //
-// To be woken costs 2 us on metal and 20 to 50 us on a virtual machine whose processor was halted; to be found awake costs
-// 0.05 us. So whoever is about to get work should stay awake a little, and whoever is not should not burn a processor.
-// Nobody knows which; what was the case the last times is the best guess:
+// To be woken costs 2 us on metal and 20 to 50 us on a virtual machine whose processor was halted; to be found awake
+// costs 0.05 us. So whoever is about to get work should stay awake a little, and whoever is not should not burn a
+// processor. Nobody knows which; what was the case the last times is the best guess:
 //
 //                    found: twice as long, at most max
 //                              ┌─────┐
@@ -13,9 +13,9 @@
 //      │                            └──────────┤
 //      └──────── in vain, below 1 us ──────────┘
 //
-// Down to off it takes at most 2 * max in all. From there on a try costs max every 16th sleep, whatever the load: a loop
-// that sleeps 1,000 times a second and spins 50 us in vain burns 0.3 % of a processor. The try is as long as it may be,
-// because a short one cannot find out that a longer one would pay; and one that paid need not be proven again.
+// Down to off it takes at most 2 * max in all. From there on a try costs max every 16th sleep, whatever the load: a
+// loop that sleeps 1,000 times a second and spins 50 us in vain burns 0.3 % of a processor. The try is as long as it
+// may be, because a short one cannot find out that a longer one would pay; and one that paid need not be proven again.
 // What ends a spin without deciding anything (a timer was due sooner) changes nothing.
 //
 // Owner: one event_loop. Thread: that loop's. Allocation: none.

@@ -91,8 +91,8 @@ struct passed_fds {
     std::size_t fds_count;
     bool is_cut; // more were sent than could be had (MSG_CTRUNC): this process is short of descriptors
 };
-// The descriptors go with the first byte: a short send has passed them all. They stay open here. -ETOOMANYREFS: too many
-// are on their way.
+// The descriptors go with the first byte: a short send has passed them all. They stay open here. -ETOOMANYREFS: too
+// many are on their way.
 count send_with(int fd, const void* from, std::size_t bytes, const int* fds, std::size_t fds_count) noexcept;
 // Reads no further than the end of the send that had descriptors with it. On error there are none. What recv() reads
 // loses its descriptors.
@@ -123,8 +123,8 @@ std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 489
 using thread = pthread_t;
 int thread_start(thread& made, void* (*run)(void*), void* argument) noexcept; // all signals blocked in it; -EAGAIN
 void thread_join(thread made) noexcept;
-// How many processors the process's first thread may use, sched_getaffinity(2); of another one, which may be pinned, that
-// would say nothing about those that give it work.
+// How many processors the process's first thread may use, sched_getaffinity(2); of another one, which may be pinned,
+// that would say nothing about those that give it work.
 int cpus_allowed() noexcept;
 void sleep_precisely() noexcept; // this thread's waits end on time, not up to 50 us later: PR_SET_TIMERSLACK, prctl(2)
 void relax() noexcept; // between two looks at memory that another thread writes: the processor may rest a little

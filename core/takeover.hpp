@@ -1,9 +1,9 @@
 #pragma once
 // takeover: a new process takes the listening sockets of a running one, which drains once the new one serves.
 //
-// The sockets themselves change hands (SCM_RIGHTS, unix(7)): their queues stay, and between the two nobody is refused or
-// reset. The new one accepts from them once it is told that they are its own (listener_options::held); if it is not, who
-// came meanwhile is still in the queue, and the old one's to serve.
+// The sockets themselves change hands (SCM_RIGHTS, unix(7)): their queues stay, and between the two nobody is refused
+// or reset. The new one accepts from them once it is told that they are its own (listen_options::held); if it is not,
+// who came meanwhile is still in the queue, and the old one's to serve.
 //
 //      giver, in the old process                                      taker, in the new one
 //      listening                                                      open(): connects
@@ -14,17 +14,18 @@
 //      failed()    ── "stays\n", closes ──────────────────────────>  over(refused): it withdraws
 //
 // What each may conclude from silence, so that exactly one of the two goes on:
-//   - Until the giver has read "ready" and found the taker still there, nothing has changed: any end, error, wrong word or
-//     missed deadline is failed(), and it listens for the next one.
-//   - A giver that goes on though it has given everything says "stays" before it closes. So for a taker that is ready an
-//     end without a word means that the old process is gone, or drains: over(taken_alone), it serves.
-//   - A taker that has said ready does not give up by itself: an old one that was stopped for a while will answer. One that dies behind "taken" leaves nobody: its successor starts fresh, as after any crash.
+//   - Until the giver has read "ready" and found the taker still there, nothing has changed: any end, error, wrong word
+//     or missed deadline is failed(), and it listens for the next one.
+//   - A giver that goes on though it has given everything says "stays" before it closes. So for a taker that is ready
+//     an end without a word means that the old process is gone, or drains: over(taken_alone), it serves.
+//   - A taker that has said ready does not give up by itself: an old one that was stopped for a while will answer. One
+//     that dies behind "taken" leaves nobody: its successor starts fresh, as after any crash.
 // One taker at a time. A second one waits in the queue of the unix socket; as that socket is passed on, too, it is then
 // served by whoever holds it. Only a process of the same user, or root's, is served, and only such a one is believed.
 //
-// Limits: 252 descriptors beside the takeover socket (one message, SCM_MAX_FD). Numbers are in host byte order: both ends
-// are on one machine. Owner: the user. Thread: the loop's, member 0 of a group; the listeners may be those of other
-// loops. Allocation: none.
+// Limits: 252 descriptors beside the takeover socket (one message, SCM_MAX_FD). Numbers are in host byte order: both
+// ends are on one machine. Owner: the user. Thread: the loop's, member 0 of a group; the listeners may be those of
+// other loops. Allocation: none.
 
 #include <array>
 #include <cstdint>
@@ -85,8 +86,8 @@ class takeover_giver {
     // EADDRINUSE says that somebody listens there. EACCES, ENOENT, EMFILE, ...
     result<void> open(const ctrl& family, const endpoint& at, const giver_options& options, const callbacks& told,
                       void* owner) noexcept;
-    // Goes on with a takeover socket that was taken. It is owned from now on; on error it is closed. EINVAL: it does not
-    // listen.
+    // Goes on with a takeover socket that was taken. It is owned from now on; on error it is closed. EINVAL: it does
+    // not listen.
     result<void> adopt(unique_fd fd, const giver_options& options, const callbacks& told, void* owner) noexcept;
     // A taker under way sees an end. The path stays.
     void close() noexcept;
@@ -159,9 +160,9 @@ struct taker_options {
 
 class takeover_taker {
   public:
-    // received: every descriptor listens; [0] is the takeover socket, for a giver of our own. Move out what is wanted, the
-    // rest is closed. It may call ready(), or close(), but not end the taker's life. A listener that adopts one marks it
-    // as shared. over: once, and the last call; the taker is closed already.
+    // received: every descriptor listens; [0] is the takeover socket, for a giver of our own. Move out what is wanted,
+    // the rest is closed. It may call ready(), or close(), but not end the taker's life. A listener that adopts one
+    // marks it as shared. over: once, and the last call; the taker is closed already.
     struct callbacks {
         void (*received)(void* owner, std::span<taken_fd> fds) noexcept;
         void (*over)(void* owner, takeover_end end, int error) noexcept;

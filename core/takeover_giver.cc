@@ -211,8 +211,8 @@ void takeover_giver::hear() noexcept {
     if (done_bytes_ == ready.size()) acknowledge();
 }
 
-// A taker that is gone by now has not taken over. If "taken" cannot be sent for another reason, the end that it will see
-// instead tells it as well that it serves alone.
+// A taker that is gone by now has not taken over. If "taken" cannot be sent for another reason, the end that it will
+// see instead tells it as well that it serves alone.
 void takeover_giver::acknowledge() noexcept {
     const sys::count n = sys::send(taker_->fd, takeover_words::taken.data(), takeover_words::taken.size(), false);
     if (n < 0 && !may_pass(static_cast<int>(-n))) return fail(takeover_failure::ended, static_cast<int>(-n));

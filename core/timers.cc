@@ -102,8 +102,8 @@ std::uint32_t timers::run(time_point now, std::uint32_t budget) noexcept {
     }
 }
 
-// The earliest deadline of those that lie in the slot of this tick. One that was pushed later counts with the tick's end:
-// then it is put elsewhere, and until then it must not hide what lies in the slots between.
+// The earliest deadline of those that lie in the slot of this tick. One that was pushed later counts with the tick's
+// end: then it is put elsewhere, and until then it must not hide what lies in the slots between.
 std::uint64_t timers::first_of(slot& s, std::uint64_t tick) noexcept {
     if (grain_ != 1) return tick * ns_per_tick;
     std::uint64_t first = (tick + 1) * ns_per_tick;

@@ -12,8 +12,8 @@
 // looking, later only by what a turn's budget left for the next.
 //
 // The precise wheel rounds nothing. Its slots are the same; one that is reached holds what is due in the millisecond
-// that begins, and that is kept `near`, looked through whenever its earliest deadline has come. next() looks through the
-// slot that will be reached next for the same reason, so that nobody is woken at its beginning in vain.
+// that begins, and that is kept `near`, looked through whenever its earliest deadline has come. next() looks through
+// the slot that will be reached next for the same reason, so that nobody is woken at its beginning in vain.
 // Both take as long as a slot is full. It ends by itself: what takes a millisecond to look through is all due then.
 //
 // Owner of a node: whoever embeds it; it must be cancelled before it dies (checked by its hook).

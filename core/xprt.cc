@@ -35,7 +35,8 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
 }
 
 // A short one proves nothing: the pipe may have run out of slots, however few bytes are in them. Neither does 0: so it
-// answers at the mark of urgent data, too, when a FIN has come behind it. What stands between the two only recv(2) gets.
+// answers at the mark of urgent data, too, when a FIN has come behind it. What stands between the two only recv(2)
+// gets.
 io_result raw_splice_in(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
     const sys::count n = sys::splice(conn.fd(), pipe_fd, bytes, false);
     if (n != 0) return received(conn, n);

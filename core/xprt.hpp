@@ -44,20 +44,20 @@ struct xprt {
     // nothing is hidden in this layer: what was received is in the socket, and what send() took is all that was sent.
     drain_result (*drain)(connection& conn) noexcept;
     // Null: none needed. done: established; closed, failed: over; again: called once more when the socket is ready for
-    // what is wanted. Both directions are wanted at first; the layer stops the one that it does not wait for, and wants it
-    // again when it does.
+    // what is wanted. Both directions are wanted at first; the layer stops the one that it does not wait for, and wants
+    // it again when it does.
     io (*handshake)(connection& conn) noexcept;
     // The connection is being closed, its descriptor still open: free the context. Null: nothing to free.
     void (*close)(connection& conn) noexcept;
     // Our end: sends what send() took and the layer still holds, then the layer's own end; FIN follows when it is done.
-    // again: after cant_send(); called once more when there is room, as long as the closer's deadline allows. failed: it
-    // cannot be said, and a reset takes its place. Called while connected and not failed, never again after `done`.
+    // again: after cant_send(); called once more when there is room, as long as the closer's deadline allows. failed:
+    // it cannot be said, and a reset takes its place. Called while connected and not failed, never again after `done`.
     // Null: FIN says it all.
     io (*shutdown)(connection& conn) noexcept = nullptr;
-    // Bytes that stay in the kernel, splice(2): into a pipe that is empty, and out of one that holds `bytes`. Null where
-    // they must pass through the layer. A short one says nothing of the socket, which stays ready. Into a pipe, `again`
-    // with recv ready says that the next bytes cannot be spliced: the slot is unsure then, and recv() gets them. SIGPIPE
-    // is not raised: whoever splices out blocks it in his thread, block_pipe_signal() in sys.hpp.
+    // Bytes that stay in the kernel, splice(2): into a pipe that is empty, and out of one that holds `bytes`. Null
+    // where they must pass through the layer. A short one says nothing of the socket, which stays ready. Into a pipe,
+    // `again` with recv ready says that the next bytes cannot be spliced: the slot is unsure then, and recv() gets
+    // them. SIGPIPE is not raised: whoever splices out blocks it in his thread, block_pipe_signal() in sys.hpp.
     io_result (*splice_in)(connection& conn, int pipe_fd, std::size_t bytes) noexcept = nullptr;
     io_result (*splice_out)(connection& conn, int pipe_fd, std::size_t bytes) noexcept = nullptr;
 };

@@ -183,7 +183,7 @@ class http1_exchange {
     verdict server_ended(io how) noexcept;
     verdict truncated(const char* why, end_cause of_living = end_cause::protocol) noexcept;
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
-    bool may_repeat_at_all() const noexcept { return reused_ && keeping_ && !repeated_; }
+    bool may_repeat_at_all() const noexcept;
     bool is_unseen() const noexcept;
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;

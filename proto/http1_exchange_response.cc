@@ -287,6 +287,8 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
 //     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has
 //     closed, nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too:
 //     they can only make it move, which is no proof.
+bool http1_exchange::may_repeat_at_all() const noexcept { return reused_ && keeping_ && !repeated_; }
+
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!may_repeat_at_all()) return repeatable::no;
     if (is_idempotent(method_)) return repeatable::yes;

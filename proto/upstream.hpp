@@ -47,7 +47,8 @@ class upstream_set {
     upstream& at(std::size_t i) noexcept { return servers_[i]; }
     const upstream& at(std::size_t i) const noexcept { return servers_[i]; }
 
-    // The one to ask, none of `tried`; resting ones, and those on trial, only if there is no other. Null: all were tried.
+    // The one to ask, none of `tried`; resting ones, and those on trial, only if there is no other. Null: all were
+    // tried.
     upstream* choose(mask tried, time_point now) noexcept;
     mask bit_of(const upstream& u) const noexcept { return mask{1} << (&u - servers_.data()); }
 

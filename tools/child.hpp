@@ -7,8 +7,8 @@
 
 namespace weir::inline WEIR_KERNEL::tools {
 
-// As fork(2): 0 in the child, which keeps nothing of its parent's but stdin, stdout, stderr and `keep`, which becomes 3,
-// and which is killed when its parent ends. Ends the program with 1 if there can be no process.
+// As fork(2): 0 in the child, which keeps nothing of its parent's but stdin, stdout, stderr and `keep`, which becomes
+// 3, and which is killed when its parent ends. Ends the program with 1 if there can be no process.
 pid_t fork_child(int keep) noexcept;
 
 // Sends the signal to a child and waits for its end.

@@ -43,7 +43,8 @@ class crew {
 
     // `set` is borrowed. `descriptors`: how many the process may have.
     crew(const settings& set, std::uint32_t descriptors) noexcept
-        : set_(set), clients_max_(clients_allowed(set, descriptors)), members_(new (std::nothrow) member[set.threads]) {}
+        : set_(set), clients_max_(clients_allowed(set, descriptors)),
+          members_(new (std::nothrow) member[set.threads]) {}
     crew(const crew&) = delete;
     crew& operator=(const crew&) = delete;
 
@@ -148,8 +149,8 @@ class crew {
         const listen_place& at = set_.listen;
         const bool reuses_port = !is_one_socket() && (set_.threads > 1 || will_hand_on());
         m.is_held = index > 0 && heritage_.is_taking();
-        const listener_options own{.socket = {.reuse_port = reuses_port, .user_timeout = set_.user_timeout},
-                                   .held = m.is_held};
+        const listener_options own{.socket = {.reuse_port = reuses_port, .held = m.is_held,
+                                              .user_timeout = set_.user_timeout}};
         const endpoint wanted = index == 0 ? at.at.at : members_[0].local;
         result<void> r;
         if (index > 0 && is_one_socket()) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), own);
@@ -179,8 +180,8 @@ class crew {
             fail("--threads %u: the process before has %u, and no fewer will do", set_.threads, before);
     }
 
-    // Everything listens or is bound, the loop of this thread does not turn yet, and the other threads' listeners are held:
-    // nothing that may fail is left for after confirm(), and nobody is served or given anything before it.
+    // Everything listens or is bound, the loop of this thread does not turn yet, and the other threads' listeners are
+    // held: nothing that may fail is left for after confirm(), and nobody is served or given anything before it.
     void hand_on() noexcept {
         for (std::uint32_t i = 0; i < (is_one_socket() ? 1 : set_.threads); i++)
             heritage_.offer(heirloom::listener, i, members_[i].listening_fd);

@@ -27,8 +27,8 @@ struct crew_options {
 // LISTEN, UPSTREAM and the options that both have.
 void declare(options& o, crew_options& set) noexcept;
 
-// How many clients there may be over all workers: two descriptors for each, and for each worker some for itself. Ends the
-// program with 1 if those are too few.
+// How many clients there may be over all workers: two descriptors for each, and for each worker some for itself. Ends
+// the program with 1 if those are too few.
 std::uint32_t clients_allowed(const crew_options& set, std::uint32_t descriptors) noexcept;
 
 // What a worker may have.

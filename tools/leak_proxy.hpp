@@ -10,8 +10,8 @@
 //               pool is drained as a proxy does that stops, while what runs is finished
 //     gate      admits 4 clients and rejects the others with a reset
 //
-// It runs in a child process, so that its descriptors and its memory are its own. SIGUSR1: tells what the ledger knows of
-// the connections that are open and were not told of before. SIGTERM: ends.
+// It runs in a child process, so that its descriptors and its memory are its own. SIGUSR1: tells what the ledger knows
+// of the connections that are open and were not told of before. SIGTERM: ends.
 
 #include <array>
 #include <cstdint>

@@ -3,7 +3,8 @@
 //
 //     dial ──> hello ──> first answer ──> act ──> second answer ──> act ──> the end
 //
-// What is done at each step is a script (leak_script.hpp). A cycle counts only if it went by its script to the end: an answer where one is due, none where not.
+// What is done at each step is a script (leak_script.hpp). A cycle counts only if it went by its script to the end: an
+// answer where one is due, none where not.
 //
 // Owner: main(). Thread: its loop's. Allocation: when made.
 

@@ -4,8 +4,8 @@
 //     2026-11-23T21:35:00.123Z TEXT
 //
 // Lines are gathered and written 100 ms after the first of them, or when 16 KB are full. Several may write to the same
-// file or pipe: lines stay whole. reopen() goes on in a file of the same name: after a rename nothing is lost and nothing
-// is written twice.
+// file or pipe: lines stay whole. reopen() goes on in a file of the same name: after a rename nothing is lost and
+// nothing is written twice.
 // Owner: the user. Thread: its loop's. Allocation: none.
 
 #include <cstddef>

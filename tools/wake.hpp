@@ -1,9 +1,10 @@
 #pragma once
-// wake: the measurements of weir-wake. In each, a loop of weir's and the bare system calls that do the same take turns of
-// a slice each, so that whatever else happens on the machine hits both alike.
+// wake: the measurements of weir-wake. In each, a loop of weir's and the bare system calls that do the same take turns
+// of a slice each, so that whatever else happens on the machine hits both alike.
 //
-// A wake_side is one of the two. It has a near end, which measures, and perhaps a far end in a thread of its own; both are
-// told of the same rounds in the same order, so the last thing that an end does in a slice lets the other one go on.
+// A wake_side is one of the two. It has a near end, which measures, and perhaps a far end in a thread of its own; both
+// are told of the same rounds in the same order, so the last thing that an end does in a slice lets the other one go
+// on.
 //
 // Times in ns. Owner: main(). Thread: near() and far() one each; what they share is a side's own matter.
 

@@ -1,7 +1,8 @@
 // wake_idle: from a server's close() to the close of the idle connection at its other end, among many.
 //
-// The near end is the server. It hands over connections by their descriptors, closes one, and hears when the other end of it
-// was closed. So a round also holds the making of a connection, which is not part of the time but of the CPU time.
+// The near end is the server. It hands over connections by their descriptors, closes one, and hears when the other end
+// of it was closed. So a round also holds the making of a connection, which is not part of the time but of the CPU
+// time.
 
 #include <algorithm>
 

@@ -2,16 +2,10 @@
 
 #include "core/listener.hpp"
 
-#include <cstddef>
-#include <iterator>
 #include <thread>
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-
 #include "core/idle.hpp"
+#include "support/forbidden.hpp"
 #include "support/front.hpp"
 
 namespace {
@@ -148,16 +142,6 @@ TEST_CASE("a listener that is closed during a pause wakes up no more") {
     r.pass(seconds{1});
 
     CHECK(f.conns.size() == 1);
-}
-
-// From now on this thread may not accept.
-bool forbid_accept() {
-    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-                            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_accept4, 0, 1),
-                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-    const sock_fprog program{.len = std::size(filter), .filter = filter};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
 TEST_CASE("an accept that is forbidden, with the client left in the queue, does not keep the loop awake") {

@@ -268,7 +268,7 @@ TEST_CASE("a unix listener accepts") {
 TEST_CASE("a held listener is bound, and lets nobody in before it begins") {
     rig r;
     front f(r);
-    f.open({.held = true});
+    f.open({.socket = {.held = true}});
     const std::uint16_t port = f.door.local().port();
     descriptor early(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const endpoint at = endpoint::ipv4(0x7f000001, port);
@@ -293,7 +293,7 @@ TEST_CASE("who waits in the queue of a held listener that listens already is acc
     rig r;
     const tcp_listener inherited = listen_tcp();
     front f(r);
-    REQUIRE(f.door.adopt(unique_fd{::dup(inherited.fd.get())}, tcp, {.held = true}, front::accepted, &f).ok());
+    REQUIRE(f.door.adopt(unique_fd{::dup(inherited.fd.get())}, tcp, {.socket = {.held = true}}, front::accepted, &f).ok());
     f.call(2);
 
     r.turn(3);
@@ -311,7 +311,7 @@ TEST_CASE("who waits in the queue of a held listener that listens already is acc
 TEST_CASE("a held listener that was paused accepts when it has begun and is resumed") {
     rig r;
     front f(r);
-    f.open({.held = true});
+    f.open({.socket = {.held = true}});
     f.door.pause();
     REQUIRE(f.door.begin().ok());
     f.call(1);

@@ -173,7 +173,8 @@ TEST_CASE("of ten million posts each runs once and in its producer's order, with
     for (tray& t : trays)
         threads.emplace_back([&] {
             for (std::uint64_t i = 0; i < each; i++) {
-                // A letter is used again once it has run. Now and then it waits for all of them, so that the loop sleeps.
+                // A letter is used again once it has run. Now and then it waits for all of them, so that the loop
+                // sleeps.
                 const std::uint64_t free_from = i % 50'000 == 0 ? i : i < tray_letters ? 0 : i - tray_letters + 1;
                 while (t.delivered.load(std::memory_order_acquire) < free_from)
                     std::this_thread::yield();

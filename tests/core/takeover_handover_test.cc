@@ -1,4 +1,5 @@
-// takeover: listeners change hands between two that keep to the rules, processes that may die among them, and under load.
+// takeover: listeners change hands between two that keep to the rules, processes that may die among them, and under
+// load.
 
 #include "core/takeover.hpp"
 

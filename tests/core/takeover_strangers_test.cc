@@ -3,10 +3,12 @@
 #include "core/takeover.hpp"
 
 #include <cstring>
+#include <thread>
 
 #include <sys/wait.h>
 
 #include "proto/unix.hpp"
+#include "support/forbidden.hpp"
 #include "support/rig.hpp"
 #include "support/takeover_rig.hpp"
 
@@ -148,6 +150,31 @@ TEST_CASE("a giver without descriptors pauses, does not spin, and serves the tak
     h.r.pass(milliseconds{102});
 
     CHECK(h.r.until([&] { return ready(conn.get(), POLLIN); }));
+}
+
+TEST_CASE("a giver that is forbidden to accept pauses with the taker left in the queue") {
+    bool is_forbidden = false, sleeps = false, tries_again = false, sleeps_again = false;
+    std::thread filtered([&] {
+        const endpoint at = fresh_name();
+        house h;
+        h.open(at);
+        const descriptor conn = connect_raw(at);
+        is_forbidden = forbid_accept();
+        for (int i = 0; i < 10; i++)
+            h.r.turn();
+        sleeps = h.r.sleeps();
+        h.r.clock.advance(milliseconds{102});
+        tries_again = !h.r.sleeps();
+        for (int i = 0; i < 10; i++)
+            h.r.turn();
+        sleeps_again = h.r.sleeps();
+    });
+    filtered.join();
+
+    REQUIRE(is_forbidden);
+    CHECK(sleeps);
+    CHECK(tries_again);
+    CHECK(sleeps_again);
 }
 
 TEST_CASE("a callback may close the giver") {

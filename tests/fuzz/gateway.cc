@@ -24,7 +24,8 @@ using fuzz::wrong;
 
 // ---- what was said and what was heard
 
-// The requests at the front of what a client said, as weir's parsers read them; other targets ask whether they do right.
+// The requests at the front of what a client said, as weir's parsers read them; other targets ask whether they do
+// right.
 std::vector<request> requests_in(std::string_view said) {
     std::vector<request> all;
     for (;;) {

@@ -193,7 +193,8 @@ struct chaos {
         const std::size_t at = head.find('/');
         return at == head.npos ? 0 : static_cast<std::size_t>(std::strtoull(head.c_str() + at + 1, nullptr, 10));
     }
-    // The POSTs that a server has seen. One whose head stands complete at the front of `got` is counted once per connection.
+    // The POSTs that a server has seen. One whose head stands complete at the front of `got` is counted once per
+    // connection.
     void note_heads(server_actor& s) {
         if (!s.p.got.starts_with("POST /") || s.p.got.find("\r\n\r\n") == s.p.got.npos) return;
         const std::size_t number = number_of(s.p.got);

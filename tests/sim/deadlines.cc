@@ -96,7 +96,8 @@ void deadline_check::after_turn(kernel& k, const event_loop& loop, conntab& conn
                   [&](const timer& t, connection&) { overdue += due_at(t) < loop.now() - milliseconds{20}; });
     overdue_max_ = overdue > 0 ? std::max(overdue, overdue_max_) : 0;
     overdue_turns_ = overdue > 0 ? overdue_turns_ + 1 : 0;
-    // A full batch puts timers off for 16 turns, and a twist fires one of them then. Some belong to nobody's connection.
+    // A full batch puts timers off for 16 turns, and a twist fires one of them then. Some belong to nobody's
+    // connection.
     if (overdue_turns_ > 17 * (overdue_max_ + 8)) k.violate("I8", "a connection outlives its deadline");
 }
 

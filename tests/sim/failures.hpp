@@ -1,11 +1,12 @@
 #pragma once
-// failures: small lives on the simulated kernel. Each is played unharmed first, then again with every call that can fail
-// failing in every way that is documented for it, once and from then on, and with every allocation failing likewise.
+// failures: small lives on the simulated kernel. Each is played unharmed first, then again with every call that can
+// fail failing in every way that is documented for it, once and from then on, and with every allocation failing
+// likewise.
 //
 //     start ──> play ──> settle: all players are over ──> recover: the failure ends, a new client is served ──> the end
 //
-// A player says and hears what its script says. What it heard in the unharmed life is what it must hear; under a failure
-// it may hear less of it, if its connection ends or an answer of weir's own stands in the place of the rest.
+// A player says and hears what its script says. What it heard in the unharmed life is what it must hear; under a
+// failure it may hear less of it, if its connection ends or an answer of weir's own stands in the place of the rest.
 
 #include <array>
 #include <cstdint>
@@ -138,8 +139,9 @@ struct memories { // of the unharmed one
     std::vector<std::string> clients, servers;
 };
 
-// bytes: servers hear what they heard in the unharmed life, or less. asks: the same word again and again. http: anything
-// but a request twice; answers of weir's own are known by their status. numbers: what is heard differs from life to life.
+// bytes: servers hear what they heard in the unharmed life, or less. asks: the same word again and again. http:
+// anything but a request twice; answers of weir's own are known by their status. numbers: what is heard differs from
+// life to life.
 enum class speech : std::uint8_t { bytes, asks, http, numbers };
 
 struct setting {

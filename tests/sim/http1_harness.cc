@@ -25,6 +25,14 @@ address door_of(bool by_path) {
     return {.family = &tcp, .at = endpoint::ipv4(0x0a000001, 8080)};
 }
 
+// The pairs of its tunnels have deadlines, too. An explicit instantiation may name what is private.
+const relay_pool& tunnels_of(const http1_gateway& g) noexcept;
+template <auto Tunnels>
+struct of_gateway {
+    friend const relay_pool& tunnels_of(const http1_gateway& g) noexcept { return g.*Tunnels; }
+};
+template struct of_gateway<&http1_gateway::tunnels_>;
+
 const address admin_door{.family = &tcp, .at = endpoint::ipv4(0x0a000001, 9090)};
 
 class gateway_house {
@@ -134,12 +142,14 @@ void gateway_house::open() {
     is_drained_ = false;
     overdue_turns_ = 0;
     world_.watch_accepts(&gateway_->port(), how_.accept_budget);
+    world_.watch_pairs(&tunnels_of(*gateway_));
     world_.after_turns([](void* self) { static_cast<gateway_house*>(self)->look(); }, this);
 }
 
 void gateway_house::close() {
     if (gateway_->counters().repeated > 0) saw(mark::http_repeated);
     world_.watch_accepts(nullptr, 0);
+    world_.watch_pairs(nullptr);
     world_.after_turns(nullptr, nullptr);
     gateway_.reset();
 }

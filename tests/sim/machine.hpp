@@ -2,7 +2,8 @@
 // machine: what a conformance script may ask of a kernel, be it the real one or the simulated one.
 //
 // Every call answers as its system call does, a value or -errno. Addresses are names: a listener is opened under a
-// number and found by it; a number under which nobody listens any more refuses. Numbers of descriptors are a machine's own.
+// number and found by it; a number under which nobody listens any more refuses. Numbers of descriptors are a machine's
+// own.
 
 #include <cstddef>
 #include <cstdint>

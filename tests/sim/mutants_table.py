@@ -375,7 +375,7 @@ MUTANTS = [
            ("proto/http1_exchange_response.cc", "    repeated_ = true;\n",
             "")),
     mutant("http1: a request is repeated on a fresh connection's failure", "http1", "I17",
-           ("proto/http1_exchange.hpp", "return reused_ && keeping_ && !repeated_;",
+           ("proto/http1_exchange_response.cc", "return reused_ && keeping_ && !repeated_;",
             "return !repeated_;"),
            ("proto/http1_exchange_request.cc", "    keeping_ = is_reused && room_.options.repeats",
             "    keeping_ = room_.options.repeats")),

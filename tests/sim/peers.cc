@@ -47,7 +47,8 @@ manner town::draw(bool is_server) noexcept {
     return how;
 }
 
-// Through small buffers only small payloads: more would cost time and show nothing new, least of all among healthy ones.
+// Through small buffers only small payloads: more would cost time and show nothing new, least of all among healthy
+// ones.
 std::uint32_t town::draw_bytes() noexcept {
     const bool is_wide = between_ == between::passes_on && k_.options().network.buffer_bytes_min >= 1024;
     if (is_wide && k_.chance.below(24) == 0) return k_.chance.between(bulk_max / 4, bulk_max);

@@ -281,7 +281,8 @@ class town {
 
 // The first phases of a run: warm-up, then up to `clients_max` clients among faults, then heal.
 void go_through_trouble(world& w, town& people, const endpoint& door, std::uint32_t clients_max);
-// After them at least six healthy clients come, so many at a time and within `span`, and a minute later each was served.
+// After them at least six healthy clients come, so many at a time and within `span`, and a minute later each was
+// served.
 void serve_healthy(world& w, town& people, const endpoint& door, std::uint32_t count, duration span);
 
 } // namespace simtest

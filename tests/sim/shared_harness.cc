@@ -1,7 +1,7 @@
 // shared_harness: descriptors that somebody else holds, too, and that are closed without a word to epoll.
 //
-// epoll forgets the description, not the number: what is closed while a dup() of it lives goes on being reported, under a
-// number that may have another owner by then. So reports for an earlier owner come all the time here; each must find
+// epoll forgets the description, not the number: what is closed while a dup() of it lives goes on being reported, under
+// a number that may have another owner by then. So reports for an earlier owner come all the time here; each must find
 // nobody. Whoever is run because he may receive has something to receive.
 
 #include <array>

@@ -1,8 +1,8 @@
 #pragma once
 // takeover_scene: processes that take over from each other in one simulated kernel, and the clients who come meanwhile.
 //
-// A process is a loop with what stands on it. Killed it is by its destructors: its loop is turned no more, and all of its
-// descriptors are closed between two calls of the others. Every client is known by its address, so it is known who
+// A process is a loop with what stands on it. Killed it is by its destructors: its loop is turned no more, and all of
+// its descriptors are closed between two calls of the others. Every client is known by its address, so it is known who
 // accepted it: in runs without faults that harm a client by themselves, only what a killed process held may be lost.
 // Owner: a scene owns its processes and customers; its world outlives it. Thread: the harness's.
 

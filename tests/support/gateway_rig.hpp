@@ -2,9 +2,9 @@
 // gateway_rig: a gateway on a loop whose clock stands still; its clients and its servers are plain sockets of the
 // test's, in the test's own thread.
 //
-// Nobody but the test makes anything happen: it says bytes, takes turns, looks at what came. What must come is waited for
-// (`until`), what must not come is looked for after `settle()`. At the end every rig checks that no block is left and
-// that the causes add up.
+// Nobody but the test makes anything happen: it says bytes, takes turns, looks at what came. What must come is waited
+// for (`until`), what must not come is looked for after `settle()`. At the end every rig checks that no block is left
+// and that the causes add up.
 
 #include <algorithm>
 #include <cstdint>

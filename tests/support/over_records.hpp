@@ -1,8 +1,8 @@
 #pragma once
 // over_records: the far ends of a suite's connections, raw or over record_xprt.
 //
-// With WEIR_TRANSPORT=records in the environment a pair made here is spoken over records: rig::serve() gives its `b` the
-// transport, and the calls below, which take the place of those of support/net.hpp, say and hear at `a` what a user
+// With WEIR_TRANSPORT=records in the environment a pair made here is spoken over records: rig::serve() gives its `b`
+// the transport, and the calls below, which take the place of those of support/net.hpp, say and hear at `a` what a user
 // would. So a case is the same over both. One that cannot be says so: raw_only.
 //
 // What is known of a descriptor stands in an array: it must not be taken for a leak of the test's.

@@ -6,9 +6,9 @@
 //     ticket      0 'T': the layer's own talk, nothing for the user
 //     end         0 'E': nothing follows but the FIN. A FIN without it is a truncation, and failed
 //
-// It reads as much as it has room for, so it holds bytes that the poller knows nothing of. A record is delivered when it
-// is whole. One that is begun is sent to its end: until then send() answers `again` and must be repeated with the same
-// bytes, as with TLS libraries. It takes nothing from the heap and uses nothing but the seam and sys.
+// It reads as much as it has room for, so it holds bytes that the poller knows nothing of. A record is delivered when
+// it is whole. One that is begun is sent to its end: until then send() answers `again` and must be repeated with the
+// same bytes, as with TLS libraries. It takes nothing from the heap and uses nothing but the seam and sys.
 // Thread: the contexts are all threads': tests with one loop only.
 
 #include <algorithm>
