@@ -20,6 +20,7 @@ exit status: 0 every mutant died, 1 one survived, hung or could not be made, 2 u
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import pathlib
 import re
@@ -48,7 +49,7 @@ class Build:
         simtest = []
         for entry in json.loads((directory / "compile_commands.json").read_text()):
             output = entry["output"]
-            if not output.startswith(("libweir_sim.a.p/", "tests/weir-simtest.p/")):
+            if not output.startswith(("libweir_sim.a.p/", "tests/weir-simtest.p/")) or not output.endswith(".o"):
                 continue
             source = str((directory / entry["file"]).resolve().relative_to(ROOT))
             words = shlex.split(entry["command"])
@@ -75,16 +76,22 @@ class Build:
         return includers
 
     def compile(self, source, text_at, overlay, to):
-        """Compiles `source`, whose text is at `text_at`, with `overlay` before every other include directory."""
+        """Compiles `source`, whose text is at `text_at`, with `overlay`, if any, before every other include directory."""
         words = self.commands[source]
-        compiler = next(i for i, word in enumerate(words) if word.startswith("-"))
-        command = [*words[:compiler], f"-I{overlay}", *words[compiler:], "-w", "-g0", "-O1", "-o", str(to), "-c", str(text_at)]
+        if overlay:
+            if "-include" in words:  # what is precompiled has the headers as they were
+                at = words.index("-include")
+                words = words[:at] + words[at + 2 :]
+            compiler = next(i for i, word in enumerate(words) if word.startswith("-"))
+            words = [*words[:compiler], f"-I{overlay}", *words[compiler:]]
+        command = [*words, "-w", "-o", str(to), "-c", str(text_at)]
         return subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
 
     def link(self, objects, to):
         """Objects before the library: what they define is not taken from it."""
-        compiler = [word for word in next(iter(self.commands.values())) if not word.startswith("-")]
-        sanitize = [w for w in next(iter(self.commands.values())) if w.startswith("-fsanitize")]
+        words = next(iter(self.commands.values()))
+        compiler = itertools.takewhile(lambda word: not word.startswith("-"), words)
+        sanitize = [word for word in words if word.startswith("-fsanitize")]
         names = {pathlib.Path(o).name for o in objects}
         simtest = [o for o in self.simtest if pathlib.Path(o).name not in names]
         command = [*compiler, *sanitize, "-pthread", "-o", str(to), *map(str, objects), *simtest, "libweir_sim.a"]
@@ -113,11 +120,13 @@ def make(build, mutant, directory):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     sources = {}
+    overlay = None
     for path, text in mutate(mutant).items():
         at = directory / path
         at.parent.mkdir(parents=True, exist_ok=True)
         at.write_text(text)
         if path.endswith(".hpp"):
+            overlay = directory
             for source in build.includers.get(path, ()):
                 sources.setdefault(source, ROOT / source)
         else:
@@ -125,7 +134,7 @@ def make(build, mutant, directory):
     objects = []
     for source, at in sorted(sources.items()):
         objects.append(directory / pathlib.Path(build.objects[source]).name)
-        compiled = build.compile(source, at, directory, objects[-1])
+        compiled = build.compile(source, at, overlay, objects[-1])
         if compiled.returncode != 0:
             return None, "does not compile: " + compiled.stderr.strip()[:2000]
     program = directory / "weir-simtest"

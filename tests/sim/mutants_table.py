@@ -299,7 +299,7 @@ MUTANTS = [
     mutant("a greeting has no deadline", "stream", "I8",
            ("proto/stream_proxy.cc",
             "    s.client->arm(later(conns_.loop().now(), options_.proxy_timeout), greeting_late);\n", "")),
-    mutant("a greeting's deadline stays armed", "stream", "I9 signal",
+    mutant("a greeting's deadline stays armed", "stream", "I9 I10 signal",
            ("proto/stream_proxy.cc", "        client.stop_recv();\n        client.disarm();\n",
             "        client.stop_recv();\n")),
     mutant("accepting goes not on below the limit", "stream", "I10 I8",
