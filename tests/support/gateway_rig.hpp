@@ -120,12 +120,13 @@ struct gateway_rig : proxy_rig {
         return ready(origins[origin].fd.get(), POLLIN);
     }
 
-    // Until nothing happens any more. `pause`: milliseconds before the last look, for what the kernel still has to do.
-    void settle(int pause = 1) {
+    // Until nothing happens any more: what is said over loopback has arrived when send() comes back, unless the kernel is
+    // pressed for time. What it is late with `until` waits for.
+    void settle() {
         for (int quiet = 0; quiet < 3;) {
             const bool ran = loop.turn(duration{0}) > 0 || loop.fds().has_runnable();
             quiet = ran ? 0 : quiet + 1;
-            if (quiet) poll(nullptr, 0, quiet == 2 ? pause : 0);
+            if (quiet) poll(nullptr, 0, 0);
         }
     }
     void pass(duration time) {
@@ -161,7 +162,7 @@ struct gateway_rig : proxy_rig {
             bytes.remove_prefix(part.size());
             if (part.empty()) continue;
             p.say(part);
-            settle(0);
+            settle();
         }
     }
     // Says more than the sockets hold, while the gateway works. False: the gateway no longer takes it.
