@@ -31,12 +31,14 @@ count splice_in(crossing& c, stream& from, pipe_end& to, std::size_t bytes) noex
         std::size_t most = std::min(bytes, sizeof piece);
         if (c.k.options().swarm && c.k.chance.below(4) == 0) // the sender's segments, of which nobody here knows
             most = std::min<std::size_t>(most, c.k.chance.between(1, 64));
+        const std::size_t parcels_before = from.in_parcels.size();
         const count n = from.recv(piece, most, stream::reading::take);
         if (n <= 0) return moved > 0 ? moved : n;
         pipe.push(piece, static_cast<std::size_t>(n));
         moved += n;
         bytes -= static_cast<std::size_t>(n);
         if (from.in.empty()) break; // an end or an error behind it is for the next call
+        if (from.in_parcels.size() < parcels_before) break; // as recv(), no further than a send that had descriptors
     }
     return moved;
 }

@@ -24,6 +24,6 @@ inline std::string events_text(std::uint32_t events) {
     return text.empty() ? "nothing" : text;
 }
 
-inline const char* text_of(family f) { return f == family::tcp ? "tcp" : "unix"; }
+inline const char* text_of(family f) { return f == family::tcp ? "tcp" : f == family::local ? "unix" : "event"; }
 
 } // namespace conform

@@ -8,10 +8,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace conform {
 
-enum class family : std::uint8_t { tcp, local };
+enum class family : std::uint8_t { tcp, local, none };
+enum class role : std::uint8_t { stream, listener, counter };
+
+struct kind_of_fd {
+    family kind;
+    role what;
+    int address; // a listener's; -1
+};
 
 struct report {
     std::uint64_t data;
@@ -29,6 +37,7 @@ class machine {
     virtual int socket(family f) = 0;
     virtual int pair(int (&ends)[2]) = 0;                    // unix
     virtual int listen(family f, int name, int backlog) = 0; // a new descriptor
+    virtual int listen_again(family f, int name) = 0;        // where somebody listens already
     virtual int connect(int fd, family f, int name) = 0;
     virtual int accept(int fd) = 0;
     virtual int dup(int fd) = 0;
@@ -41,6 +50,13 @@ class machine {
     virtual long discard(int fd, std::size_t bytes) = 0;
     // Through a pipe, at most so many bytes at a time and so often: why no more went, or else why no more came, or 1.
     virtual long pass(int from, int to, std::size_t bytes, int times) = 0;
+    // With a descriptor; and what may have come with some.
+    virtual long send_with(int fd, const char* from, std::size_t bytes, int passed) = 0;
+    virtual long recv_with(int fd, char* to, std::size_t bytes, std::vector<int>& got) = 0;
+    virtual int counter() = 0; // an eventfd
+    virtual int ring(int fd) = 0;
+    virtual int reset(int fd) = 0;
+    virtual kind_of_fd what_is(int fd) = 0; // only the real one need know
     virtual int socket_error(int fd) = 0;
     virtual int peer_name(int fd) = 0; // 0 or -errno
     virtual std::uint32_t poll(int fd) = 0;

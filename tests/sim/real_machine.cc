@@ -67,10 +67,15 @@ class real_machine final : public machine {
                 std::snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "weir-conform-%d-%u", getpid(), count++);
             at.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + static_cast<std::size_t>(n));
         }
-        if (const int r = sys::bind(fd, at.get(), at.size); r < 0) return r;
-        if (const int r = sys::listen(fd, backlog); r < 0) return r;
+        if (const int r = listen_at(fd, at, backlog); r < 0) return r;
         sys::local_name(fd, at.get(), &at.size);
         return fd;
+    }
+    int listen_again(family f, int name) override {
+        const int fd = socket(f);
+        const int r = listen_at(fd, addresses_[name], 4);
+        if (r < 0) close(fd);
+        return r < 0 ? r : fd;
     }
     int connect(int fd, family, int name) override {
         return sys::connect(fd, addresses_[name].get(), addresses_[name].size);
@@ -104,6 +109,33 @@ class real_machine final : public machine {
         sys::close(pipe[1]);
         return r;
     }
+    long send_with(int fd, const char* from, std::size_t bytes, int passed) override {
+        return sys::send_with(fd, from, bytes, &passed, 1);
+    }
+    long recv_with(int fd, char* to, std::size_t bytes, std::vector<int>& got) override {
+        sys::passed_fds passed;
+        const long n = sys::recv_with(fd, to, bytes, passed);
+        for (std::size_t i = 0; n >= 0 && i < passed.fds_count; i++)
+            got.push_back(keep(passed.fds[i]));
+        return n;
+    }
+    int counter() override { return keep(sys::eventfd_open()); }
+    int ring(int fd) override { return sys::eventfd_ring(fd); }
+    int reset(int fd) override { return sys::eventfd_reset(fd); }
+    kind_of_fd what_is(int fd) override {
+        int domain = 0;
+        socklen_t size = sizeof domain;
+        if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0) return {family::none, role::counter, -1};
+        const family kind = domain == AF_INET ? family::tcp : family::local;
+        if (!sys::is_listening(fd)) return {kind, role::stream, -1};
+        address at;
+        at.size = sizeof at.bytes;
+        sys::local_name(fd, at.get(), &at.size);
+        for (const auto& [name, known] : addresses_)
+            if (known.size == at.size && std::memcmp(&known.bytes, &at.bytes, at.size) == 0)
+                return {kind, role::listener, name};
+        return {kind, role::listener, -1};
+    }
     int socket_error(int fd) override { return sys::socket_error(fd); }
     int peer_name(int fd) override {
         address at;
@@ -134,6 +166,11 @@ class real_machine final : public machine {
     }
 
   private:
+    static int listen_at(int fd, address& at, int backlog) {
+        sys::set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        const int r = sys::bind(fd, at.get(), at.size);
+        return r < 0 ? r : sys::listen(fd, backlog);
+    }
     int keep(int fd) {
         if (fd >= 0) open_.insert(fd);
         return fd;

@@ -24,6 +24,14 @@ class sim_machine final : public machine {
         const int r = sys::listen(fd, backlog);
         return r < 0 ? r : fd;
     }
+    int listen_again(family f, int name) override {
+        const int fd = socket(f);
+        const endpoint at = named(f, name);
+        int r = sys::bind(fd, at.data(), at.size());
+        if (r == 0) r = sys::listen(fd, 4);
+        if (r < 0) sys::close(fd);
+        return r < 0 ? r : fd;
+    }
     int connect(int fd, family f, int name) override {
         const endpoint at = named(f, name);
         return sys::connect(fd, at.data(), at.size());
@@ -51,6 +59,20 @@ class sim_machine final : public machine {
         sys::close(pipe[1]);
         return r;
     }
+    long send_with(int fd, const char* from, std::size_t bytes, int passed) override {
+        return sys::send_with(fd, from, bytes, &passed, 1);
+    }
+    long recv_with(int fd, char* to, std::size_t bytes, std::vector<int>& got) override {
+        sys::passed_fds passed;
+        const long n = sys::recv_with(fd, to, bytes, passed);
+        for (std::size_t i = 0; n >= 0 && i < passed.fds_count; i++)
+            got.push_back(passed.fds[i]);
+        return n;
+    }
+    int counter() override { return sys::eventfd_open(); }
+    int ring(int fd) override { return sys::eventfd_ring(fd); }
+    int reset(int fd) override { return sys::eventfd_reset(fd); }
+    kind_of_fd what_is(int) override { return {family::none, role::counter, -1}; }
     int socket_error(int fd) override { return sys::socket_error(fd); }
     int peer_name(int fd) override {
         sockaddr_storage at;
