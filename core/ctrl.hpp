@@ -29,8 +29,9 @@ struct ctrl {
     // Throws away what can be received, without looking at it. Null: this family cannot; an idle connection then
     // stops receiving and relies on HUP, ERR and RDHUP.
     drain_result (*drain)(int fd) noexcept;
-    // epoll reports EPOLLRDHUP for this family, so a short read proves that nothing is left and no FIN has come.
-    bool reports_rdhup;
+    // A short read proves that nothing is left and no end has come: epoll reports EPOLLRDHUP for this family, and a
+    // recv does not end early for another reason.
+    bool short_read_proves;
     // TCP_INFO counts acknowledged bytes.
     bool counts_acked;
 };

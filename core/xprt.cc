@@ -29,7 +29,7 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
     const sys::count n = sys::recv(conn.fd(), to, bytes);
     // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end has been
     // reported, which that recv must find.
-    const bool proves = conn.family().reports_rdhup && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
+    const bool proves = conn.family().short_read_proves && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
     if (n > 0 && static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();
     return received(conn, n);
 }

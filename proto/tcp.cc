@@ -41,7 +41,7 @@ const ctrl tcp{.name = "tcp",
                .listen = open_listener,
                .connect = open_connection,
                .drain = drain,
-               .reports_rdhup = true,
+               .short_read_proves = true,
                .counts_acked = true};
 
 result<endpoint> parse_tcp(std::string_view text) noexcept {

@@ -35,11 +35,13 @@ result<unique_fd> listen(const endpoint& at, const listen_options& options) noex
 
 } // namespace
 
+// A recv ends behind bytes that had descriptors or other credentials with them, and at out-of-band ones, whatever is
+// queued: unix(7). So only EAGAIN proves.
 const ctrl unix_stream{.name = "unix",
                        .listen = listen,
                        .connect = open_connection,
                        .drain = drain,
-                       .reports_rdhup = true,
+                       .short_read_proves = false,
                        .counts_acked = false};
 
 result<endpoint> parse_unix(std::string_view text) noexcept {

@@ -32,7 +32,7 @@ MUTANTS = [
             "conn.cant_recv();")),
     mutant("a short read proves that there is no end", "relay", "I4",
            ("core/xprt.cc",
-            "conn.family().reports_rdhup && !conn.slot().ended() &&", "conn.family().reports_rdhup &&")),
+            "conn.family().short_read_proves && !conn.slot().ended() &&", "conn.family().short_read_proves &&")),
     mutant("reading after the read side is shut", "relay", "EXPECT",
            ("core/connection.cc", "    flags_ |= conn_flag::recv_ended;\n    stop_recv();\n    cant_recv();\n",
             "    flags_ |= conn_flag::recv_ended;\n")),
