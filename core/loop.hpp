@@ -129,7 +129,7 @@ class event_loop {
     void forget(retired& r) noexcept;
 
     // From now on the signal does not act on the process but calls `handler` in a turn. It is blocked in this thread:
-    // call before starting others. At most one handler per signal. EMFILE, ENFILE, ENOMEM, EINVAL.
+    // call before starting others. At most one handler per signal. EMFILE, ENFILE, ENOMEM, EINVAL: nothing has changed.
     using signal_handler = void (*)(void* owner, int signal) noexcept;
     result<void> on_signal(int signal, signal_handler handler, void* owner) noexcept;
 

@@ -65,8 +65,9 @@ int epoll_busy_poll(int epoll_fd, const busy_poll& how) noexcept;
 int eventfd_open() noexcept;
 int eventfd_ring(int fd) noexcept; // -EAGAIN: the counter is saturated
 int eventfd_reset(int fd) noexcept;
-int signal_open(const sigset_t& signals) noexcept; // blocks them in this thread, too
-int signal_read(int fd) noexcept;                  // a signal number, or -EAGAIN
+int signal_open(const sigset_t& signals) noexcept;    // it reads those that are blocked
+void block_signals(const sigset_t& signals) noexcept; // in this thread, beside those that are
+int signal_read(int fd) noexcept;                     // a signal number, or -EAGAIN
 
 // --- sockets: how they come and go
 int socket(int family, int type) noexcept; // type: SOCK_STREAM, ...

@@ -83,9 +83,10 @@ inline int eventfd_reset(int fd) noexcept {
 }
 
 inline int signal_open(const sigset_t& signals) noexcept {
-    if (const int error = ::pthread_sigmask(SIG_BLOCK, &signals, nullptr)) return -error;
     return detail::value_or_error(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 }
+
+inline void block_signals(const sigset_t& signals) noexcept { ::pthread_sigmask(SIG_BLOCK, &signals, nullptr); }
 
 inline int signal_read(int fd) noexcept {
     signalfd_siginfo info;
@@ -205,7 +206,7 @@ inline void block_pipe_signal() noexcept {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGPIPE);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    block_signals(set);
 }
 
 inline int set_option(int fd, int level, int name, int value) noexcept {
