@@ -42,8 +42,8 @@ MUTANTS = [
            ("core/fdtab.cc", "if (!buggify(twist::slot_later)) {",
             "if ((slot.fd != 9 || ran == 0) && !buggify(twist::slot_later)) {")),
     mutant("the run list runs what was queued in this turn", "idle", "I14",
-           ("core/fdtab.cc", "    return run_from(idle_first) + run_from(others_first);",
-            "    std::uint32_t ran = run_from(idle_first) + run_from(others_first);\n"
+           ("core/fdtab.cc", "    ran += run_from(others_first);\n",
+            "    ran += run_from(others_first);\n"
             "    for (int again = 0; again < 8 && has_runnable(); again++) {\n"
             "        const std::int32_t next_idle = lists_[0].first, next_others = lists_[1].first;\n"
             "        lists_[0] = lists_[1] = {};\n"
