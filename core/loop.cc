@@ -105,7 +105,9 @@ std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     turn_count_++;
 
     std::uint32_t ran = fds_.run();
-    const bool later = batch == poller::batch::full || buggify(twist::timers_later);
+    // By this clock a timer may be due whose connection has bytes that nobody has asked for since.
+    const bool unasked = poller_.wait_count() == waits_before && now_ - polled_at_ >= unpolled_max;
+    const bool later = batch == poller::batch::full || unasked || buggify(twist::timers_later);
     const bool defer = later && deferred_count_ < deferred_max;
     deferred_count_ = defer ? deferred_count_ + 1 : 0;
     if (!defer) ran += timers_.run(now_, buggify(twist::one_timer) ? 1 : timers_max_);

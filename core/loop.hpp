@@ -7,13 +7,14 @@
 // turn is bounded. What a handler wants to free it retires: the memory goes back at the end of the turn, when no list
 // can hold it any more.
 //
-// A turn that met a full batch leaves the timers for later, up to 16 turns: after a stall, a connection whose bytes
-// wait in the kernel must not be closed for being idle before they were looked at.
+// A connection whose bytes wait in the kernel must not be closed for being idle before they were looked at. So a turn
+// that met a full batch, as after a stall, leaves the timers for later, up to 16 turns; and one that did not ask epoll
+// leaves them to the next, which asks.
 //
 // Instead of sleeping at once a loop may spin: spin.hpp says for how long. While it does it counts as awake, so that a
 // letter costs its sender no system call; it looks for letters all the time, at the clock every 16 looks, and asks
-// epoll every 64. A turn that a letter began need not ask epoll, as long as it was asked 5 us ago or in the turn
-// before.
+// epoll every 64. A turn that a letter began need not ask epoll, as long as the turn before asked, or the last one that
+// did began less than 5 us before that; if it is more by now, its timers wait.
 //
 // Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the
 // loop: its slots, timers, connections. That is the thread that called open(); from run() on the one that called that,
