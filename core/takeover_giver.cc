@@ -99,6 +99,7 @@ void takeover_giver::knocked(fd_slot& slot) noexcept {
     takeover_giver& self = *static_cast<takeover_giver*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     slot.state &= ~fd_state::news;
+    if (self.phase_ != phase::listening) return; // an end of the door's own; the timer is the taker's
     bool came = false;
     for (std::uint32_t budget = accept_budget; budget > 0 && self.phase_ == phase::listening; budget--) {
         unique_fd fd{sys::accept(slot.fd, nullptr, nullptr)};
