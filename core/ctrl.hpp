@@ -9,10 +9,11 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-// How a drain ended. There is no third way: a drained descriptor is finished, or it waits for the kernel.
+// How a drain ended. There is no other way: a drained descriptor is finished, or it waits for the kernel.
 enum class drained : std::uint8_t {
     again,  // nothing more for now: wait for the poller
-    closed, // the end was found, or an error, or the peer sends faster than a drain may go on
+    closed, // the peer's end was found
+    failed, // an error was, or the peer sends faster than a drain may go on
 };
 
 struct drain_result {

@@ -33,12 +33,18 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
     if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill)
         return e.pool.kill(e, end_cause::idle_unsolicited);
     e.partial = r.partial;
-    if (r.end == drained::closed) {
-        conn.end_recv();
+    if (r.end != drained::again) {
+        note_end(conn, r.end);
         return idle_wake(conn);
     }
     conn.cant_recv();
     return verdict::keep;
+}
+
+// Only an end says when the server likes to close.
+void idle_pool::note_end(connection& conn, drained how) noexcept {
+    if (how == drained::failed) conn.fail(ECONNRESET); // or what else it was: it has no other reader
+    else conn.end_recv();
 }
 
 verdict idle_pool::idle_wake(connection& conn) noexcept {
@@ -229,8 +235,8 @@ bool idle_pool::is_quiet(connection& conn) noexcept {
         if (n <= 0 || options_.on_bytes == unsolicited::kill || !conn.family().drain) return false;
     }
     const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
-    if (r.end == drained::closed) {
-        conn.end_recv();
+    if (r.end != drained::again) {
+        note_end(conn, r.end);
         return false;
     }
     conn.cant_recv();

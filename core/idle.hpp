@@ -155,6 +155,7 @@ class idle_pool {
 
     bool is_worn(const connection& conn) const noexcept;
     bool is_quiet(connection& conn) noexcept;
+    static void note_end(connection& conn, drained how) noexcept;
     duration jittered(duration age) noexcept;
     bool evict_one(bucket& in) noexcept;
     void admit(connection& conn, bucket& in, const park_options& how) noexcept;
