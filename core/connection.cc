@@ -131,7 +131,7 @@ bool connection::establish() noexcept {
 }
 
 void connection::cant_send() noexcept {
-    if (auto r = loop().cant_send(*slot_); !r) fail(r.error()); // without OUT nobody would ever send again
+    if (auto r = loop().cant_send(*slot_); !r) give_up(r.error()); // without OUT nobody would ever send again
 }
 
 // Whoever met the error may stand deep in a callback: wake tells the user, at the latest in the next turn.
@@ -141,6 +141,12 @@ void connection::fail(int error) noexcept {
     stop_recv();
     stop_send();
     fds().set(*slot_, fd_state::news);
+}
+
+// The same for what is no doing of the peer's.
+void connection::give_up(int error) noexcept {
+    if (!is_broken()) flags_ |= conn_flag::gave_up;
+    fail(error);
 }
 
 void connection::end_recv() noexcept {
@@ -181,8 +187,11 @@ void connection::say_end() noexcept {
 }
 
 end_cause connection::failure() const noexcept {
-    if (is(conn_flag::connected)) return is_broken() ? end_cause::peer_failed : end_cause::peer_closed;
-    return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
+    if (!is(conn_flag::connected))
+        return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
+    if (!is_broken()) return end_cause::peer_closed;
+    if (!is(conn_flag::gave_up)) return end_cause::peer_failed;
+    return error_ == ETIMEDOUT ? end_cause::timed_out : end_cause::no_room;
 }
 
 verdict connection::close(close_intent intent, end_cause cause) noexcept {

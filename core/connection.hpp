@@ -44,6 +44,7 @@ enum class conn_flag : std::uint16_t {
     idle = 1 << 6,        // in an idle_pool
     lingering = 1 << 7,   // closed gracefully: its user is gone already
     ending = 1 << 8,      // send_ended, but the transport's own end, and so the FIN, are still to be sent
+    gave_up = 1 << 9,     // failed by our own doing: a deadline, a want of memory
 };
 template <>
 inline constexpr bool enable_flags<conn_flag> = true;
@@ -159,7 +160,8 @@ class alignas(64) connection {
     conn_flag flags() const noexcept { return flags_; }
     int error() const noexcept { return error_; } // errno of what failed, 0: nothing has
     end_cause cause() const noexcept { return cause_; }
-    // The cause that its state suggests, for a user who closes it because it ended or failed.
+    // The cause that its state suggests, for a user who closes it because it ended or failed. Once connected, what we
+    // failed ourselves is told from what the peer did: timed_out(), and no_room where epoll had no memory for OUT.
     end_cause failure() const noexcept;
     // The peer is known to have ended its side or the socket to be dead, received or not.
     bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
@@ -180,7 +182,7 @@ class alignas(64) connection {
     // the connection over: idle_pool's park and take, relay_pool's join and dial.
     void arm(time_point deadline, timer::callback fire) noexcept;
     // For arm(): it fails with ETIMEDOUT, which its wake is told.
-    static void timed_out(timer& t, time_point) noexcept { of(t).fail(ETIMEDOUT); }
+    static void timed_out(timer& t, time_point) noexcept { of(t).give_up(ETIMEDOUT); }
     void disarm() noexcept {
         EXPECT_SLOW(is_mine());
         timer_.cancel();
@@ -203,6 +205,7 @@ class alignas(64) connection {
     bool go_on() noexcept;
     bool establish() noexcept;
     void say_end() noexcept;
+    void give_up(int error) noexcept;
     void begin_linger(end_cause cause) noexcept;
     verdict finish(close_intent intent, end_cause cause) noexcept;
     fdtab& fds() const noexcept;

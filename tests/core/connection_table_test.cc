@@ -69,6 +69,25 @@ TEST_CASE("every end has one cause, and the causes add up") {
     CHECK(r.ended(end_cause::none) == 0);
 }
 
+TEST_CASE("a failure of our own doing is told from the peer's") {
+    rig r;
+    pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair();
+    user who;
+    connection& late = r.serve(std::move(first.b), who);
+    connection& unacked = r.serve(std::move(second.b), who);
+    connection& broken = r.serve(std::move(third.b), who);
+    late.arm(r.loop.now() + seconds{1}, connection::timed_out);
+    broken.arm(r.loop.now() + seconds{1}, connection::timed_out);
+
+    unacked.fail(ETIMEDOUT); // as the socket says it: TCP_USER_TIMEOUT
+    broken.fail(ECONNRESET); // before the deadline
+    r.pass(seconds{2});
+
+    CHECK(late.failure() == end_cause::timed_out);
+    CHECK(unacked.failure() == end_cause::peer_failed);
+    CHECK(broken.failure() == end_cause::peer_failed);
+}
+
 TEST_CASE("every cause has a name of its own") {
     std::vector<std::string> names;
     for (unsigned i = 0; i < static_cast<unsigned>(end_cause::count_); i++) {

@@ -21,7 +21,7 @@ MUTANTS = [
     mutant("generation not bumped on close", "idle", "EXPECT I2 I3 signal",
            ("core/fdtab.cc", "    slot.generation++;\n", "")),
     mutant("OUT not awaited when the buffer is full", "relay", "I4",
-           ("core/connection.cc", "if (auto r = loop().cant_send(*slot_); !r) fail(r.error());",
+           ("core/connection.cc", "if (auto r = loop().cant_send(*slot_); !r) give_up(r.error());",
             "fdtab::cant_send(*slot_);")),
     mutant("OUT awaited, and not written down", "relay", "I12",
            ("core/poller.cc", "    if (r < 0) return failure{-r};\n    slot.state |= fd_state::awaits_send;\n",
