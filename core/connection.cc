@@ -197,10 +197,11 @@ end_cause connection::failure() const noexcept {
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT(is_mine());
     EXPECT(cause != end_cause::none);
-    EXPECT(!is(conn_flag::idle)); // the pool closes what it holds
+    EXPECT(!is(conn_flag::idle));      // the pool closes what it holds
+    EXPECT(!is(conn_flag::lingering)); // it is closed already
     const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
     const bool is_alive = is(conn_flag::connected) && !is_broken();
-    if (!is_polite || !is_alive || is(conn_flag::lingering)) return finish(intent, cause);
+    if (!is_polite || !is_alive) return finish(intent, cause);
     // A FIN that is only known may stand behind unread input, and closing on that would reset the peer.
     const bool must_drain = intent == close_intent::graceful && !is(conn_flag::recv_ended);
     // Whoever ended his own side may still wait for the end of ours.
@@ -286,12 +287,16 @@ result<void> conntab::open(const conntab_options& options) noexcept {
         blocks_.emplace(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
     loop_.ledger().introduce(connection::ready, connection::tell);
-    const bool has_all = pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_;
-    return has_all ? result<void>{} : failure{ENOMEM};
+    if (pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_) return {};
+    pool_.reset();
+    blocks_.reset();
+    scratch_.reset();
+    return failure{ENOMEM};
 }
 
 result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt& transport,
                                    const adopt_options& how) noexcept {
+    EXPECT(is_open());
     EXPECT(fd);
     EXPECT(loop_.is_mine());
     opened_[static_cast<std::size_t>(how.origin)]++;

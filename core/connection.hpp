@@ -106,9 +106,10 @@ class alignas(64) connection {
         owner_ = owner;
     }
 
-    // --- bytes. Only while connected.
+    // --- bytes. Only while connected. Room for at least one: 0 received are taken for the peer's end.
     io_result recv(void* to, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(bytes > 0);
         return xprt_->recv(*this, to, bytes);
     }
     io_result send(std::string_view from, bool more = false) noexcept {
@@ -123,6 +124,7 @@ class alignas(64) connection {
     bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
     io_result splice_in(int pipe_fd, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(bytes > 0);
         return xprt_->splice_in(*this, pipe_fd, bytes);
     }
     io_result splice_out(int pipe_fd, std::size_t bytes) noexcept {
@@ -251,11 +253,12 @@ class conntab {
     conntab& operator=(const conntab&) = delete;
     ~conntab(); // closes what is left with RST, cause: shutdown; tells nobody
 
-    // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had.
+    // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had; it is not open then, and
+    // may be tried again.
     result<void> open(const conntab_options& options = {}) noexcept;
 
-    // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed
-    // with RST.
+    // Makes a connection of a socket, which is non-blocking; `fd` is owned from now on, whatever is returned. On error
+    // it is closed with RST. Open.
     // ENFILE: no connection is free. EMFILE, ENOSPC, ENOMEM, EPERM: see event_loop::watch().
     // The caller attaches a table right away. Nothing is wanted at first: want_recv(), want_send().
     struct adopt_options {

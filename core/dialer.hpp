@@ -20,7 +20,7 @@ struct dial_options {
 };
 
 // EMFILE, ENFILE, ENOMEM, ENOBUFS: none could be made room for. EADDRNOTAVAIL: no port is left. ECONNREFUSED,
-// ENOENT, EACCES, ...: connect() failed at once. Nothing is left open then.
+// ENOENT, EACCES, ...: connect() failed at once. Nothing is left open then. `conns` is open.
 result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
                          const data_cb& table, void* owner) noexcept;
 

@@ -63,6 +63,7 @@ void listener::close() noexcept {
 }
 
 void listener::share() noexcept {
+    EXPECT(conns_.loop().is_mine());
     EXPECT(slot_ != nullptr);
     slot_->state |= fd_state::shared;
 }

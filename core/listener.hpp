@@ -49,7 +49,7 @@ class listener {
     bool is_open() const noexcept { return slot_ != nullptr; }
     endpoint local() const noexcept { return local_; }
     // Another process, or another descriptor, is about to hold the socket, too: close() takes it out of epoll first.
-    // Open.
+    // Open; the thread of its loop, or before that runs.
     void share() noexcept;
     int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/dialer.hpp"
 #include "support/dies.hpp"
 #include "support/rig.hpp"
 
@@ -324,6 +325,47 @@ TEST_CASE("the contract of a connection is checked") {
             conn.shutdown_send();
         },
         "send_ended"));
+    CHECK(dies(
+        [] {
+            rig r;
+            pair ends = tcp_pair();
+            user who;
+            connection& conn = r.serve(std::move(ends.b), who);
+            conn.close(close_intent::graceful, end_cause::done);
+            conn.close(close_intent::silent, end_cause::done);
+        },
+        "lingering"));
+#ifndef NDEBUG
+    CHECK(dies(
+        [] {
+            rig r;
+            pair ends = tcp_pair();
+            user who;
+            char none[1];
+            r.serve(std::move(ends.b), who).recv(none, 0);
+        },
+        "bytes > 0"));
+#endif
+}
+
+TEST_CASE("a conntab that is not open takes nothing in") {
+    CHECK(dies(
+        [] {
+            event_loop loop;
+            static_cast<void>(loop.open());
+            conntab conns(loop);
+            static_cast<void>(conns.adopt(unique_fd{dup(0)}, tcp));
+        },
+        "is_open()"));
+    CHECK(dies(
+        [] {
+            event_loop loop;
+            static_cast<void>(loop.open());
+            conntab conns(loop);
+            user who;
+            static_cast<void>(dial(conns, tcp, any_port, {}, user::table, &who));
+        },
+        "is_open()"));
 }
 
 } // namespace
