@@ -65,6 +65,7 @@ result<void> takeover_giver::open(const ctrl& family, const endpoint& at, const 
 result<void> takeover_giver::adopt(unique_fd fd, const giver_options& options, const callbacks& told,
                                    void* owner) noexcept {
     if (!sys::is_listening(fd.get())) return failure{EINVAL};
+    if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
     return start(std::move(fd), options, told, owner);
 }
 
