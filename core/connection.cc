@@ -354,9 +354,9 @@ void conntab::free_dead(retired& r) noexcept {
 
 void conntab::on_shortage(relief callback, void* owner) noexcept {
     std::size_t free = 0;
-    while (free < relief_max && reliefs_[free].callback)
+    while (free < helpers_max && reliefs_[free].callback)
         free++;
-    EXPECT(free < relief_max);
+    EXPECT(free < helpers_max);
     reliefs_[free] = {callback, owner};
 }
 

@@ -280,7 +280,8 @@ class conntab {
 
     // Something is short: closes the connection that has lingered for the longest, or else asks whoever registered to
     // close something that nobody uses: an idle_pool a connection, a pipe_pool a pipe, which gives back descriptors
-    // only. True: one of what is short can be had.
+    // only. True: one of what is short can be had. At most helpers_max are registered at a time: EXPECTed.
+    static constexpr std::size_t helpers_max = 16;
     using relief = bool (*)(void* owner, shortage of) noexcept;
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
@@ -300,7 +301,6 @@ class conntab {
 
   private:
     friend class connection;
-    static constexpr std::size_t relief_max = 4;
     static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
 
     void bury(connection& conn) noexcept;
@@ -319,7 +319,7 @@ class conntab {
     struct {
         relief callback = nullptr;
         void* owner = nullptr;
-    } reliefs_[relief_max];
+    } reliefs_[helpers_max];
 };
 
 // For a callback whose user may close any connection in passing: whether this one is still there, its generation tells.

@@ -20,7 +20,7 @@
 //   - Membership (linked in a bucket) and accounting (idle_count) change in one function each way.
 //
 // Owner: a pool owns what is parked in it. Thread: one loop's. Allocation: when made; without memory for it there are
-// no keys, so nothing is ever parked. Outlived by its conntab.
+// no keys, so nothing is ever parked. Outlived by its conntab, which asks it in a shortage: on_shortage() has a limit.
 
 #include <cstdint>
 #include <memory>

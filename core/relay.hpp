@@ -11,6 +11,7 @@
 //   - A pair that is quiet owns no block and no pipe.
 //
 // Owner: a relay_pool owns the pairs and both their connections. Thread: one loop's. Allocation: when the pool is made.
+// Where it splices, its pipes count for the limit of conntab::on_shortage().
 
 #include <cstdint>
 #include <optional>
