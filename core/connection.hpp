@@ -11,6 +11,8 @@
 //                                  │ graceful ──> lingering ──(FIN, cap or deadline)──┐
 //                                  └ after_fin, silent, abort ────────────────────────┴──> freed at end of turn
 //
+// after_fin lingers, too, where a transport has still to say its own end; graceful does not once all that is over.
+//
 // Ends are told apart by intent and by cause, and neither is inferred from the other. The cause is set exactly once;
 // per conntab, opened_count() - live_count() is the sum of the causes.
 //

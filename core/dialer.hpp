@@ -6,7 +6,9 @@
 // said, or ETIMEDOUT at the deadline. In it, once connected, the user says what is wanted (want_recv()). The user
 // closes it, with the cause that connection::failure() suggests.
 //
-// When descriptors or connections are short, an idle connection is closed first.
+// When descriptors or connections are short, something that nobody uses is closed first: a connection that lingers, or
+// else an idle one or a free pipe. That is done for the socket; a number beyond the fdtab (EMFILE) stays a refusal, and
+// so does what epoll says.
 
 #include "core/connection.hpp"
 

@@ -3,9 +3,10 @@
 //
 //     a turn:   sleep (or not) ──> stamp now ──> run idle slots, then the others ──> timers ──> mailbox ──> free
 //
-// Work that a handler makes (a slot that becomes runnable, a letter, a timer in the past) runs in the next turn, so a
-// turn is bounded. What a handler wants to free it retires: the memory goes back at the end of the turn, when no list
-// can hold it any more.
+// Each of these steps takes what is there when it begins, so a turn is bounded. A slot that becomes runnable waits for
+// the next turn. A letter that a slot or a timer posts runs in the same one, and so may a timer that a slot arms with a
+// deadline that has come; what a timer arms or a letter posts waits. What a handler wants to free it retires: the
+// memory goes back at the end of the turn, when no list can hold it any more.
 //
 // A connection whose bytes wait in the kernel must not be closed for being idle before they were looked at. So a turn
 // that met a full batch, as after a stall, leaves the timers for later, up to 16 turns; and one that did not ask epoll
@@ -85,7 +86,8 @@ class event_loop {
     // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran. Not from within one.
     std::uint32_t turn(duration sleep_max) noexcept;
 
-    // Any thread. The present turn is finished. The loop outlives the call.
+    // Any thread. The present turn is finished. The loop outlives the call. It is kept: while no run() is under way it
+    // ends the next one, at the latest after its first turn.
     void stop() noexcept;
 
     // Any thread: see mailbox.hpp. The loop outlives the call.

@@ -1,9 +1,11 @@
 #pragma once
 // sys: the one seam to the kernel. No other file includes a socket, epoll, signal or clock header.
 //
-// Every function is one system call (or one option of it), returns its value or -errno, never allocates and never
-// touches the process's signal dispositions. EINTR ends here: what may be repeated is repeated; close() is not
-// (the descriptor is gone, close(2)), and an interrupted connect() goes on by itself (EINPROGRESS, connect(2)).
+// A function is one system call, or one option of it, and returns its value or -errno. A few are more: resolve, which
+// allocates, blocks and asks the network; thread_start; unlink_socket, set_nonblocking and raise_descriptor_limit,
+// which look first. None touches the process's signal dispositions. EINTR ends here: what may be repeated is repeated;
+// close() is not (the descriptor is gone, close(2)), and an interrupted connect() goes on by itself (EINPROGRESS,
+// connect(2)).
 // Every descriptor made here is close-on-exec, every socket non-blocking.
 //
 // Thread: any. Owner: the caller of what a function returns (unique_fd.hpp).
