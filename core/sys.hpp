@@ -105,7 +105,7 @@ count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) noexcep
 int pipe_open(int (&ends)[2]) noexcept; // [0] is read, [1] written; both non-blocking
 // One of the two is a pipe. -EAGAIN does not say which of them could not: a full pipe answers it whatever the socket
 // holds, an end or an error too. A socket that is gone raises SIGPIPE in this thread, unless it is blocked or ignored.
-count splice(int from, int to, std::size_t bytes, bool more) noexcept;
+count splice(int from, int to, std::size_t bytes) noexcept;
 int set_pipe_room(int fd, int bytes) noexcept; // rounded up; what it is now, or -EPERM, -EBUSY, fcntl(2)
 // SIGPIPE stays pending in this thread, for good. A system call the first time, then none.
 void block_pipe_signal() noexcept;

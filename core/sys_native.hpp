@@ -190,8 +190,8 @@ inline count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) 
 
 inline int pipe_open(int (&ends)[2]) noexcept { return detail::value_or_error(::pipe2(ends, O_CLOEXEC | O_NONBLOCK)); }
 
-inline count splice(int from, int to, std::size_t bytes, bool more) noexcept {
-    const unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0u);
+inline count splice(int from, int to, std::size_t bytes) noexcept {
+    constexpr unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
     return detail::repeat([&] { return ::splice(from, nullptr, to, nullptr, bytes, flags); });
 }
 

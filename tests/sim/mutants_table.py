@@ -211,8 +211,8 @@ MUTANTS = [
            ("core/relay.cc", "        if (way.pipe->held_bytes > 0) return verdict::keep;\n", "")),
 
     mutant("a splice that a signal cut short is taken for a full socket", "relay", "I4 I8 I9 I10",
-           ("core/xprt.cc", "    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);",
-            "    const sys::count n = sys::splice(pipe_fd, conn.fd(), bytes, false);\n"
+           ("core/xprt.cc", "    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes), bytes);",
+            "    const sys::count n = sys::splice(pipe_fd, conn.fd(), bytes);\n"
             "    if (n >= 0 && static_cast<std::size_t>(n) < bytes) conn.cant_send();\n"
             "    return sent(conn, n, bytes);")),
 
