@@ -131,7 +131,7 @@ bool connection::establish() noexcept {
 }
 
 void connection::cant_send() noexcept {
-    if (auto r = loop().cant_send(*slot_); !r) fail(r.error()); // without OUT nobody would ever send again
+    if (auto r = loop().cant_send(*slot_); !r) give_up(r.error()); // without OUT nobody would ever send again
 }
 
 // Whoever met the error may stand deep in a callback: wake tells the user, at the latest in the next turn.
@@ -141,6 +141,12 @@ void connection::fail(int error) noexcept {
     stop_recv();
     stop_send();
     fds().set(*slot_, fd_state::news);
+}
+
+// The same for what is no doing of the peer's.
+void connection::give_up(int error) noexcept {
+    if (!is_broken()) flags_ |= conn_flag::gave_up;
+    fail(error);
 }
 
 void connection::end_recv() noexcept {
@@ -181,17 +187,21 @@ void connection::say_end() noexcept {
 }
 
 end_cause connection::failure() const noexcept {
-    if (is(conn_flag::connected)) return is_broken() ? end_cause::peer_failed : end_cause::peer_closed;
-    return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
+    if (!is(conn_flag::connected))
+        return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
+    if (!is_broken()) return end_cause::peer_closed;
+    if (!is(conn_flag::gave_up)) return end_cause::peer_failed;
+    return error_ == ETIMEDOUT ? end_cause::timed_out : end_cause::no_room;
 }
 
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT(is_mine());
     EXPECT(cause != end_cause::none);
-    EXPECT(!is(conn_flag::idle)); // the pool closes what it holds
+    EXPECT(!is(conn_flag::idle));      // the pool closes what it holds
+    EXPECT(!is(conn_flag::lingering)); // it is closed already
     const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
     const bool is_alive = is(conn_flag::connected) && !is_broken();
-    if (!is_polite || !is_alive || is(conn_flag::lingering)) return finish(intent, cause);
+    if (!is_polite || !is_alive) return finish(intent, cause);
     // A FIN that is only known may stand behind unread input, and closing on that would reset the peer.
     const bool must_drain = intent == close_intent::graceful && !is(conn_flag::recv_ended);
     // Whoever ended his own side may still wait for the end of ours.
@@ -277,12 +287,16 @@ result<void> conntab::open(const conntab_options& options) noexcept {
         blocks_.emplace(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
     loop_.ledger().introduce(connection::ready, connection::tell);
-    const bool has_all = pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_;
-    return has_all ? result<void>{} : failure{ENOMEM};
+    if (pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_) return {};
+    pool_.reset();
+    blocks_.reset();
+    scratch_.reset();
+    return failure{ENOMEM};
 }
 
 result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt& transport,
                                    const adopt_options& how) noexcept {
+    EXPECT(is_open());
     EXPECT(fd);
     EXPECT(loop_.is_mine());
     opened_[static_cast<std::size_t>(how.origin)]++;
@@ -340,9 +354,9 @@ void conntab::free_dead(retired& r) noexcept {
 
 void conntab::on_shortage(relief callback, void* owner) noexcept {
     std::size_t free = 0;
-    while (free < relief_max && reliefs_[free].callback)
+    while (free < helpers_max && reliefs_[free].callback)
         free++;
-    EXPECT(free < relief_max);
+    EXPECT(free < helpers_max);
     reliefs_[free] = {callback, owner};
 }
 

@@ -11,6 +11,8 @@
 //                                  │ graceful ──> lingering ──(FIN, cap or deadline)──┐
 //                                  └ after_fin, silent, abort ────────────────────────┴──> freed at end of turn
 //
+// after_fin lingers, too, where a transport has still to say its own end; graceful does not once all that is over.
+//
 // Ends are told apart by intent and by cause, and neither is inferred from the other. The cause is set exactly once;
 // per conntab, opened_count() - live_count() is the sum of the causes.
 //
@@ -44,6 +46,7 @@ enum class conn_flag : std::uint16_t {
     idle = 1 << 6,        // in an idle_pool
     lingering = 1 << 7,   // closed gracefully: its user is gone already
     ending = 1 << 8,      // send_ended, but the transport's own end, and so the FIN, are still to be sent
+    gave_up = 1 << 9,     // failed by our own doing: a deadline, a want of memory
 };
 template <>
 inline constexpr bool enable_flags<conn_flag> = true;
@@ -105,9 +108,10 @@ class alignas(64) connection {
         owner_ = owner;
     }
 
-    // --- bytes. Only while connected.
+    // --- bytes. Only while connected. Room for at least one: 0 received are taken for the peer's end.
     io_result recv(void* to, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(bytes > 0);
         return xprt_->recv(*this, to, bytes);
     }
     io_result send(std::string_view from, bool more = false) noexcept {
@@ -122,6 +126,7 @@ class alignas(64) connection {
     bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
     io_result splice_in(int pipe_fd, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(bytes > 0);
         return xprt_->splice_in(*this, pipe_fd, bytes);
     }
     io_result splice_out(int pipe_fd, std::size_t bytes) noexcept {
@@ -159,7 +164,8 @@ class alignas(64) connection {
     conn_flag flags() const noexcept { return flags_; }
     int error() const noexcept { return error_; } // errno of what failed, 0: nothing has
     end_cause cause() const noexcept { return cause_; }
-    // The cause that its state suggests, for a user who closes it because it ended or failed.
+    // The cause that its state suggests, for a user who closes it because it ended or failed. Once connected, what we
+    // failed ourselves is told from what the peer did: timed_out(), and no_room where epoll had no memory for OUT.
     end_cause failure() const noexcept;
     // The peer is known to have ended its side or the socket to be dead, received or not.
     bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
@@ -180,7 +186,7 @@ class alignas(64) connection {
     // the connection over: idle_pool's park and take, relay_pool's join and dial.
     void arm(time_point deadline, timer::callback fire) noexcept;
     // For arm(): it fails with ETIMEDOUT, which its wake is told.
-    static void timed_out(timer& t, time_point) noexcept { of(t).fail(ETIMEDOUT); }
+    static void timed_out(timer& t, time_point) noexcept { of(t).give_up(ETIMEDOUT); }
     void disarm() noexcept {
         EXPECT_SLOW(is_mine());
         timer_.cancel();
@@ -203,6 +209,7 @@ class alignas(64) connection {
     bool go_on() noexcept;
     bool establish() noexcept;
     void say_end() noexcept;
+    void give_up(int error) noexcept;
     void begin_linger(end_cause cause) noexcept;
     verdict finish(close_intent intent, end_cause cause) noexcept;
     fdtab& fds() const noexcept;
@@ -248,11 +255,12 @@ class conntab {
     conntab& operator=(const conntab&) = delete;
     ~conntab(); // closes what is left with RST, cause: shutdown; tells nobody
 
-    // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had.
+    // Once, after the loop was opened. ENOMEM: the address space for so many is not to be had; it is not open then, and
+    // may be tried again.
     result<void> open(const conntab_options& options = {}) noexcept;
 
-    // Makes a connection of a socket; `fd` is owned from now on, whatever is returned. On error it is closed
-    // with RST.
+    // Makes a connection of a socket, which is non-blocking; `fd` is owned from now on, whatever is returned. On error
+    // it is closed with RST. Open.
     // ENFILE: no connection is free. EMFILE, ENOSPC, ENOMEM, EPERM: see event_loop::watch().
     // The caller attaches a table right away. Nothing is wanted at first: want_recv(), want_send().
     struct adopt_options {
@@ -274,7 +282,8 @@ class conntab {
 
     // Something is short: closes the connection that has lingered for the longest, or else asks whoever registered to
     // close something that nobody uses: an idle_pool a connection, a pipe_pool a pipe, which gives back descriptors
-    // only. True: one of what is short can be had.
+    // only. True: one of what is short can be had. At most helpers_max are registered at a time: EXPECTed.
+    static constexpr std::size_t helpers_max = 16;
     using relief = bool (*)(void* owner, shortage of) noexcept;
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
@@ -294,7 +303,6 @@ class conntab {
 
   private:
     friend class connection;
-    static constexpr std::size_t relief_max = 4;
     static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
 
     void bury(connection& conn) noexcept;
@@ -313,7 +321,7 @@ class conntab {
     struct {
         relief callback = nullptr;
         void* owner = nullptr;
-    } reliefs_[relief_max];
+    } reliefs_[helpers_max];
 };
 
 // For a callback whose user may close any connection in passing: whether this one is still there, its generation tells.

@@ -9,10 +9,11 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-// How a drain ended. There is no third way: a drained descriptor is finished, or it waits for the kernel.
+// How a drain ended. There is no other way: a drained descriptor is finished, or it waits for the kernel.
 enum class drained : std::uint8_t {
     again,  // nothing more for now: wait for the poller
-    closed, // the end was found, or an error, or the peer sends faster than a drain may go on
+    closed, // the peer's end was found
+    failed, // an error was, or the peer sends faster than a drain may go on
 };
 
 struct drain_result {
@@ -29,8 +30,9 @@ struct ctrl {
     // Throws away what can be received, without looking at it. Null: this family cannot; an idle connection then
     // stops receiving and relies on HUP, ERR and RDHUP.
     drain_result (*drain)(int fd) noexcept;
-    // epoll reports EPOLLRDHUP for this family, so a short read proves that nothing is left and no FIN has come.
-    bool reports_rdhup;
+    // A short read proves that nothing is left and no end has come: epoll reports EPOLLRDHUP for this family, and a
+    // recv does not end early for another reason.
+    bool short_read_proves;
     // TCP_INFO counts acknowledged bytes.
     bool counts_acked;
 };

@@ -6,6 +6,7 @@ namespace weir::inline WEIR_KERNEL {
 
 result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
                          const data_cb& table, void* owner) noexcept {
+    EXPECT(conns.is_open());
     EXPECT(conns.loop().is_mine());
     EXPECT(options.timeout > duration{0});
     if (conns.full() && !conns.relieve(shortage::connections)) return failure{ENFILE};

@@ -6,7 +6,9 @@
 // said, or ETIMEDOUT at the deadline. In it, once connected, the user says what is wanted (want_recv()). The user
 // closes it, with the cause that connection::failure() suggests.
 //
-// When descriptors or connections are short, an idle connection is closed first.
+// When descriptors or connections are short, something that nobody uses is closed first: a connection that lingers, or
+// else an idle one or a free pipe. That is done for the socket; a number beyond the fdtab (EMFILE) stays a refusal, and
+// so does what epoll says.
 
 #include "core/connection.hpp"
 
@@ -20,7 +22,7 @@ struct dial_options {
 };
 
 // EMFILE, ENFILE, ENOMEM, ENOBUFS: none could be made room for. EADDRNOTAVAIL: no port is left. ECONNREFUSED,
-// ENOENT, EACCES, ...: connect() failed at once. Nothing is left open then.
+// ENOENT, EACCES, ...: connect() failed at once. Nothing is left open then. `conns` is open.
 result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
                          const data_cb& table, void* owner) noexcept;
 

@@ -48,7 +48,6 @@ int print_ipv6(char* to, std::size_t room, const sockaddr_in6& v6) noexcept {
             continue;
         }
         if (i > 0 && i != skip.first + skip.length) put(":", 0);
-        else if (i > 0 && !skip.length) put(":", 0);
         put("%x", groups[static_cast<std::size_t>(i)]);
     }
     if (v6.sin6_scope_id) put("%%%u", v6.sin6_scope_id);

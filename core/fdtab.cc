@@ -99,7 +99,9 @@ void fdtab::append(fd_slot& slot) noexcept {
 std::uint32_t fdtab::run() noexcept {
     const std::int32_t idle_first = lists_[0].first, others_first = lists_[1].first;
     lists_[0] = lists_[1] = {};
-    return run_from(idle_first) + run_from(others_first);
+    std::uint32_t ran = run_from(idle_first);
+    ran += run_from(others_first);
+    return ran;
 }
 
 std::uint32_t fdtab::run_from(std::int32_t at) noexcept {

@@ -33,12 +33,18 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
     if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill)
         return e.pool.kill(e, end_cause::idle_unsolicited);
     e.partial = r.partial;
-    if (r.end == drained::closed) {
-        conn.end_recv();
+    if (r.end != drained::again) {
+        note_end(conn, r.end);
         return idle_wake(conn);
     }
     conn.cant_recv();
     return verdict::keep;
+}
+
+// Only an end says when the server likes to close.
+void idle_pool::note_end(connection& conn, drained how) noexcept {
+    if (how == drained::failed) conn.fail(ECONNRESET); // or what else it was: it has no other reader
+    else conn.end_recv();
 }
 
 verdict idle_pool::idle_wake(connection& conn) noexcept {
@@ -101,7 +107,10 @@ verdict idle_pool::park(connection& conn, key k, at_rest state, const park_optio
     }
     if (is_worn(conn)) return conn.close(close_intent::silent, end_cause::idle_worn);
     if (!k) return conn.close(close_intent::silent, end_cause::idle_evicted);
-    make_room(*k.in_);
+    while (evict_one(*k.in_)) { // whoever is told of it may close this one, or park it
+        if (conn.cause() != end_cause::none) return verdict::gone;
+        if (conn.is(conn_flag::idle)) return verdict::keep;
+    }
     admit(conn, *k.in_, how);
     return verdict::keep;
 }
@@ -111,12 +120,12 @@ bool idle_pool::is_worn(const connection& conn) const noexcept {
     return options_.lifetime_max > duration{0} && conns_.loop().now() - conn.born() >= options_.lifetime_max;
 }
 
-void idle_pool::make_room(bucket& in) noexcept {
-    // Whoever is told of an eviction may park another one meanwhile.
-    while (in.count >= options_.idle_per_key_max)
-        kill(*in.entries.back(), end_cause::idle_evicted);
-    while (idle_count_ >= options_.idle_max)
-        kill(*by_age_.front(), end_cause::idle_evicted);
+// False: there is room for one more.
+bool idle_pool::evict_one(bucket& in) noexcept {
+    const bool key_is_full = in.count >= options_.idle_per_key_max;
+    if (!key_is_full && idle_count_ < options_.idle_max) return false;
+    kill(key_is_full ? *in.entries.back() : *by_age_.front(), end_cause::idle_evicted);
+    return true;
 }
 
 // Into the pool: the only function that links and counts.
@@ -226,8 +235,8 @@ bool idle_pool::is_quiet(connection& conn) noexcept {
         if (n <= 0 || options_.on_bytes == unsolicited::kill || !conn.family().drain) return false;
     }
     const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
-    if (r.end == drained::closed) {
-        conn.end_recv();
+    if (r.end != drained::again) {
+        note_end(conn, r.end);
         return false;
     }
     conn.cant_recv();

@@ -20,7 +20,7 @@
 //   - Membership (linked in a bucket) and accounting (idle_count) change in one function each way.
 //
 // Owner: a pool owns what is parked in it. Thread: one loop's. Allocation: when made; without memory for it there are
-// no keys, so nothing is ever parked. Outlived by its conntab.
+// no keys, so nothing is ever parked. Outlived by its conntab, which asks it in a shortage: on_shortage() has a limit.
 
 #include <cstdint>
 #include <memory>
@@ -31,7 +31,9 @@ namespace weir::inline WEIR_KERNEL {
 
 // Told that a connection it had parked is no more. Embedded by a stream that must know; lives while it is parked.
 struct idle_owner {
-    // `conn` may be read, not used. The connection is closed already.
+    // `conn` may be read, not used. The connection is closed already. Called by the event that ended it, or from within
+    // whatever needed its place: park(), take(), flush(), a dial() of anybody's. Whoever called that may have another
+    // connection in hand, which is not to be closed here; the one that is being parked may be.
     void (*lost)(idle_owner& self, const connection& conn, end_cause cause) noexcept = nullptr;
 };
 
@@ -153,8 +155,9 @@ class idle_pool {
 
     bool is_worn(const connection& conn) const noexcept;
     bool is_quiet(connection& conn) noexcept;
+    static void note_end(connection& conn, drained how) noexcept;
     duration jittered(duration age) noexcept;
-    void make_room(bucket& in) noexcept;
+    bool evict_one(bucket& in) noexcept;
     void admit(connection& conn, bucket& in, const park_options& how) noexcept;
     void dismiss(entry& e) noexcept;
     void note_survival(entry& e) noexcept;

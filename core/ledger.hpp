@@ -116,7 +116,8 @@ class fd_ledger {
 };
 static_assert(sizeof(fd_ledger::entry) == 32, "two entries per cache line");
 
-// A sink that writes each line to a descriptor, and waits where that blocks. The descriptor stays the caller's.
+// A sink that writes each line to a descriptor, which stays the caller's. The one thing here that may block: a line
+// waits where writing does, and the loop with it. To a pipe or socket that nobody reads any more it raises SIGPIPE.
 line_sink lines_to(int fd) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL

@@ -63,6 +63,7 @@ void listener::close() noexcept {
 }
 
 void listener::share() noexcept {
+    EXPECT(conns_.loop().is_mine());
     EXPECT(slot_ != nullptr);
     slot_->state |= fd_state::shared;
 }
@@ -100,7 +101,8 @@ void listener::ready(fd_slot& slot) noexcept {
     listener& self = *static_cast<listener*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     slot.state &= ~fd_state::news;
-    if (self.held_) return; // a socket that does not listen yet is reported as hung up
+    if (self.held_) return;           // a socket that does not listen yet is reported as hung up
+    if (self.paused_by_user_) return; // another holder has shut it down
     for (std::uint32_t budget = buggify(twist::one_accept) ? 1 : self.options_.accept_budget; budget > 0; budget--) {
         const outcome o = self.accept_one();
         if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us

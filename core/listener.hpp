@@ -49,20 +49,22 @@ class listener {
     bool is_open() const noexcept { return slot_ != nullptr; }
     endpoint local() const noexcept { return local_; }
     // Another process, or another descriptor, is about to hold the socket, too: close() takes it out of epoll first.
-    // Open.
+    // Open; the thread of its loop, or before that runs.
     void share() noexcept;
     int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 
-    // Before close(): takes what the kernel has accepted already, at most so many; none while it is held.
+    // Before close(): takes what the kernel has accepted already, paused or not, at most so many; none while it is
+    // held.
     void accept_rest(std::uint32_t connections_max) noexcept;
 
-    // For users with limits of their own: nothing is accepted between the two. They do not nest.
+    // For users with limits of their own: nothing is accepted between the two, but by accept_rest(). They do not nest.
     void pause() noexcept;
     void resume() noexcept;
 
     std::uint64_t accepted_count() const noexcept { return accepted_count_; }
     std::uint64_t failed_count() const noexcept { return failed_count_; } // accept() calls, EAGAIN aside
-    std::uint64_t paused_count() const noexcept { return paused_count_; } // for want of descriptors or memory
+    // How often it paused by itself: for want of descriptors, memory or connections, after many refusals, shut down.
+    std::uint64_t paused_count() const noexcept { return paused_count_; }
 
   private:
     static constexpr std::uint32_t refused_in_row_max = 64; // then it is no matter of one connection

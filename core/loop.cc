@@ -105,7 +105,9 @@ std::uint32_t event_loop::turn(duration sleep_max) noexcept {
     turn_count_++;
 
     std::uint32_t ran = fds_.run();
-    const bool later = batch == poller::batch::full || buggify(twist::timers_later);
+    // By this clock a timer may be due whose connection has bytes that nobody has asked for since.
+    const bool unasked = poller_.wait_count() == waits_before && now_ - polled_at_ >= unpolled_max;
+    const bool later = batch == poller::batch::full || unasked || buggify(twist::timers_later);
     const bool defer = later && deferred_count_ < deferred_max;
     deferred_count_ = defer ? deferred_count_ + 1 : 0;
     if (!defer) ran += timers_.run(now_, buggify(twist::one_timer) ? 1 : timers_max_);
@@ -233,17 +235,17 @@ void event_loop::woken(fd_slot& slot) noexcept { fdtab::cant_recv(slot); }
 result<void> event_loop::on_signal(int signal, signal_handler handler, void* owner) noexcept {
     EXPECT(signal > 0 && signal <= signal_max);
     EXPECT(handler != nullptr);
-    sigaddset(&signals_, signal);
-    const int fd = sys::signal_open(signals_);
-    if (fd < 0) {
-        sigdelset(&signals_, signal);
-        return failure{-fd};
-    }
+    sigset_t signals = signals_;
+    sigaddset(&signals, signal);
+    const int fd = sys::signal_open(signals);
+    if (fd < 0) return failure{-fd};
     auto slot = watch(fd, interest::recv, signalled, this, "signals");
     if (!slot) {
         sys::close(fd);
         return failure{slot.error()};
     }
+    sys::block_signals(signals); // now that nothing fails any more: until here it acts on the process
+    signals_ = signals;
     if (signal_slot_) close(*signal_slot_); // its successor knows all its signals
     signal_slot_ = slot.value();
     fds_.want_recv(*signal_slot_);

@@ -3,17 +3,19 @@
 //
 //     a turn:   sleep (or not) ──> stamp now ──> run idle slots, then the others ──> timers ──> mailbox ──> free
 //
-// Work that a handler makes (a slot that becomes runnable, a letter, a timer in the past) runs in the next turn, so a
-// turn is bounded. What a handler wants to free it retires: the memory goes back at the end of the turn, when no list
-// can hold it any more.
+// Each of these steps takes what is there when it begins, so a turn is bounded. A slot that becomes runnable waits for
+// the next turn. A letter that a slot or a timer posts runs in the same one, and so may a timer that a slot arms with a
+// deadline that has come; what a timer arms or a letter posts waits. What a handler wants to free it retires: the
+// memory goes back at the end of the turn, when no list can hold it any more.
 //
-// A turn that met a full batch leaves the timers for later, up to 16 turns: after a stall, a connection whose bytes
-// wait in the kernel must not be closed for being idle before they were looked at.
+// A connection whose bytes wait in the kernel must not be closed for being idle before they were looked at. So a turn
+// that met a full batch, as after a stall, leaves the timers for later, up to 16 turns; and one that did not ask epoll
+// leaves them to the next, which asks.
 //
 // Instead of sleeping at once a loop may spin: spin.hpp says for how long. While it does it counts as awake, so that a
 // letter costs its sender no system call; it looks for letters all the time, at the clock every 16 looks, and asks
-// epoll every 64. A turn that a letter began need not ask epoll, as long as it was asked 5 us ago or in the turn
-// before.
+// epoll every 64. A turn that a letter began need not ask epoll, as long as the turn before asked, or the last one that
+// did began less than 5 us before that; if it is more by now, its timers wait.
 //
 // Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the
 // loop: its slots, timers, connections. That is the thread that called open(); from run() on the one that called that,
@@ -84,7 +86,8 @@ class event_loop {
     // One turn, sleeping at most `sleep_max`. Returns how many handlers, timers and letters ran. Not from within one.
     std::uint32_t turn(duration sleep_max) noexcept;
 
-    // Any thread. The present turn is finished. The loop outlives the call.
+    // Any thread. The present turn is finished. The loop outlives the call. It is kept: while no run() is under way it
+    // ends the next one, at the latest after its first turn.
     void stop() noexcept;
 
     // Any thread: see mailbox.hpp. The loop outlives the call.
@@ -129,7 +132,7 @@ class event_loop {
     void forget(retired& r) noexcept;
 
     // From now on the signal does not act on the process but calls `handler` in a turn. It is blocked in this thread:
-    // call before starting others. At most one handler per signal. EMFILE, ENFILE, ENOMEM, EINVAL.
+    // call before starting others. At most one handler per signal. EMFILE, ENFILE, ENOMEM, EINVAL: nothing has changed.
     using signal_handler = void (*)(void* owner, int signal) noexcept;
     result<void> on_signal(int signal, signal_handler handler, void* owner) noexcept;
 

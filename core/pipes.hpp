@@ -6,6 +6,7 @@
 // two back; when no pipe can be opened, nobody is told and nobody tries again for a second: bytes are copied meanwhile.
 //
 // Owner: a relay_pool. Thread: one loop's. Allocation: when made.
+// Its conntab asks it in a shortage: on_shortage() has a limit.
 
 #include <cstdint>
 

@@ -169,12 +169,8 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
 }
 
 relay_pool::round relay_pool::received_nothing(pair& p, std::size_t to, io why) noexcept {
-    switch (why) {
-    case io::done:
-    case io::again: return round::stopped;
-    case io::failed: return abort(p, *p.ends[1 - to]), round::gone;
-    case io::closed: return carry_fin(p, to) == verdict::gone ? round::gone : round::stopped;
-    }
+    if (why == io::failed) return abort(p, *p.ends[1 - to]), round::gone;
+    if (why == io::closed) return carry_fin(p, to) == verdict::gone ? round::gone : round::stopped;
     return round::stopped;
 }
 

@@ -11,6 +11,7 @@
 //   - A pair that is quiet owns no block and no pipe.
 //
 // Owner: a relay_pool owns the pairs and both their connections. Thread: one loop's. Allocation: when the pool is made.
+// Where it splices, its pipes count for the limit of conntab::on_shortage().
 
 #include <cstdint>
 #include <optional>
@@ -103,7 +104,7 @@ class relay_pool {
     enum class round : std::uint8_t { moved, stopped, gone };
     round copy_some(pair& p, std::size_t to) noexcept;
     round splice_some(pair& p, std::size_t to) noexcept;
-    round received_nothing(pair& p, std::size_t to, io end) noexcept;
+    round received_nothing(pair& p, std::size_t to, io why) noexcept;
     void hold_up(pair& p, std::size_t to) noexcept;
     void note_size(direction& way, std::size_t bytes) noexcept;
     void copy_again(direction& way) noexcept;

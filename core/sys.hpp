@@ -1,9 +1,11 @@
 #pragma once
 // sys: the one seam to the kernel. No other file includes a socket, epoll, signal or clock header.
 //
-// Every function is one system call (or one option of it), returns its value or -errno, never allocates and never
-// touches the process's signal dispositions. EINTR ends here: what may be repeated is repeated; close() is not
-// (the descriptor is gone, close(2)), and an interrupted connect() goes on by itself (EINPROGRESS, connect(2)).
+// A function is one system call, or one option of it, and returns its value or -errno. A few are more: resolve, which
+// allocates, blocks and asks the network; thread_start; unlink_socket, set_nonblocking and raise_descriptor_limit,
+// which look first. None touches the process's signal dispositions. EINTR ends here: what may be repeated is repeated;
+// close() is not (the descriptor is gone, close(2)), and an interrupted connect() goes on by itself (EINPROGRESS,
+// connect(2)).
 // Every descriptor made here is close-on-exec, every socket non-blocking.
 //
 // Thread: any. Owner: the caller of what a function returns (unique_fd.hpp).
@@ -65,8 +67,9 @@ int epoll_busy_poll(int epoll_fd, const busy_poll& how) noexcept;
 int eventfd_open() noexcept;
 int eventfd_ring(int fd) noexcept; // -EAGAIN: the counter is saturated
 int eventfd_reset(int fd) noexcept;
-int signal_open(const sigset_t& signals) noexcept; // blocks them in this thread, too
-int signal_read(int fd) noexcept;                  // a signal number, or -EAGAIN
+int signal_open(const sigset_t& signals) noexcept;    // it reads those that are blocked
+void block_signals(const sigset_t& signals) noexcept; // in this thread, beside those that are
+int signal_read(int fd) noexcept;                     // a signal number, or -EAGAIN
 
 // --- sockets: how they come and go
 int socket(int family, int type) noexcept; // type: SOCK_STREAM, ...
@@ -102,7 +105,7 @@ count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) noexcep
 int pipe_open(int (&ends)[2]) noexcept; // [0] is read, [1] written; both non-blocking
 // One of the two is a pipe. -EAGAIN does not say which of them could not: a full pipe answers it whatever the socket
 // holds, an end or an error too. A socket that is gone raises SIGPIPE in this thread, unless it is blocked or ignored.
-count splice(int from, int to, std::size_t bytes, bool more) noexcept;
+count splice(int from, int to, std::size_t bytes) noexcept;
 int set_pipe_room(int fd, int bytes) noexcept; // rounded up; what it is now, or -EPERM, -EBUSY, fcntl(2)
 // SIGPIPE stays pending in this thread, for good. A system call the first time, then none.
 void block_pipe_signal() noexcept;

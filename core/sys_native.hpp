@@ -83,9 +83,10 @@ inline int eventfd_reset(int fd) noexcept {
 }
 
 inline int signal_open(const sigset_t& signals) noexcept {
-    if (const int error = ::pthread_sigmask(SIG_BLOCK, &signals, nullptr)) return -error;
     return detail::value_or_error(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
 }
+
+inline void block_signals(const sigset_t& signals) noexcept { ::pthread_sigmask(SIG_BLOCK, &signals, nullptr); }
 
 inline int signal_read(int fd) noexcept {
     signalfd_siginfo info;
@@ -189,8 +190,8 @@ inline count recv_with(int fd, void* to, std::size_t bytes, passed_fds& passed) 
 
 inline int pipe_open(int (&ends)[2]) noexcept { return detail::value_or_error(::pipe2(ends, O_CLOEXEC | O_NONBLOCK)); }
 
-inline count splice(int from, int to, std::size_t bytes, bool more) noexcept {
-    const unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0u);
+inline count splice(int from, int to, std::size_t bytes) noexcept {
+    constexpr unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
     return detail::repeat([&] { return ::splice(from, nullptr, to, nullptr, bytes, flags); });
 }
 
@@ -205,7 +206,7 @@ inline void block_pipe_signal() noexcept {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGPIPE);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    block_signals(set);
 }
 
 inline int set_option(int fd, int level, int name, int value) noexcept {

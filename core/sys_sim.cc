@@ -138,6 +138,8 @@ int signal_open(const sigset_t& signals) noexcept {
     return open_new(c, new signal_file(signals));
 }
 
+void block_signals(const sigset_t&) noexcept {}
+
 int signal_read(int fd) noexcept {
     crossing c{call::signal_read, fd};
     auto* f = c.as<signal_file>(file::kind::signals);

@@ -77,7 +77,7 @@ int pipe_open(int (&ends)[2]) noexcept {
     return c.done(0);
 }
 
-count splice(int from, int to, std::size_t bytes, bool) noexcept {
+count splice(int from, int to, std::size_t bytes) noexcept {
     crossing c{call::splice, from, to};
     pipe_end *const source = pipe_at(c.k, from), *const target = pipe_at(c.k, to);
     if (stream* s = c.socket(); s && target) return c.done(bytes == 0 ? 0 : splice_in(c, *s, *target, bytes));

@@ -17,7 +17,9 @@
 //   - Until the giver has read "ready" and found the taker still there, nothing has changed: any end, error, wrong word
 //     or missed deadline is failed(), and it listens for the next one.
 //   - A giver that goes on though it has given everything says "stays" before it closes. So for a taker that is ready
-//     an end without a word means that the old process is gone, or drains: over(taken_alone), it serves.
+//     an end without a word means that the old process is gone, or drains: over(taken_alone), it serves. One exception:
+//     a giver that cannot say the word for a second, in 20 tries, because memory or the socket's room is short, closes
+//     without it. Both serve then, from the same sockets.
 //   - A taker that has said ready does not give up by itself: an old one that was stopped for a while will answer. One
 //     that dies behind "taken" leaves nobody: its successor starts fresh, as after any crash.
 // One taker at a time. A second one waits in the queue of the unix socket; as that socket is passed on, too, it is then

@@ -65,6 +65,7 @@ result<void> takeover_giver::open(const ctrl& family, const endpoint& at, const 
 result<void> takeover_giver::adopt(unique_fd fd, const giver_options& options, const callbacks& told,
                                    void* owner) noexcept {
     if (!sys::is_listening(fd.get())) return failure{EINVAL};
+    if (const int r = sys::set_nonblocking(fd.get()); r < 0) return failure{-r};
     return start(std::move(fd), options, told, owner);
 }
 
@@ -99,6 +100,7 @@ void takeover_giver::knocked(fd_slot& slot) noexcept {
     takeover_giver& self = *static_cast<takeover_giver*>(slot.owner);
     const std::uint32_t generation = slot.generation;
     slot.state &= ~fd_state::news;
+    if (self.phase_ != phase::listening) return; // an end of the door's own; the timer is the taker's
     bool came = false;
     for (std::uint32_t budget = accept_budget; budget > 0 && self.phase_ == phase::listening; budget--) {
         unique_fd fd{sys::accept(slot.fd, nullptr, nullptr)};

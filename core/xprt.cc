@@ -29,7 +29,7 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
     const sys::count n = sys::recv(conn.fd(), to, bytes);
     // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end has been
     // reported, which that recv must find.
-    const bool proves = conn.family().reports_rdhup && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
+    const bool proves = conn.family().short_read_proves && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
     if (n > 0 && static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();
     return received(conn, n);
 }
@@ -38,7 +38,7 @@ io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
 // answers at the mark of urgent data, too, when a FIN has come behind it. What stands between the two only recv(2)
 // gets.
 io_result raw_splice_in(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
-    const sys::count n = sys::splice(conn.fd(), pipe_fd, bytes, false);
+    const sys::count n = sys::splice(conn.fd(), pipe_fd, bytes);
     if (n != 0) return received(conn, n);
     if (const sys::count behind = sys::peek(conn.fd()); behind <= 0) return received(conn, behind);
     conn.slot().state |= fd_state::unsure;
@@ -60,7 +60,7 @@ io_result sent(connection& conn, sys::count n, std::size_t asked) noexcept {
 // full socket, would never say that there is room. Only EAGAIN is a reason to wait.
 io_result raw_splice_out(connection& conn, int pipe_fd, std::size_t bytes) noexcept {
     sys::block_pipe_signal(); // splice(2) cannot be told not to raise it; and a loop may come to another thread
-    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);
+    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes), bytes);
 }
 
 io_result raw_send(connection& conn, const iovec* parts, std::size_t parts_count, bool more) noexcept {

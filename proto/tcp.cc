@@ -17,10 +17,10 @@ drain_result drain(int fd) noexcept {
     for (int calls = 0; calls < drain_calls_max; calls++) {
         const sys::count n = sys::discard(fd, drain_bytes);
         if (n == -EAGAIN) return {drained::again, total};
-        if (n <= 0) return {drained::closed, total};
+        if (n <= 0) return {n == 0 ? drained::closed : drained::failed, total};
         total += static_cast<std::size_t>(n);
     }
-    return {drained::closed, total};
+    return {drained::failed, total};
 }
 
 // "80" -> 80. Digits only, at most 65535.
@@ -41,7 +41,7 @@ const ctrl tcp{.name = "tcp",
                .listen = open_listener,
                .connect = open_connection,
                .drain = drain,
-               .reports_rdhup = true,
+               .short_read_proves = true,
                .counts_acked = true};
 
 result<endpoint> parse_tcp(std::string_view text) noexcept {

@@ -14,10 +14,10 @@ drain_result drain(int fd) noexcept {
     for (int calls = 0; calls < drain_calls_max; calls++) {
         const sys::count n = sys::recv(fd, thrown_away, sizeof thrown_away);
         if (n == -EAGAIN) return {drained::again, total};
-        if (n <= 0) return {drained::closed, total};
+        if (n <= 0) return {n == 0 ? drained::closed : drained::failed, total};
         total += static_cast<std::size_t>(n);
     }
-    return {drained::closed, total};
+    return {drained::failed, total};
 }
 
 // A path outlives its listener. Whether anybody still listens there, only a connect can tell.
@@ -35,11 +35,13 @@ result<unique_fd> listen(const endpoint& at, const listen_options& options) noex
 
 } // namespace
 
+// A recv ends behind bytes that had descriptors or other credentials with them, and at out-of-band ones, whatever is
+// queued: unix(7). So only EAGAIN proves.
 const ctrl unix_stream{.name = "unix",
                        .listen = listen,
                        .connect = open_connection,
                        .drain = drain,
-                       .reports_rdhup = true,
+                       .short_read_proves = false,
                        .counts_acked = false};
 
 result<endpoint> parse_unix(std::string_view text) noexcept {

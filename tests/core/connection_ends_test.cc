@@ -4,6 +4,7 @@
 
 #include <csignal>
 
+#include "proto/unix.hpp"
 #include "support/rig.hpp"
 
 namespace {
@@ -187,12 +188,12 @@ TEST_CASE("a short read saves the recv that would only say EAGAIN") {
     CHECK(who.received == "shortnext");
 }
 
-TEST_CASE("a short read proves nothing for a family without RDHUP") {
+TEST_CASE("a short read proves nothing for a family that says so") {
     rig r;
     pair ends = tcp_pair();
     user who;
     ctrl family = plain_family;
-    family.reports_rdhup = false;
+    family.short_read_proves = false;
     connection& conn = r.serve(std::move(ends.b), who, family, counting_xprt);
     conn.want_recv();
     recv_calls = 0;
@@ -204,6 +205,23 @@ TEST_CASE("a short read proves nothing for a family without RDHUP") {
     CHECK(who.received == "short");
     CHECK(recv_calls == 2);
     CHECK_FALSE(conn.slot().is(fd_state::recv_ready));
+}
+
+TEST_CASE("what a unix peer sends behind a descriptor is received, though the read in front of it was short") {
+    rig r;
+    pair ends = stream_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, unix_stream);
+    conn.want_recv();
+    const int passed = ends.a.get();
+    REQUIRE(sys::send_with(ends.a.get(), "abc", 3, &passed, 1) == 3);
+    send_all(ends.a.get(), "def");
+    REQUIRE(arrived(conn));
+
+    r.turn(2);
+
+    CHECK(who.received == "abcdef");
+    CHECK(r.sleeps());
 }
 
 TEST_CASE("a short read proves nothing while the slot is unsure, and EAGAIN ends that") {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/dialer.hpp"
 #include "support/dies.hpp"
 #include "support/rig.hpp"
 
@@ -67,6 +68,25 @@ TEST_CASE("every end has one cause, and the causes add up") {
     for (const end_cause cause : causes)
         CHECK(r.ended(cause) == 2);
     CHECK(r.ended(end_cause::none) == 0);
+}
+
+TEST_CASE("a failure of our own doing is told from the peer's") {
+    rig r;
+    pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair();
+    user who;
+    connection& late = r.serve(std::move(first.b), who);
+    connection& unacked = r.serve(std::move(second.b), who);
+    connection& broken = r.serve(std::move(third.b), who);
+    late.arm(r.loop.now() + seconds{1}, connection::timed_out);
+    broken.arm(r.loop.now() + seconds{1}, connection::timed_out);
+
+    unacked.fail(ETIMEDOUT); // as the socket says it: TCP_USER_TIMEOUT
+    broken.fail(ECONNRESET); // before the deadline
+    r.pass(seconds{2});
+
+    CHECK(late.failure() == end_cause::timed_out);
+    CHECK(unacked.failure() == end_cause::peer_failed);
+    CHECK(broken.failure() == end_cause::peer_failed);
 }
 
 TEST_CASE("every cause has a name of its own") {
@@ -305,6 +325,47 @@ TEST_CASE("the contract of a connection is checked") {
             conn.shutdown_send();
         },
         "send_ended"));
+    CHECK(dies(
+        [] {
+            rig r;
+            pair ends = tcp_pair();
+            user who;
+            connection& conn = r.serve(std::move(ends.b), who);
+            conn.close(close_intent::graceful, end_cause::done);
+            conn.close(close_intent::silent, end_cause::done);
+        },
+        "lingering"));
+#ifndef NDEBUG
+    CHECK(dies(
+        [] {
+            rig r;
+            pair ends = tcp_pair();
+            user who;
+            char none[1];
+            r.serve(std::move(ends.b), who).recv(none, 0);
+        },
+        "bytes > 0"));
+#endif
+}
+
+TEST_CASE("a conntab that is not open takes nothing in") {
+    CHECK(dies(
+        [] {
+            event_loop loop;
+            static_cast<void>(loop.open());
+            conntab conns(loop);
+            static_cast<void>(conns.adopt(unique_fd{dup(0)}, tcp));
+        },
+        "is_open()"));
+    CHECK(dies(
+        [] {
+            event_loop loop;
+            static_cast<void>(loop.open());
+            conntab conns(loop);
+            user who;
+            static_cast<void>(dial(conns, tcp, any_port, {}, user::table, &who));
+        },
+        "is_open()"));
 }
 
 } // namespace

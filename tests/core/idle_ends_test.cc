@@ -330,6 +330,29 @@ TEST_CASE("an owner that parks while it is told of an eviction does not overfill
     }
 }
 
+TEST_CASE("an owner that is told of an eviction may close, or park, the connection that it is evicted for") {
+    for (const char what : {'c', 'g', 'p'}) { // closed, gracefully, parked
+        CAPTURE(what);
+        listening_owner owner;
+        idle_rig r({.idle_max = 1});
+        r.parked({.owner = &owner});
+        pair ends = tcp_pair();
+        connection& spare = r.serve(std::move(ends.b), r.nobody);
+        owner.then = [&] {
+            if (what == 'p') CHECK(r.pool.park(spare, r.key, rest) == verdict::keep);
+            else spare.close(what == 'c' ? close_intent::silent : close_intent::graceful, end_cause::done);
+        };
+
+        const verdict v = r.pool.park(spare, r.key, rest);
+
+        CHECK(v == (what == 'p' ? verdict::keep : verdict::gone));
+        CHECK(r.pool.idle_count() == (what == 'p' ? 1 : 0));
+        CHECK(owner.told_count == 1);
+        r.turn();
+        CHECK(r.sums_hold());
+    }
+}
+
 TEST_CASE("take_back gives a connection to the one who parked it") {
     listening_owner owner;
     idle_rig r;

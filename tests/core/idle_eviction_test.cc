@@ -230,6 +230,38 @@ TEST_CASE("a reset, an eviction and an age of ours teach nothing") {
     CHECK(r.pool.safe_age(r.key) == duration::max());
 }
 
+TEST_CASE("of a reset that a drain meets before the poller tells of it nothing is learned" *
+          not_over_records{"the family drains"}) {
+    for (const bool by_take : {false, true}) {
+        CAPTURE(by_take);
+        idle_rig r({.on_bytes = unsolicited::drain, .probe = by_take});
+        connection& conn = r.parked();
+        r.pass(seconds{1});
+        user who;
+        if (by_take) {
+            // Bytes for the probe, and the reset for the drain behind it, which the family stands for here.
+            static ctrl family;
+            family = tcp;
+            family.drain = [](int) noexcept { return drain_result{.end = drained::failed, .bytes = 1}; };
+            pair ends = tcp_pair();
+            connection& other = r.serve(std::move(ends.b), who, family);
+            r.pool.park(other, r.key, rest);
+            send_all(ends.a.get(), "x");
+            REQUIRE(arrived(other));
+            CHECK(r.take(who) == &conn);
+        } else {
+            reset(r.peer());
+            REQUIRE(wait_for(conn.fd(), POLLERR));
+            r.loop.fds().may_recv(conn.slot());
+            conn.cb().recv(conn); // as if the report were still to come
+        }
+
+        CHECK(r.ended(end_cause::idle_peer_failed) == 1);
+        CHECK(r.ended(end_cause::idle_peer_closed) == 0);
+        CHECK(r.pool.safe_age(r.key) == duration::max());
+    }
+}
+
 TEST_CASE("a connection that outlived what was learned raises it") {
     idle_rig r({.age_max = seconds{100}});
     connection& conn = r.parked();
@@ -312,7 +344,7 @@ TEST_CASE("a pool that dies flushes and helps no more in a shortage") {
     CHECK(owner.cause == end_cause::idle_flushed);
     CHECK(r.conns.live_count() == 0);
     CHECK_FALSE(r.conns.relieve(shortage::connections));
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 40; i++)
         const idle_pool another(r.conns, {}); // its place is free again
 }
 

@@ -130,6 +130,25 @@ TEST_CASE("a listener that another holder of its descriptor shuts down pauses, a
     CHECK(f.conns.size() == 1);
 }
 
+TEST_CASE("a listener that its user paused does not accept because another holder shuts it down") {
+    rig r;
+    front f(r);
+    auto inherited = support::listen_tcp();
+    descriptor other{::dup(inherited.fd.get())};
+    REQUIRE(f.door.adopt(unique_fd{inherited.fd.release()}, tcp, {}, front::accepted, &f).ok());
+    f.door.pause();
+
+    ::shutdown(other.get(), SHUT_RD);
+    r.turn(3);
+    CHECK(r.sleeps());
+    CHECK(f.door.failed_count() == 0);
+    CHECK(f.door.paused_count() == 0);
+    f.door.resume();
+    r.turn();
+
+    CHECK(f.door.paused_count() == 1);
+}
+
 TEST_CASE("a listener that is closed during a pause wakes up no more") {
     rig r({.connections_max = 1});
     front f(r);

@@ -95,6 +95,37 @@ TEST_CASE("a signal's handler may stop the loop, and add another signal") {
     CHECK(who.ears.heard == std::vector{SIGUSR2});
 }
 
+TEST_CASE("a signal that could not be watched is left as it was, and the next one is heard without it") {
+    const kept_mask mask;
+    still_loop loop({.fd_max = 64});
+    heard_signals ears;
+    {
+        std::vector<support::descriptor> below; // the table's numbers
+        do
+            below.emplace_back(dup(0));
+        while (below.back().get() >= 0 && below.back().get() < 64);
+        CHECK(loop.on_signal(SIGUSR1, heard_signals::hear, &ears).error() == EMFILE);
+    }
+    sigset_t blocked;
+    pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+    CHECK_FALSE(sigismember(&blocked, SIGUSR1));
+    REQUIRE(loop.on_signal(SIGUSR2, heard_signals::hear, &ears).ok());
+
+    sigset_t first;
+    sigemptyset(&first);
+    sigaddset(&first, SIGUSR1);
+    sys::block_signals(first); // by whoever else is in this program
+    kill(getpid(), SIGUSR1);
+    kill(getpid(), SIGUSR2);
+    loop.turn();
+    loop.turn();
+
+    CHECK(ears.heard == std::vector{SIGUSR2});
+    int taken = 0;
+    sigwait(&first, &taken);
+    CHECK(taken == SIGUSR1);
+}
+
 // Adding a signal replaces the signalfd under the handler that runs: what takes the number must not be read as one.
 TEST_CASE("a socket that takes the signalfd's number in a signal's handler keeps its bytes") {
     const kept_mask mask;

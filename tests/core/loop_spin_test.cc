@@ -187,6 +187,43 @@ TEST_CASE("letters that keep coming do not keep sockets waiting") {
     s.loop.fds().release(*slot.value());
 }
 
+TEST_CASE("after a long turn a letter does not let timers fire before the sockets were asked") {
+    spinning s(1000);
+    if (!s.can()) return;
+    const auto ends = stream_pair();
+    reader r;
+    auto slot = s.loop.watch(ends.a.get(), interest::recv, reader::run, &r);
+    REQUIRE(slot.ok());
+    s.loop.fds().want_recv(*slot.value());
+    struct idle_timeout {
+        timer t{[](timer& self, time_point) noexcept {
+            auto& me = container_of<&idle_timeout::t>(self);
+            me.fired_with = me.in->bytes;
+        }};
+        reader* in;
+        int fired_with = -1;
+    } timeout{.in = &r};
+    s.loop.turn(0ns);
+    s.loop.arm_in(timeout.t, 10ms);
+    const time_point due = s.loop.now() + 10ms;
+    note second, first([&] {
+        send_all(ends.b.get(), "byte");
+        s.clock.at = due - 2us; // so long did it take
+        s.clock.on_read = [&] { // while the loop looks how long it may sleep
+            s.loop.post(second);
+            s.clock.on_read = {};
+        };
+    });
+    s.loop.post(first);
+
+    for (int turns = 0; timeout.fired_with < 0 && turns < 5; turns++)
+        s.loop.turn(60s);
+
+    CHECK(second.runs == 1);
+    CHECK(timeout.fired_with == 4);
+    s.loop.fds().release(*slot.value());
+}
+
 TEST_CASE("a loop that may not spin, or has a fake clock, does not") {
     event_loop plain;
     REQUIRE(plain.open().ok());

@@ -12,6 +12,7 @@
 
 #include "core/dialer.hpp"
 #include "core/idle.hpp"
+#include "core/listener.hpp"
 #include "proto/tcp.hpp"
 #include "support/actors.hpp"
 #include "support/dies.hpp"
@@ -50,6 +51,9 @@ TEST_CASE("a thread that comes to a foreign loop's doors is stopped") {
     idle_pool pool(w.conns, {});
     const auto key = pool.key_of({.remote = endpoint::ipv4(0x7f000001, 80), .family = &tcp});
     const auto ends = stream_pair();
+    listener door(w.conns);
+    const auto ignore = [](void*, connection&, const endpoint&) noexcept {};
+    REQUIRE(door.open(tcp, endpoint::ipv4(0x7f000001, 0), {}, ignore, nullptr).ok());
     retired r{.free = [](retired&) noexcept {}};
     const auto stopped = [](const std::function<void()>& act) { return dies([&] { elsewhere(act); }, "is_mine()"); };
 
@@ -62,6 +66,7 @@ TEST_CASE("a thread that comes to a foreign loop's doors is stopped") {
         static_cast<void>(dial(w.conns, tcp, endpoint::ipv4(0x7f000001, 1), {}, idle_pool::table(), nullptr));
     }));
     CHECK(stopped([&] { w.conn->close(close_intent::silent, end_cause::shutdown); }));
+    CHECK(stopped([&] { door.share(); }));
     CHECK(stopped([&] { pool.park(*w.conn, key, {.messages_complete = true, .buffers_empty = true}); }));
     CHECK(stopped([&] { pool.take(key, idle_pool::table(), nullptr); }));
 }

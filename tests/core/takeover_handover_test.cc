@@ -158,6 +158,19 @@ TEST_CASE("an abandoned socket file is replaced, one that is served is not") {
     unlink(name);
 }
 
+TEST_CASE("a giver adopts a socket that blocks, and does not wait in it") {
+    const endpoint at = fresh_name();
+    house h;
+    unique_fd door{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    const int fd = door.get();
+    REQUIRE(::bind(fd, at.data(), at.size()) == 0);
+    REQUIRE(::listen(fd, 4) == 0);
+
+    REQUIRE(h.giver.adopt(std::move(door), {}, house::giver_told, &h).ok());
+
+    CHECK((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+}
+
 TEST_CASE("a giver does not adopt what does not listen") {
     house h;
     auto [a, b] = tcp_pair();

@@ -135,6 +135,25 @@ TEST_CASE("a taker that is not ready in time is told that the old one stays") {
     CHECK(echoes(h, client.get()));
 }
 
+TEST_CASE("a takeover socket that another holder shuts down takes no time from the taker that is served") {
+    const endpoint at = fresh_name();
+    house h, next;
+    h.open(at, {.timeout = seconds{3}});
+    REQUIRE(next.take(at).ok());
+    REQUIRE(both_until(h, next, [&] { return next.received; }));
+
+    REQUIRE(::shutdown(next.taken_over[0].fd.get(), SHUT_RDWR) == 0);
+    CHECK(h.r.sleeps());
+    h.r.pass(seconds{2});
+    CHECK(h.failures.empty());
+    next.settle_in();
+    next.taker.ready();
+
+    CHECK(both_until(h, next, [&] { return next.end.has_value(); }));
+    CHECK(next.end == takeover_end::taken);
+    CHECK(h.given == 1);
+}
+
 TEST_CASE("a giver without descriptors pauses, does not spin, and serves the taker afterwards") {
     const endpoint at = fresh_name();
     house h;

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/sys.hpp"
 #include "support/net.hpp"
 
 namespace {
@@ -211,6 +212,20 @@ TEST_CASE("after a short read new data is a new report") {
 
         CHECK(e.report(patience) == EPOLLIN);
     }
+}
+
+TEST_CASE("unix: a recv ends behind what had a descriptor with it, and what was queued then is no new report") {
+    support::pair ends = stream_pair();
+    edges e(ends.a.get(), recv_events);
+    const int passed = ends.b.get();
+    REQUIRE(weir::sys::send_with(ends.b.get(), "abc", 3, &passed, 1) == 3);
+    send_all(ends.b.get(), "def");
+    char room[64];
+
+    CHECK(e.report() == EPOLLIN);
+    CHECK(::recv(ends.a.get(), room, sizeof room, 0) == 3);
+    CHECK(e.report() == 0);
+    CHECK(::recv(ends.a.get(), room, sizeof room, 0) == 3);
 }
 
 TEST_CASE("a FIN behind data that was read together with it is in the same report") {

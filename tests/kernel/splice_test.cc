@@ -63,7 +63,7 @@ TEST_CASE("a splice to a socket that a signal has cut short leaves room, and no 
         REQUIRE(held > 0);
         std::size_t left = static_cast<std::size_t>(held);
         while (left > 0) {
-            const sys::count n = sys::splice(pipe.a.get(), ends.a.get(), left, false);
+            const sys::count n = sys::splice(pipe.a.get(), ends.a.get(), left);
             if (n == -EAGAIN) {
                 empty(ends.b.get());
                 poll(nullptr, 0, 0);
@@ -72,7 +72,7 @@ TEST_CASE("a splice to a socket that a signal has cut short leaves room, and no 
             REQUIRE(n > 0);
             left -= static_cast<std::size_t>(n);
             if (left == 0) break;
-            const sys::count more = sys::splice(pipe.a.get(), ends.a.get(), left, false); // at once
+            const sys::count more = sys::splice(pipe.a.get(), ends.a.get(), left); // at once
             if (more > 0) left -= static_cast<std::size_t>(more);
             seen = seen || more > 0;
         }
@@ -90,8 +90,8 @@ TEST_CASE("a splice answers 0 at urgent data with an end behind it, whatever sta
     shut_write(ends.a.get());
     REQUIRE(wait_for(ends.b.get(), POLLRDHUP));
 
-    CHECK(sys::splice(ends.b.get(), pipe.b.get(), 100, false) == 3);
-    CHECK(sys::splice(ends.b.get(), pipe.b.get(), 100, false) == 0);
+    CHECK(sys::splice(ends.b.get(), pipe.b.get(), 100) == 3);
+    CHECK(sys::splice(ends.b.get(), pipe.b.get(), 100) == 0);
 
     CHECK(sys::peek(ends.b.get()) == 1);
     CHECK(recv_to_end(ends.b.get()) == "def");

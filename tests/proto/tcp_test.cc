@@ -184,12 +184,12 @@ TEST_CASE("a drain finds the end behind bytes, and without") {
     }
 }
 
-TEST_CASE("a drain finds a reset") {
+TEST_CASE("a drain finds a reset, which is no end") {
     pair ends = tcp_pair();
     reset(ends.a);
     CHECK(wait_for(ends.b.get(), POLLIN));
 
-    CHECK(tcp.drain(ends.b.get()).end == drained::closed);
+    CHECK(tcp.drain(ends.b.get()).end == drained::failed);
 }
 
 } // namespace

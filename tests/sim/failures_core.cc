@@ -226,8 +226,8 @@ bool carries(kernel& k) {
     if (k.pair(AF_UNIX, ends) < 0) return false;
     char room[8];
     const bool did = sys::pipe_open(pipe) == 0 && sys::set_pipe_room(pipe[1], 4096) == 4096 &&
-                     sys::send(ends[0], "byte", 4, false) == 4 && sys::splice(ends[1], pipe[1], 4096, false) == 4 &&
-                     sys::splice(pipe[0], ends[1], 4096, false) == 4 && sys::recv(ends[0], room, sizeof room) == 4;
+                     sys::send(ends[0], "byte", 4, false) == 4 && sys::splice(ends[1], pipe[1], 4096) == 4 &&
+                     sys::splice(pipe[0], ends[1], 4096) == 4 && sys::recv(ends[0], room, sizeof room) == 4;
     for (const int fd : {ends[0], ends[1], pipe[0], pipe[1]})
         if (fd >= 0) sys::close(fd);
     return did;

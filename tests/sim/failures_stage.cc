@@ -74,7 +74,9 @@ void stage::open_conns(conntab_options how) {
     how.blocks_max = 2 * how_.connections_max;
     start([&] {
         conns = std::make_unique<conntab>(*loop);
-        return conns->open(how).ok();
+        const bool opened = conns->open(how).ok();
+        require(conns->is_open() == opened, "a conntab does not say whether it is open");
+        return opened;
     });
 }
 

@@ -180,9 +180,9 @@ TEST_CASE("a splice that a signal cuts short leaves room, and no edge follows") 
     std::uint32_t events = 0;
     CHECK(events_of(epoll, events) == 1);
     for (const char* piece : {"x", "yz"})
-        REQUIRE((say(ends[0], piece) > 0 && sys::splice(ends[1], pipe[1], 8, false) > 0));
-    CHECK((sys::splice(pipe[0], ends[1], 3, false) == 1 && events_of(epoll, events) == 0));
-    CHECK(sys::splice(pipe[0], ends[1], 2, false) == 2);
+        REQUIRE((say(ends[0], piece) > 0 && sys::splice(ends[1], pipe[1], 8) > 0));
+    CHECK((sys::splice(pipe[0], ends[1], 3) == 1 && events_of(epoll, events) == 0));
+    CHECK(sys::splice(pipe[0], ends[1], 2) == 2);
 }
 
 TEST_CASE("a full pipe answers EAGAIN though the socket holds bytes, or its end") {
@@ -192,16 +192,16 @@ TEST_CASE("a full pipe answers EAGAIN though the socket holds bytes, or its end"
     REQUIRE(sys::pipe_open(pipe) == 0);
     CHECK(sys::set_pipe_room(pipe[0], 1) == 4096);
     CHECK(say(ends[0], "xy") == 2);
-    CHECK(sys::splice(ends[1], pipe[1], 1, false) == 1);
+    CHECK(sys::splice(ends[1], pipe[1], 1) == 1);
 
-    CHECK(sys::splice(ends[1], pipe[1], 1, false) == -EAGAIN); // one slot, and a byte is in it
-    CHECK(sys::splice(pipe[0], ends[0], 8, false) == 1);
-    CHECK(sys::splice(pipe[0], ends[0], 8, false) == -EAGAIN); // nothing in it
-    CHECK(sys::splice(ends[1], pipe[1], 8, false) == 2); // and what was just sent to it
+    CHECK(sys::splice(ends[1], pipe[1], 1) == -EAGAIN); // one slot, and a byte is in it
+    CHECK(sys::splice(pipe[0], ends[0], 8) == 1);
+    CHECK(sys::splice(pipe[0], ends[0], 8) == -EAGAIN); // nothing in it
+    CHECK(sys::splice(ends[1], pipe[1], 8) == 2); // and what was just sent to it
     sys::shutdown_send(ends[0]);
-    CHECK(sys::splice(ends[1], pipe[1], 8, false) == -EAGAIN);
-    CHECK(sys::splice(pipe[0], ends[1], 8, false) == 2);
-    CHECK(sys::splice(ends[1], pipe[1], 8, false) == 0);
+    CHECK(sys::splice(ends[1], pipe[1], 8) == -EAGAIN);
+    CHECK(sys::splice(pipe[0], ends[1], 8) == 2);
+    CHECK(sys::splice(ends[1], pipe[1], 8) == 0);
 
     for (const int fd : {ends[0], ends[1], pipe[0], pipe[1]})
         sys::close(fd);

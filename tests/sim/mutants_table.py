@@ -21,7 +21,7 @@ MUTANTS = [
     mutant("generation not bumped on close", "idle", "EXPECT I2 I3 signal",
            ("core/fdtab.cc", "    slot.generation++;\n", "")),
     mutant("OUT not awaited when the buffer is full", "relay", "I4",
-           ("core/connection.cc", "if (auto r = loop().cant_send(*slot_); !r) fail(r.error());",
+           ("core/connection.cc", "if (auto r = loop().cant_send(*slot_); !r) give_up(r.error());",
             "fdtab::cant_send(*slot_);")),
     mutant("OUT awaited, and not written down", "relay", "I12",
            ("core/poller.cc", "    if (r < 0) return failure{-r};\n    slot.state |= fd_state::awaits_send;\n",
@@ -32,7 +32,7 @@ MUTANTS = [
             "conn.cant_recv();")),
     mutant("a short read proves that there is no end", "relay", "I4",
            ("core/xprt.cc",
-            "conn.family().reports_rdhup && !conn.slot().ended() &&", "conn.family().reports_rdhup &&")),
+            "conn.family().short_read_proves && !conn.slot().ended() &&", "conn.family().short_read_proves &&")),
     mutant("reading after the read side is shut", "relay", "EXPECT",
            ("core/connection.cc", "    flags_ |= conn_flag::recv_ended;\n    stop_recv();\n    cant_recv();\n",
             "    flags_ |= conn_flag::recv_ended;\n")),
@@ -42,8 +42,8 @@ MUTANTS = [
            ("core/fdtab.cc", "if (!buggify(twist::slot_later)) {",
             "if ((slot.fd != 9 || ran == 0) && !buggify(twist::slot_later)) {")),
     mutant("the run list runs what was queued in this turn", "idle", "I14",
-           ("core/fdtab.cc", "    return run_from(idle_first) + run_from(others_first);",
-            "    std::uint32_t ran = run_from(idle_first) + run_from(others_first);\n"
+           ("core/fdtab.cc", "    ran += run_from(others_first);\n",
+            "    ran += run_from(others_first);\n"
             "    for (int again = 0; again < 8 && has_runnable(); again++) {\n"
             "        const std::int32_t next_idle = lists_[0].first, next_others = lists_[1].first;\n"
             "        lists_[0] = lists_[1] = {};\n"
@@ -176,7 +176,7 @@ MUTANTS = [
     mutant("pool hands out a dirty connection", "idle", "I16",
            ("core/idle.cc", "        if (is_quiet(e->conn)) return", "        if (!e->conn.ended()) return")),
     mutant("caps of the pool ignored", "idle", "EXPECT",
-           ("core/idle.cc", "    make_room(*k.in_);\n", "")),
+           ("core/idle.cc", "while (evict_one(*k.in_)) {", "while (false) {")),
     mutant("swap to idle with bytes buffered", "http1", "I16",
            ("proto/http1_exchange_response.cc",
             "server_facts_.surplus = has_surplus;", "server_facts_.surplus = false;")),
@@ -211,8 +211,8 @@ MUTANTS = [
            ("core/relay.cc", "        if (way.pipe->held_bytes > 0) return verdict::keep;\n", "")),
 
     mutant("a splice that a signal cut short is taken for a full socket", "relay", "I4 I8 I9 I10",
-           ("core/xprt.cc", "    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes, false), bytes);",
-            "    const sys::count n = sys::splice(pipe_fd, conn.fd(), bytes, false);\n"
+           ("core/xprt.cc", "    return sent(conn, sys::splice(pipe_fd, conn.fd(), bytes), bytes);",
+            "    const sys::count n = sys::splice(pipe_fd, conn.fd(), bytes);\n"
             "    if (n >= 0 && static_cast<std::size_t>(n) < bytes) conn.cant_send();\n"
             "    return sent(conn, n, bytes);")),
 

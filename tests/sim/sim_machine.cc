@@ -53,7 +53,7 @@ class sim_machine final : public machine {
         if (const int r = sys::pipe_open(pipe); r < 0) return r;
         const long r = pass_through(pipe, from, to, bytes, times, [this](int a, int b, std::size_t n) {
             settle();
-            return sys::splice(a, b, n, false);
+            return sys::splice(a, b, n);
         });
         sys::close(pipe[0]);
         sys::close(pipe[1]);

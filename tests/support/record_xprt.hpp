@@ -228,10 +228,11 @@ inline drain_result record_drain(connection& conn) noexcept {
         const io_result r = record_receive(conn, room, sizeof room, record_end_is::not_missed);
         const record_layer& layer = record_layer::of(conn);
         if (r.end == io::again) return {drained::again, total, layer.in_at < layer.in_end};
-        if (r.end != io::done) break;
+        if (r.end == io::closed) return {drained::closed, total};
+        if (r.end == io::failed) break;
         total += r.bytes;
     }
-    return {drained::closed, total};
+    return {drained::failed, total};
 }
 
 inline io record_shutdown(connection& conn) noexcept {

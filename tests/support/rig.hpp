@@ -79,7 +79,7 @@ inline const ctrl plain_family{.name = "plain",
                                .listen = nullptr,
                                .connect = nullptr,
                                .drain = nullptr,
-                               .reports_rdhup = true,
+                               .short_read_proves = true,
                                .counts_acked = false};
 
 struct rig {
