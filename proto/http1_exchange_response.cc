@@ -7,6 +7,17 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+namespace {
+
+// The server closes what is idle for so long (0: it did not say): a second below, and the tenth that the pool may add to
+// an age below that. A pool whose own age is shorter adds no more than that tenth either.
+duration age_below(std::uint32_t timeout_s) noexcept {
+    const duration latest = timeout_s > 1 ? duration{seconds{timeout_s - 1}} : milliseconds{500};
+    return timeout_s > 0 ? latest / 11 * 10 : duration{0};
+}
+
+} // namespace
+
 verdict http1_exchange::server_recv(connection& server) noexcept {
     const still_there is{server};
     server.owner_as<http1_exchange>().read_response();
@@ -128,7 +139,7 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
     server_facts_.user_bound = binds_user_ || head_.binds_user();
     server_facts_.framing = kind;
     server_facts_.version = head_.version();
-    server_facts_.close_asked = head_.close_requested();
+    server_facts_.close_asked = head_.close_requested() || head_.keep_alive_refused();
     server_facts_.keep_alive_asked = head_.keep_alive_requested();
     server_facts_.early_response = !server_facts_.request_written;
     keep_alive_s_ = head_.keep_alive_timeout_s();
@@ -190,13 +201,11 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
         drop_server(close_intent::silent, cause);
         return;
     }
-    // The server said how long it keeps an idle connection: stay a second below.
-    duration age_max{};
-    if (keep_alive_s_ > 0) age_max = keep_alive_s_ > 1 ? duration{seconds{keep_alive_s_ - 1}} : milliseconds{500};
     server_ = nullptr;
     upstream_->active_count--;
     server.disarm();
-    room_.idle.park(server, upstream_->key, {.messages_complete = true, .buffers_empty = true}, {.age_max = age_max});
+    room_.idle.park(server, upstream_->key, {.messages_complete = true, .buffers_empty = true},
+                    {.age_max = age_below(keep_alive_s_)});
 }
 
 // 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.

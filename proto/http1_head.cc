@@ -309,6 +309,7 @@ void http1_head::take_keep_alive(std::string_view value) noexcept {
         for (const char byte : digits)
             seconds = std::min<std::uint64_t>(seconds * 10 + static_cast<unsigned>(byte - '0'), highest);
         state_.keep_alive_timeout_s = static_cast<std::uint32_t>(seconds);
+        if (seconds == 0 && !digits.empty()) add(fact::keep_alive_refused);
     } while (value.data() != nullptr);
 }
 
