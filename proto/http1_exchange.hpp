@@ -185,6 +185,7 @@ class http1_exchange {
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
     bool may_repeat_at_all() const noexcept;
     bool is_unseen() const noexcept;
+    bool is_parting_word() const noexcept;
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
 

@@ -75,10 +75,8 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return verdict::keep;
     case http1_head::progress::done: break;
     }
-    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another
-    // one, RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
-    if (head_.status() == 408 && interim_count_ == 0 && may_repeat_at_all() &&
-        (is_idempotent(method_) || is_unseen())) {
+    if (is_parting_word()) {
+        if (!is_idempotent(method_)) room_.counters.repeated_by_proof++;
         used = bytes;
         return repeat_request();
     }
@@ -314,6 +312,15 @@ http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
 // The server's kernel has not acknowledged a byte of this request.
 bool http1_exchange::is_unseen() const noexcept {
     return acked_before_ >= 0 && sys::bytes_acked(server_->fd()) == acked_before_;
+}
+
+// A server's 408 on an idle connection, which the request has crossed: it may be sent again on another one, RFC 9110
+// section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it. A server that does not
+// close behind it may still read the request and process it.
+bool http1_exchange::is_parting_word() const noexcept {
+    if (head_.status() != 408 || interim_count_ > 0 || !may_repeat_at_all()) return false;
+    const bool is_closing = !head_.keep_alive() || server_->ended();
+    return is_idempotent(method_) || (is_closing && is_unseen());
 }
 
 verdict http1_exchange::repeat_request() noexcept {
