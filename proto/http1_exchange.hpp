@@ -58,7 +58,7 @@ struct http1_counters {
     counter reused;            // requests sent on a connection that had been idle
     counter fresh;             // requests sent on a connection dialed for them
     counter tunnels;
-    counter shed; // no exchange, block or descriptor was left: 503
+    counter shed; // no exchange, block, tunnel or descriptor was left: 503
 };
 
 // Something within the process that answers instead of a server.

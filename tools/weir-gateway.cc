@@ -64,6 +64,7 @@ void parse(settings& set, int argc, char** argv) {
 
 http1_gateway_options limited(http1_gateway_options gateway, const tools::share& mine) {
     gateway.clients_max = mine.clients_max;
+    gateway.tunnels_max = mine.clients_max;
     gateway.idle.idle_max = std::min(gateway.idle.idle_max, mine.clients_max);
     return gateway;
 }
