@@ -269,7 +269,8 @@ struct http1_exchanges {
     // The client's connection is nobody's for now.
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
                          http1_wait how) noexcept = nullptr;
-    // One client connection is no more; that of a tunnel is counted by the relay_pool's `ended`.
+    // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the
+    // upstream: the tunnel is one of its active_count.
     void (*client_gone)(void* gateway) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause.
     void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;

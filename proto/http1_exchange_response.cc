@@ -219,12 +219,11 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     connection& client = *client_;
     server.disarm();
     client.disarm();
-    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes());
+    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes(), upstream_);
     if (!joined) return abandon(end_cause::no_room);
     log_access(ending::whole);
     room_.counters.tunnels++;
-    upstream_->active_count--;
-    server_ = nullptr;
+    server_ = nullptr; // its server has it until the tunnel ends
     room_.pool.free(*this);
     return verdict::gone;
 }

@@ -96,6 +96,7 @@ class http1_gateway {
     static void accepted(void* at, connection& client, const endpoint& peer) noexcept;
     static void client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept;
     static void client_gone(void* self) noexcept;
+    static void tunnel_ended(void* self, void* to) noexcept;
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;
     static http1_answer answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept;

@@ -334,6 +334,30 @@ TEST_CASE("a request that is over counts no more for least, however it ended") {
     ask(0, ok()); // none is thought to be busy
 }
 
+TEST_CASE("a tunnel counts for least until it ends") {
+    gateway_rig rig{{.how = balance::least}, {.origins = {origin_state::listening, origin_state::listening}}};
+    peer c = rig.client(), d = rig.client();
+    const std::string switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n";
+    const auto ask = [&](std::size_t origin) {
+        d.say(get());
+        peer s = rig.server(origin);
+        rig.expect(s, get());
+        s.say(ok("", "Connection: close\r\n"));
+        rig.expect(d, ok());
+        s.close();
+        rig.settle();
+    };
+    c.say(get("/ws", "Connection: upgrade\r\nUpgrade: toy\r\n"));
+    peer tunnel = rig.server(0);
+    tunnel.say(switching);
+    rig.expect(c, switching);
+    for (int i = 0; i < 3; i++)
+        ask(1);
+    c.reset();
+    rig.settle();
+    ask(0);
+}
+
 TEST_CASE("a cause is told once, of the server that it was") {
     gateway_rig rig{{}, {.origins = {origin_state::refusing, origin_state::listening}}};
     peer c = rig.client();
