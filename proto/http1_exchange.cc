@@ -113,8 +113,8 @@ verdict http1_exchange::late(const char* why) noexcept {
 
 void http1_exchange::report(int status, const char* why) noexcept {
     if (!room_.trouble) return;
-    char at[endpoint::text_max], line[768];
-    const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{"-"};
+    char at[endpoint::log_text_max], line[1280];
+    const std::string_view server = upstream_ ? upstream_->where.at.log_text(at) : std::string_view{"-"};
     char room[what_text_max];
     const std::string_view what = what_text(room);
     char answer[16] = "passed over";
@@ -135,18 +135,16 @@ void http1_exchange::log_access(ending how) noexcept {
     const bool is_request = what_bytes_ > 0 || status_ != 0;
     if (!room_.access || logged_ || !is_request) return;
     logged_ = true;
-    char at[endpoint::text_max], from[endpoint::text_max], line[1024], room[what_text_max];
+    char at[endpoint::log_text_max], from[endpoint::log_text_max], line[1536], room[what_text_max];
     // Asked for only here: an address in every exchange would be paid for by those who keep no log.
     sockaddr_storage storage{};
     socklen_t bytes = sizeof storage;
     const bool has_peer = sys::peer_name(client_->fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0;
-    const std::string_view name = has_peer ? endpoint::from_kernel(storage, bytes).text(from) : std::string_view{"-"};
-    char name_room[4 * endpoint::text_max]; // a unix client chooses its name, line ends and all
-    http1_writer escaped{name_room, sizeof name_room};
-    const std::string_view client{name_room, escaped.put_escaped(name).size()};
+    const std::string_view client =
+        has_peer ? endpoint::from_kernel(storage, bytes).log_text(from) : std::string_view{"-"};
     const std::string_view what = what_text(room);
     const std::string_view server =
-        upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
+        upstream_ ? upstream_->where.at.log_text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
     const int n = std::snprintf(
         line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
