@@ -35,7 +35,7 @@ struct http1_options {
     http1_limits head{};
     std::uint64_t body_bytes_max = UINT64_MAX; // of a request -> 413
     duration header_timeout = seconds{10};     // from a head's first byte to its last -> 408
-    duration body_timeout = seconds{30};       // between two reads of a request's body -> 408
+    duration body_timeout = seconds{30};       // between two reads of a request's body, or from its 100 on -> 408
     std::uint32_t body_rate_min = 1024;        // bytes a second, over body_timeout -> 408; 0: none
     duration keep_alive_timeout = seconds{60}; // client idle between requests: closed in silence
     std::uint32_t keep_alive_requests = 1000;  // per client connection
@@ -157,6 +157,7 @@ class http1_exchange {
     verdict take_body(char* in, std::size_t bytes, std::size_t& used) noexcept;
     bool rate_is_low() noexcept;
     void expect_body() noexcept;
+    void begin_window() noexcept;
     void hold_client() noexcept;
     verdict acquire() noexcept;
     void rule_out(int error) noexcept;
@@ -221,6 +222,7 @@ class http1_exchange {
     bool keep_alive_said_ = false;
     bool wants_upgrade_ = false;
     bool binds_user_ = false;        // request or response authenticate the server's connection
+    bool awaits_continue_ = false;   // the client waits for a 100 before it sends its body, of which no byte has come
     bool has_backlog_ = false;       // from_client_ holds bytes of this request that were not looked at
     bool connecting_ = false;        // server_ was dialed and has not answered
     bool request_chunked_ = false;   // how the body goes to the server

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "proto/http1_exchange.hpp"
 
@@ -106,6 +107,11 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
         used += head_.size();
         if (head_.status() >= 200 || head_.status() == 101) return p;
         if (++interim_count_ > interim_max) return http1_head::progress::bad;
+        const bool is_continue = head_.status() == 100 && std::exchange(awaits_continue_, false);
+        if (is_continue && request_ == request_state::body && unsent() == 0) {
+            begin_window();
+            expect_body();
+        }
         // RFC 9110 section 15.2: never to a client of HTTP/1.0.
         if (version_ == http1_version::v1_1) write_next_head(out, {}, http1_persistence::unsaid);
         head_.start(http1_kind::response, room_.options.head);

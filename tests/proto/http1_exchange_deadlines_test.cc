@@ -133,6 +133,64 @@ TEST_CASE("a body that stalls is a 408 after its time") {
     stalls(false, "HTTP/1.1 100 Continue\r\n\r\n");
 }
 
+TEST_CASE("who waits for a 100 has its server's time for that, and its own from the 100 or the first byte on") {
+    const std::string request = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n";
+    const std::string go = "HTTP/1.1 100 Continue\r\n\r\n", hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    const std::string stalled = own_answer(408, "Request Timeout", "408 Request Timeout: the request's body stalled\n", closes);
+    for (const bool reused : {false, true}) {
+        for (const char* how : {"100", "103", "byte", "nothing"}) {
+            INFO(how);
+            gateway_rig rig;
+            peer c = rig.client(), s;
+            if (reused) {
+                c.say(get());
+                s = rig.server();
+                s.say(ok());
+                rig.expect(c, ok());
+            }
+            c.say(request);
+            if (!reused) s = rig.server();
+            rig.settle();
+            rig.pass(seconds{60} - milliseconds{1});
+            rig.expect_silence(c);
+            if (how == "103"sv) {
+                s.say(hints);
+                rig.expect(c, hints);
+                rig.pass(seconds{60} - milliseconds{1});
+                rig.expect_silence(c);
+            }
+            if (how == "100"sv) {
+                s.say(go);
+                rig.expect(c, go);
+            }
+            const bool is_told = how == "100"sv || how == "byte"sv;
+            if (how == "byte"sv) c.say("x");
+            rig.settle();
+            if (is_told) rig.pass(seconds{30} - milliseconds{1});
+            rig.expect_silence(c);
+            rig.pass(milliseconds{1});
+            rig.expect(c, is_told ? stalled : gateway_timeout(closes));
+            rig.expect_end(c, ending::fin);
+            CHECK(rig.at_rest());
+        }
+    }
+}
+
+TEST_CASE("the time in which a client waited for its 100 is none in which it was slow") {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n");
+    peer s = rig.server();
+    rig.pass(seconds{50});
+    s.say("HTTP/1.1 100 Continue\r\n\r\n");
+    rig.expect(c, "HTTP/1.1 100 Continue\r\n\r\n");
+    c.say("x");
+    rig.expect_silence(c);
+    rig.pass(seconds{29});
+    c.say("x");
+    rig.expect_silence(c);
+}
+
 TEST_CASE("a body that is all there in time has no deadline any more") {
     gateway_rig rig;
     peer c = rig.client();
