@@ -176,7 +176,7 @@ class http1_exchange {
     verdict take_response(char* in, std::size_t bytes, std::size_t& used) noexcept;
     http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
     void write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept;
-    void begin_response(http1_writer& out) noexcept;
+    void begin_response(http1_writer& out, std::string_view behind) noexcept;
     verdict take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept;
     verdict response_over(bool has_surplus) noexcept;
     void release_server(bool has_surplus) noexcept;

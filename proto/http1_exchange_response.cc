@@ -17,6 +17,15 @@ duration age_below(std::uint32_t timeout_s) noexcept {
     return timeout_s > 0 ? latest / 11 * 10 : duration{0};
 }
 
+// `body` is what it would be with `bytes`: over.
+bool ends_in(http1_body body, std::string_view bytes) noexcept {
+    for (;;) {
+        const http1_body::step step = body.next(bytes);
+        if (step.is != http1_body::what::data) return step.is == http1_body::what::end;
+        bytes.remove_prefix(step.used);
+    }
+}
+
 } // namespace
 
 verdict http1_exchange::server_recv(connection& server) noexcept {
@@ -123,8 +132,9 @@ void http1_exchange::write_next_head(http1_writer& out, const http1_framing& fra
     out.take(write_response_head(out.next(), out.room(), head_, framing, how));
 }
 
-// The final head has come: how its body reaches the client, and whether the client's connection stays.
-void http1_exchange::begin_response(http1_writer& out) noexcept {
+// The final head has come: how its body, of which `behind` is there, reaches the client, and whether the client's
+// connection stays.
+void http1_exchange::begin_response(http1_writer& out, std::string_view behind) noexcept {
     status_ = head_.status();
     const bool is_head = method_ == http1_method::head;
     const http1_body_kind kind = head_.response_body_kind(is_head);
@@ -139,9 +149,11 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
     client_framing_ = framing.kind;
     response_chunked_ = framing.kind == http1_body_kind::chunked;
 
-    // A body that is still being sent may well be finished; if not, the connection closes without having said so.
-    const bool stays =
-        client_may_stay() && request_ != request_state::cut && framing.kind != http1_body_kind::until_close;
+    // A body that is still being sent may well be finished before the answer is, unless all of that has come; if it is
+    // not, the connection closes without having said so.
+    const bool is_cut =
+        request_ == request_state::cut || (request_ == request_state::body && ends_in(response_body_, behind));
+    const bool stays = client_may_stay() && !is_cut && framing.kind != http1_body_kind::until_close;
     write_next_head(out, framing, say_persistence(stays));
 
     server_facts_.user_bound = binds_user_ || head_.binds_user();
