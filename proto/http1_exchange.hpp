@@ -33,15 +33,15 @@ enum class repeat : std::uint8_t { automatic, off };
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
     http1_limits head{};
-    std::uint64_t body_bytes_max = UINT64_MAX; // of a request -> 413
-    duration header_timeout = seconds{10};     // from a head's first byte to its last -> 408
-    duration body_timeout = seconds{30};       // between two reads of a request's body, or from its 100 on -> 408
-    std::uint32_t body_rate_min = 1024;        // bytes a second, over body_timeout -> 408; 0: none
-    duration keep_alive_timeout = seconds{60}; // client idle between requests: closed in silence
-    std::uint32_t keep_alive_requests = 1000;  // per client connection
-    duration connect_timeout = seconds{5};     // -> 504
-    duration first_byte_timeout = seconds{60}; // request sent, or body stalled -> 504, or cut off
-    duration write_timeout = seconds{30};      // a client that takes nothing is cut off
+    std::uint64_t body_bytes_max = UINT64_MAX;    // of a request -> 413
+    duration header_timeout = seconds{10};        // from a head's first byte to its last -> 408
+    duration body_timeout = seconds{30};          // between two reads of a body, or from its 100 on -> 408
+    std::uint32_t body_rate_min = 1024;           // bytes a second, over body_timeout -> 408; 0: none
+    duration keep_alive_timeout = seconds{60};    // client idle between requests: closed in silence
+    std::uint32_t keep_alive_requests = 1000;     // per client connection
+    duration connect_timeout = seconds{5};        // -> 504
+    duration first_byte_timeout = seconds{60};    // request sent, or body stalled -> 504, or cut off
+    duration write_timeout = seconds{30};         // a client that takes nothing is cut off
     duration user_timeout = user_timeout_default; // of servers: socket.hpp
     repeat repeats = repeat::automatic;
 };

@@ -131,6 +131,7 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     std::size_t used = 0;
     if (request_ == request_state::body) {
         if (rest_bytes > 0) awaits_continue_ = false;
+        body_bytes_ = rest_bytes;
         if (take_body(rest, rest_bytes, used) == verdict::gone) return verdict::gone;
         if (response_ == response_state::done)
             return verdict::keep; // refused, and the client has not taken all of that
@@ -169,18 +170,22 @@ verdict http1_exchange::read_body() noexcept {
     }
     if (std::exchange(awaits_continue_, false)) begin_window();
     body_bytes_ += got.bytes;
-    if (rate_is_low()) return late("the request's body comes too slowly");
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
     if (request_ == request_state::cut) return verdict::keep; // it was refused: what stands behind is nothing
+    // What is not taken yet may be the body's end, which is never too late.
+    if (request_ == request_state::body && used == got.bytes && rate_is_low())
+        return late("the request's body comes too slowly");
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
     return flush_to_server();
 }
 
 // The client is to go on with its body; the time until then is its own, unless it waits for its server's 100. One that
-// was held up begins a new window.
+// was held up begins a new window; in the first one what came with the head counts.
 void http1_exchange::expect_body() noexcept {
-    if (!client_->slot().is(fd_state::recv_active)) begin_window();
+    const bool is_first = body_since_ == time_point{};
+    if (is_first) body_since_ = now();
+    else if (!client_->slot().is(fd_state::recv_active)) begin_window();
     client_->want_recv();
     if (awaits_continue_) {
         server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);

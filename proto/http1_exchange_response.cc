@@ -101,7 +101,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         write_next_head(out, {}, http1_persistence::upgrade);
         return become_tunnel({write_room(), out.size()}, {in + used, bytes - used});
     }
-    begin_response(out);
+    begin_response(out, {in + used, bytes - used});
     if (out.size() == 0) return fail(502, "a head too large to forward");
     response_ = response_state::body;
     return take_response_body(in + used, bytes - used, {write_room(), out.size()}, used);

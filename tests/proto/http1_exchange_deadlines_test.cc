@@ -224,6 +224,44 @@ TEST_CASE("a body slower than the least rate is a 408, one that just makes it is
     }
 }
 
+TEST_CASE("what came of a body with its head counts for the least rate, and its end is never too slow" *
+          raw_only(side::clients, "the least rate is just kept if each piece is read at once")) {
+    const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";
+    for (const bool is_enough : {false, true}) { // 30 s of 1 KB/s
+        INFO(is_enough);
+        gateway_rig rig;
+        peer c = rig.client();
+        c.say(head + pattern(10'000));
+        peer s = rig.server();
+        rig.settle();
+        for (int i = 0; i < 2; i++) {
+            s.pull();
+            rig.pass(seconds{15});
+            c.say(pattern(i == 0 ? 10'000 : is_enough ? 10'720 : 10'719));
+            rig.settle();
+        }
+        CHECK(c.pull().got.starts_with("HTTP/1.1 408 ") == !is_enough);
+    }
+    for (const bool chunked : {false, true}) {
+        INFO(chunked);
+        gateway_rig rig;
+        peer c = rig.client();
+        c.say("POST / HTTP/1.1\r\nHost: h\r\n"s + (chunked ? "Transfer-Encoding: chunked" : "Content-Length: 3") + "\r\n\r\n");
+        peer s = rig.server();
+        for (const char* piece : {"1\r\na\r\n", "1\r\nb\r\n", "1\r\nc\r\n0\r\n\r\n"}) {
+            rig.settle();
+            rig.pass(seconds{10});
+            c.say(chunked ? piece : std::string(1, piece[3]));
+        }
+        rig.expect_silence(c);
+        s.pull();
+        CHECK(s.got.ends_with(chunked ? "c\r\n0\r\n\r\n" : "\r\n\r\nabc"));
+        s.say(ok("x"));
+        rig.expect(c, ok("x"));
+        CHECK(!c.ended());
+    }
+}
+
 TEST_CASE("a body held up by its server is not the client's fault") {
     // Neither the stall nor the rate: what the client sends waits in its socket, unread.
     gateway_rig rig{{.http = {.body_timeout = seconds{10}, .first_byte_timeout = seconds{60}}}};
