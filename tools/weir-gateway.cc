@@ -50,7 +50,7 @@ void parse(settings& set, int argc, char** argv) {
     o.choice("--unsolicited", set.gateway.idle.on_bytes, unsolicited_words, "bytes on an idle connection");
     o.flag("--probe", set.probe, "peek at an idle connection before it is used");
     o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");
-    o.text("--access-log", set.access_log, "FILE", "a line per request; -: standard output");
+    o.text("--access-log", set.access_log, "FILE", "a line per request; -: standard output. What is not read is lost, and counted on stderr");
     o.listen_at("--admin", set.admin, "where GET /counters answers, with the sums over all threads");
     o.flag("--quiet", set.quiet, "no line for each 502, 503 and 504");
     tools::declare(o, set);
