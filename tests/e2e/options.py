@@ -61,7 +61,7 @@ WRONG = {
         (["--max-connections", "x"], ["--max-connections", '"x"']),
     ],
 }
-WRONG_ADDRESSES = ["8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "::1:80", "[127.0.0.1]:80", "unix:",
+WRONG_ADDRESSES = ["8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "::1:80", "[127.0.0.1]:80", "10:80", "unix:",
                    "unix:/" + "x" * 108, "fd:x", "fd:-1"]
 
 
@@ -93,6 +93,8 @@ def test_wrong_addresses():
             refused(program, [text, *operands(program)[1:]], ["LISTEN", text[:40]])
     for program in set(PROGRAMS) - {"weir-origin"}:
         refused(program, ["127.0.0.1:0", "fd:3"], ["UPSTREAM", '"fd:3"'])
+        for nowhere in ("127.0.0.1:0", "localhost:0", "[::1]:0", ":0"):
+            refused(program, ["127.0.0.1:0", nowhere], ["UPSTREAM", f'"{nowhere}"', "port 0"])
 
 
 def test_operands():
