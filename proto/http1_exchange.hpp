@@ -190,6 +190,7 @@ class http1_exchange {
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
 
+    void dialed() noexcept;
     conntab& conns() noexcept;
     block_pool& blocks() noexcept;
     time_point now() const noexcept;
@@ -230,6 +231,7 @@ class http1_exchange {
     bool reused_ = false;            // server_ had been idle before
     bool repeated_ = false;          // at most once
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
+    bool by_proof_ = false;          // and the server never had a byte
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come
     bool logged_ = false;            // the request has its line in the access log

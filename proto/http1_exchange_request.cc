@@ -314,7 +314,6 @@ void http1_exchange::assign(connection& server, bool is_reused) noexcept {
     sent_bytes_ = 0;
     acked_before_ = -1;
     if (is_reused) room_.counters.reused++;
-    else room_.counters.fresh++;
     // The count now is the proof later that the server's kernel never took a byte of this request.
     if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
         acked_before_ = sys::bytes_acked(server.fd());

@@ -86,7 +86,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
     case http1_head::progress::done: break;
     }
     if (is_parting_word()) {
-        if (!is_idempotent(method_)) room_.counters.repeated_by_proof++;
+        by_proof_ = !is_idempotent(method_);
         used = bytes;
         return repeat_request();
     }
@@ -256,8 +256,7 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
         return is.answer();
     }
     if (x.connecting_) {
-        x.connecting_ = false;
-        x.room_.upstreams.connected(*x.upstream_);
+        x.dialed();
         server.want_recv();
         x.flush_to_server();
         return is.answer();
@@ -324,7 +323,7 @@ http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!is_unseen()) return repeatable::no;
     const int error = server_->error() ? server_->error() : sys::socket_error(server_->fd());
     if (error == EPIPE) {
-        room_.counters.repeated_by_proof++;
+        by_proof_ = true;
         return repeatable::yes;
     }
     return error == 0 && how == io::closed ? repeatable::not_known_yet : repeatable::no;
@@ -333,6 +332,15 @@ http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
 // The server's kernel has not acknowledged a byte of this request.
 bool http1_exchange::is_unseen() const noexcept {
     return acked_before_ >= 0 && sys::bytes_acked(server_->fd()) == acked_before_;
+}
+
+// The connection that was asked for is there, and the request goes out on it.
+void http1_exchange::dialed() noexcept {
+    connecting_ = false;
+    room_.upstreams.connected(*upstream_);
+    room_.counters.fresh++;
+    if (repeated_) room_.counters.repeated++;
+    if (by_proof_) room_.counters.repeated_by_proof++;
 }
 
 // A server's 408 on an idle connection, which the request has crossed: it may be sent again on another one, RFC 9110
@@ -345,7 +353,6 @@ bool http1_exchange::is_parting_word() const noexcept {
 }
 
 verdict http1_exchange::repeat_request() noexcept {
-    room_.counters.repeated++;
     repeated_ = true;
     awaiting_proof_ = false;
     response_begun_ = false;

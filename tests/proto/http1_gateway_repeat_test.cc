@@ -299,6 +299,23 @@ TEST_CASE("a second failure is a 502, not a third try") {
     }
 }
 
+TEST_CASE("what is asked for and cannot be connected to counts as neither fresh nor repeated") {
+    for (const std::string& request : {get("/2"), post("/2", "body")}) {
+        acquainted rig;
+        CHECK(rig.counters().fresh == 1);
+        meanwhile m{rig};
+        m.next([&] {
+            rig.origins[0].fd.close(); // refuses from now on
+            rig.s.close();
+        });
+        rig.c.say(request);
+        rig.expect(rig.c, bad_gateway());
+        CHECK(rig.counters().fresh == 1);
+        CHECK(rig.counters().repeated == 0);
+        CHECK(rig.counters().repeated_by_proof == 0);
+    }
+}
+
 TEST_CASE("a repeated request takes no other idle connection") {
     acquainted rig;
     peer d = rig.client(); // a second idle connection
