@@ -90,6 +90,11 @@ verdict http1_exchange::fail(int status, const char* why) noexcept {
     return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
 }
 
+verdict http1_exchange::run_short(const char* why) noexcept {
+    room_.counters.shed++;
+    return fail(503, why);
+}
+
 // What was lost may have been the rest of this request or the beginning of the next: none is read after it.
 verdict http1_exchange::shed(const char* why) noexcept {
     room_.counters.shed++;

@@ -112,6 +112,7 @@ class http1_exchange {
     verdict answer(const http1_answer& a) noexcept;
     verdict refuse(int status, const char* why) noexcept; // the request is to blame
     verdict fail(int status, const char* why) noexcept;   // the server is, or a shortage of ours
+    verdict run_short(const char* why) noexcept;          // something of ours is, and nothing was lost for it: 503
     verdict shed(const char* why) noexcept;               // no block was left, and something was lost for it
     verdict late(const char* why) noexcept;               // the client did not keep a deadline
     verdict finish() noexcept;
@@ -122,8 +123,8 @@ class http1_exchange {
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
     http1_persistence say_persistence(bool stays) noexcept;
-    static constexpr int passed_over =
-        0; // the status of a server that could not be connected to, when there is another
+    // The status of a server that could not be connected to, when there is another.
+    static constexpr int passed_over = 0;
     void report(int status, const char* why) noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
@@ -189,8 +190,8 @@ class http1_exchange {
     bool is_parting_word() const noexcept;
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
-
     void dialed() noexcept;
+
     conntab& conns() noexcept;
     block_pool& blocks() noexcept;
     time_point now() const noexcept;
@@ -230,8 +231,8 @@ class http1_exchange {
     bool response_chunked_ = false;  // how the body goes to the client
     bool reused_ = false;            // server_ had been idle before
     bool repeated_ = false;          // at most once
-    bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool by_proof_ = false;          // and the server never had a byte
+    bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come
     bool logged_ = false;            // the request has its line in the access log

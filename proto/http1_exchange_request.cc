@@ -282,10 +282,7 @@ verdict http1_exchange::acquire() noexcept {
             return verdict::keep;
         }
         const int error = dialed.error();
-        if (is_shortage(error) || error == EADDRNOTAVAIL) { // ours, not the server's
-            room_.counters.shed++;
-            return fail(503, std::strerror(error));
-        }
+        if (is_shortage(error) || error == EADDRNOTAVAIL) return run_short(std::strerror(error)); // not the server's
         rule_out(error);
     }
 }

@@ -64,8 +64,7 @@ verdict http1_exchange::read_response() noexcept {
     } else if (!in_scratch) {
         from_server_.consume(used, blocks());
     } else if (from_server_.append({in + used, bytes - used}, blocks()) == buffer::append_result::full) {
-        room_.counters.shed++;
-        return fail(503, "no block is left for a head");
+        return run_short("no block is left for a head");
     }
     return verdict::keep;
 }
@@ -94,10 +93,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
     if (head_.status() == 101) {
         const bool is_asked = wants_upgrade_ && head_.has_upgrade() && server_facts_.request_written;
         if (!is_asked) return fail(502, "a 101 that nobody asked for");
-        if (room_.tunnels.pair_count() == room_.tunnels.capacity()) {
-            room_.counters.shed++;
-            return fail(503, "no tunnel is left");
-        }
+        if (room_.tunnels.pair_count() == room_.tunnels.capacity()) return run_short("no tunnel is left");
         write_next_head(out, {}, http1_persistence::upgrade);
         return become_tunnel({write_room(), out.size()}, {in + used, bytes - used});
     }

@@ -51,16 +51,6 @@ enum class http1_name : std::uint8_t {
     upgrade,
     content_length,
     expect,
-    date,
-    via,
-    server,
-    forwarded,
-    x_forwarded_for,
-    x_forwarded_host,
-    x_forwarded_proto,
-    max_forwards,
-    retry_after,
-    idempotency_key,
     authorization,
     www_authenticate
 };
