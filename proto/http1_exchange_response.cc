@@ -165,7 +165,6 @@ verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::str
                                            std::size_t& used) noexcept {
     const unframed u = unframe(response_body_, in, bytes);
     used += u.used;
-    response_bytes_ += u.size;
     if (u.end == http1_body::what::bad) {
         if (!head.empty()) { // nothing of it was sent on
             response_ = response_state::head;
@@ -173,6 +172,7 @@ verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::str
         }
         return truncated(to_string(response_body_.error()));
     }
+    response_bytes_ += u.size;
     const bool is_last = u.end == http1_body::what::end;
     outgoing what{.head = head, .data = {u.data, u.size}, .chunked = response_chunked_, .is_last = is_last};
     // One copy of a small body costs less than what sendmsg costs above send.
