@@ -34,6 +34,7 @@ verdict http1_exchanges::begin(connection& client, const http1_applet* applet) n
         return verdict::keep;
     }
     counters.shed++;
+    if (trouble) trouble(gateway, "503 \"\" upstream -: no exchange is left");
     char text[256];
     const std::size_t n = write_answer(text, sizeof text, {.status = 503, .body = "No room for this request now.\n"},
                                        false, http1_persistence::close);
