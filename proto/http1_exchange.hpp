@@ -64,7 +64,8 @@ struct http1_counters {
 // Something within the process that answers instead of a server.
 struct http1_applet {
     const char* name;
-    // Writes a body to `room` and says what to answer. What `answer.body` views lives until the call returns to weir.
+    // Writes a body to `room`, 16 KB, and says what to answer. What `answer.body` views lives until the call returns to
+    // weir; it may be elsewhere and larger, but the whole answer fits into 32 KB, EXPECTed.
     http1_answer (*answer)(void* owner, const http1_head& request, std::span<char> room) noexcept;
     void* owner;
 };

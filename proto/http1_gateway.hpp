@@ -21,11 +21,12 @@
 namespace weir::inline WEIR_KERNEL {
 
 struct http1_gateway_options {
-    http1_options http{};
-    idle_options idle{};
+    http1_options http{}; // head.head_bytes_max at most http1_exchange::head_bytes_max, EXPECTed: 15,871
+    idle_options idle{};  // idle_max above 0, EXPECTed
     balance how = balance::round_robin;
-    std::uint32_t clients_max = 1024; // tunnels count as clients; at the limit nothing is accepted until one goes
-    std::uint32_t tunnels_max = 256;
+    // Each above 0, EXPECTed. Tunnels count as clients.
+    std::uint32_t clients_max = 1024; // at the limit nothing is accepted until one goes
+    std::uint32_t tunnels_max = 256;  // at the limit an upgrade is a 503
     duration tunnel_idle_timeout = seconds{300};
     duration fin_timeout = seconds{30};
 };
