@@ -8,8 +8,9 @@
 //   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only
 //     for what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
 //     fills it stops receiving.
-//   - While a request runs on a connection that was idle before, the bytes sent are kept (one block at most) until the
-//     first byte of the response: what it takes to repeat it on a fresh connection. See may_repeat().
+//   - While a request runs on a connection that was idle before, the bytes sent are kept until the first byte of the
+//     response: what it takes to repeat it on a fresh connection. See may_repeat(). They are no longer once they are
+//     more than half a block and its body goes on.
 //   - When both messages are done, http1_reuse decides what becomes of the two connections. The server's is parked the
 //     moment the response is read, the client's goes back to its idle table, and the exchange to its pool.
 //

@@ -17,7 +17,7 @@ duration age_below(std::uint32_t timeout_s) noexcept {
     return timeout_s > 0 ? latest / 11 * 10 : duration{0};
 }
 
-// `body` is what it would be with `bytes`: over.
+// Whether `body` ends within the bytes that come next. A copy: nothing is taken.
 bool ends_in(http1_body body, std::string_view bytes) noexcept {
     for (;;) {
         const http1_body::step step = body.next(bytes);
