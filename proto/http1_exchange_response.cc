@@ -10,8 +10,8 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-// The server closes what is idle for so long (0: it did not say): a second below, and the tenth that the pool may add to
-// an age below that. A pool whose own age is shorter adds no more than that tenth either.
+// The server closes what is idle for so long (0: it did not say): a second below, and below that by the tenth that the
+// pool may add to an age. A pool whose own age is shorter adds no more than that tenth either.
 duration age_below(std::uint32_t timeout_s) noexcept {
     const duration latest = timeout_s > 1 ? duration{seconds{timeout_s - 1}} : milliseconds{500};
     return timeout_s > 0 ? latest / 11 * 10 : duration{0};
