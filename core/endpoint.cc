@@ -126,6 +126,22 @@ std::string_view endpoint::text(std::span<char, text_max> room) const noexcept {
     return {room.data(), static_cast<std::size_t>(length)};
 }
 
+std::string_view endpoint::log_text(std::span<char, log_text_max> room) const noexcept {
+    constexpr char digits[] = "0123456789abcdef";
+    char plain[text_max];
+    std::size_t size = 0;
+    for (const char byte : text(plain)) {
+        const auto b = static_cast<unsigned char>(byte);
+        if (b >= ' ' && b < 0x7f && b != '"' && b != '\\') {
+            room[size++] = byte;
+            continue;
+        }
+        for (const char c : {'\\', 'x', digits[b >> 4], digits[b & 15]})
+            room[size++] = c;
+    }
+    return {room.data(), size};
+}
+
 bool operator==(const endpoint& a, const endpoint& b) noexcept {
     return a.bytes_ == b.bytes_ && std::memcmp(&a.as_, &b.as_, a.bytes_) == 0;
 }

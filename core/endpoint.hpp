@@ -40,6 +40,10 @@ class endpoint {
 
     // "127.0.0.1:80", "[::1]:80", "unix:/run/x.sock", "unix:@name"; written into `room`, which the view borrows.
     std::string_view text(std::span<char, text_max> room) const noexcept;
+    // The same for a log: what is not printable ASCII, '"' and '\' as \xHH. Who binds a unix socket chooses its name,
+    // line ends and all.
+    static constexpr std::size_t log_text_max = 4 * text_max;
+    std::string_view log_text(std::span<char, log_text_max> room) const noexcept;
 
     friend bool operator==(const endpoint& a, const endpoint& b) noexcept;
 

@@ -38,15 +38,15 @@ class line {
 using name_call = int (*)(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 
 // "" for what is no socket, or has no peer.
-std::string_view name_of(int fd, name_call call, char (&room)[endpoint::text_max]) noexcept {
+std::string_view name_of(int fd, name_call call, char (&room)[endpoint::log_text_max]) noexcept {
     sockaddr_storage storage{};
     socklen_t bytes = sizeof storage;
     if (call(fd, reinterpret_cast<sockaddr*>(&storage), &bytes) < 0) return {};
-    return endpoint::from_kernel(storage, bytes).text(room);
+    return endpoint::from_kernel(storage, bytes).log_text(room);
 }
 
 void put_addresses(line& to, int fd) noexcept {
-    char here[endpoint::text_max], there[endpoint::text_max];
+    char here[endpoint::log_text_max], there[endpoint::log_text_max];
     const std::string_view local = name_of(fd, sys::local_name, here);
     if (local.empty()) return;
     to.put(" ").put_text(local);

@@ -34,6 +34,7 @@ verdict http1_exchanges::begin(connection& client, const http1_applet* applet) n
         return verdict::keep;
     }
     counters.shed++;
+    if (trouble) trouble(gateway, "503 \"\" upstream -: no exchange is left");
     char text[256];
     const std::size_t n = write_answer(text, sizeof text, {.status = 503, .body = "No room for this request now.\n"},
                                        false, http1_persistence::close);
@@ -90,6 +91,11 @@ verdict http1_exchange::fail(int status, const char* why) noexcept {
     return answer({.status = status, .body = {text, static_cast<std::size_t>(n)}});
 }
 
+verdict http1_exchange::run_short(const char* why) noexcept {
+    room_.counters.shed++;
+    return fail(503, why);
+}
+
 // What was lost may have been the rest of this request or the beginning of the next: none is read after it.
 verdict http1_exchange::shed(const char* why) noexcept {
     room_.counters.shed++;
@@ -113,8 +119,8 @@ verdict http1_exchange::late(const char* why) noexcept {
 
 void http1_exchange::report(int status, const char* why) noexcept {
     if (!room_.trouble) return;
-    char at[endpoint::text_max], line[768];
-    const std::string_view server = upstream_ ? upstream_->where.at.text(at) : std::string_view{"-"};
+    char at[endpoint::log_text_max], line[1280];
+    const std::string_view server = upstream_ ? upstream_->where.at.log_text(at) : std::string_view{"-"};
     char room[what_text_max];
     const std::string_view what = what_text(room);
     char answer[16] = "passed over";
@@ -135,18 +141,16 @@ void http1_exchange::log_access(ending how) noexcept {
     const bool is_request = what_bytes_ > 0 || status_ != 0;
     if (!room_.access || logged_ || !is_request) return;
     logged_ = true;
-    char at[endpoint::text_max], from[endpoint::text_max], line[1024], room[what_text_max];
+    char at[endpoint::log_text_max], from[endpoint::log_text_max], line[1536], room[what_text_max];
     // Asked for only here: an address in every exchange would be paid for by those who keep no log.
     sockaddr_storage storage{};
     socklen_t bytes = sizeof storage;
     const bool has_peer = sys::peer_name(client_->fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0;
-    const std::string_view name = has_peer ? endpoint::from_kernel(storage, bytes).text(from) : std::string_view{"-"};
-    char name_room[4 * endpoint::text_max]; // a unix client chooses its name, line ends and all
-    http1_writer escaped{name_room, sizeof name_room};
-    const std::string_view client{name_room, escaped.put_escaped(name).size()};
+    const std::string_view client =
+        has_peer ? endpoint::from_kernel(storage, bytes).log_text(from) : std::string_view{"-"};
     const std::string_view what = what_text(room);
     const std::string_view server =
-        upstream_ ? upstream_->where.at.text(at) : std::string_view{applet_ ? applet_->name : "-"};
+        upstream_ ? upstream_->where.at.log_text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
     const int n = std::snprintf(
         line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
@@ -361,7 +365,7 @@ void http1_exchange::client_timer(connection& client, time_point now) noexcept {
 void http1_exchange::server_fired(timer& t, time_point now) noexcept {
     connection& server = connection::of(t);
     http1_exchange& x = server.owner_as<http1_exchange>();
-    const bool waits_for_body = x.request_ == request_state::body && x.unsent() == 0;
+    const bool waits_for_body = x.request_ == request_state::body && x.unsent() == 0 && !x.awaits_continue_;
     const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
     if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
     else if (waits_for_client)

@@ -8,8 +8,9 @@
 //   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only
 //     for what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
 //     fills it stops receiving.
-//   - While a request runs on a connection that was idle before, the bytes sent are kept (one block at most) until the
-//     first byte of the response: what it takes to repeat it on a fresh connection. See may_repeat().
+//   - While a request runs on a connection that was idle before, the bytes sent are kept until the first byte of the
+//     response: what it takes to repeat it on a fresh connection. See may_repeat(). They are no longer once they are
+//     more than half a block and its body goes on.
 //   - When both messages are done, http1_reuse decides what becomes of the two connections. The server's is parked the
 //     moment the response is read, the client's goes back to its idle table, and the exchange to its pool.
 //
@@ -33,15 +34,15 @@ enum class repeat : std::uint8_t { automatic, off };
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
     http1_limits head{};
-    std::uint64_t body_bytes_max = UINT64_MAX; // of a request -> 413
-    duration header_timeout = seconds{10};     // from a head's first byte to its last -> 408
-    duration body_timeout = seconds{30};       // between two reads of a request's body -> 408
-    std::uint32_t body_rate_min = 1024;        // bytes a second, over body_timeout -> 408; 0: none
-    duration keep_alive_timeout = seconds{60}; // client idle between requests: closed in silence
-    std::uint32_t keep_alive_requests = 1000;  // per client connection
-    duration connect_timeout = seconds{5};     // -> 504
-    duration first_byte_timeout = seconds{60}; // request sent, or body stalled -> 504, or cut off
-    duration write_timeout = seconds{30};      // a client that takes nothing is cut off
+    std::uint64_t body_bytes_max = UINT64_MAX;    // of a request -> 413
+    duration header_timeout = seconds{10};        // from a head's first byte to its last -> 408
+    duration body_timeout = seconds{30};          // between two reads of a body, or from its 100 on -> 408
+    std::uint32_t body_rate_min = 1024;           // bytes a second, over body_timeout -> 408; 0: none
+    duration keep_alive_timeout = seconds{60};    // client idle between requests: closed in silence
+    std::uint32_t keep_alive_requests = 1000;     // per client connection
+    duration connect_timeout = seconds{5};        // -> 504
+    duration first_byte_timeout = seconds{60};    // request sent, or body stalled -> 504, or cut off
+    duration write_timeout = seconds{30};         // a client that takes nothing is cut off
     duration user_timeout = user_timeout_default; // of servers: socket.hpp
     repeat repeats = repeat::automatic;
 };
@@ -58,13 +59,14 @@ struct http1_counters {
     counter reused;            // requests sent on a connection that had been idle
     counter fresh;             // requests sent on a connection dialed for them
     counter tunnels;
-    counter shed; // no exchange, block or descriptor was left: 503
+    counter shed; // no exchange, block, tunnel or descriptor was left: 503
 };
 
 // Something within the process that answers instead of a server.
 struct http1_applet {
     const char* name;
-    // Writes a body to `room` and says what to answer. What `answer.body` views lives until the call returns to weir.
+    // Writes a body to `room`, 16 KB, and says what to answer. What `answer.body` views lives until the call returns to
+    // weir; it may be elsewhere and larger, but the whole answer fits into 32 KB, EXPECTed.
     http1_answer (*answer)(void* owner, const http1_head& request, std::span<char> room) noexcept;
     void* owner;
 };
@@ -112,6 +114,7 @@ class http1_exchange {
     verdict answer(const http1_answer& a) noexcept;
     verdict refuse(int status, const char* why) noexcept; // the request is to blame
     verdict fail(int status, const char* why) noexcept;   // the server is, or a shortage of ours
+    verdict run_short(const char* why) noexcept;          // something of ours is, and nothing was lost for it: 503
     verdict shed(const char* why) noexcept;               // no block was left, and something was lost for it
     verdict late(const char* why) noexcept;               // the client did not keep a deadline
     verdict finish() noexcept;
@@ -122,8 +125,8 @@ class http1_exchange {
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
     http1_persistence say_persistence(bool stays) noexcept;
-    static constexpr int passed_over =
-        0; // the status of a server that could not be connected to, when there is another
+    // The status of a server that could not be connected to, when there is another.
+    static constexpr int passed_over = 0;
     void report(int status, const char* why) noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
@@ -157,6 +160,7 @@ class http1_exchange {
     verdict take_body(char* in, std::size_t bytes, std::size_t& used) noexcept;
     bool rate_is_low() noexcept;
     void expect_body() noexcept;
+    void begin_window() noexcept;
     void hold_client() noexcept;
     verdict acquire() noexcept;
     void rule_out(int error) noexcept;
@@ -175,7 +179,7 @@ class http1_exchange {
     verdict take_response(char* in, std::size_t bytes, std::size_t& used) noexcept;
     http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
     void write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept;
-    void begin_response(http1_writer& out) noexcept;
+    void begin_response(http1_writer& out, std::string_view behind) noexcept;
     verdict take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept;
     verdict response_over(bool has_surplus) noexcept;
     void release_server(bool has_surplus) noexcept;
@@ -185,8 +189,10 @@ class http1_exchange {
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
     bool may_repeat_at_all() const noexcept;
     bool is_unseen() const noexcept;
+    bool is_parting_word() const noexcept;
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
+    void dialed() noexcept;
 
     conntab& conns() noexcept;
     block_pool& blocks() noexcept;
@@ -220,12 +226,14 @@ class http1_exchange {
     bool keep_alive_said_ = false;
     bool wants_upgrade_ = false;
     bool binds_user_ = false;        // request or response authenticate the server's connection
+    bool awaits_continue_ = false;   // the client waits for a 100 before it sends its body, of which no byte has come
     bool has_backlog_ = false;       // from_client_ holds bytes of this request that were not looked at
     bool connecting_ = false;        // server_ was dialed and has not answered
     bool request_chunked_ = false;   // how the body goes to the server
     bool response_chunked_ = false;  // how the body goes to the client
     bool reused_ = false;            // server_ had been idle before
     bool repeated_ = false;          // at most once
+    bool by_proof_ = false;          // and the server never had a byte
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come
@@ -268,7 +276,8 @@ struct http1_exchanges {
     // The client's connection is nobody's for now.
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
                          http1_wait how) noexcept = nullptr;
-    // One client connection is no more; that of a tunnel is counted by the relay_pool's `ended`.
+    // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the
+    // upstream: the tunnel is one of its active_count.
     void (*client_gone)(void* gateway) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause.
     void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;

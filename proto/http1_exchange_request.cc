@@ -94,6 +94,7 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
     client_asked_keep_alive_ = head_.keep_alive_requested();
     wants_upgrade_ = head_.has_upgrade();
     binds_user_ = head_.binds_user();
+    awaits_continue_ = head_.expect_continue();
     const http1_body_kind kind = head_.body_kind();
     if (method_ == http1_method::connect) return refuse(501, "this is no forward proxy");
     if (method_ == http1_method::trace) return refuse(405, "TRACE is not forwarded");
@@ -129,6 +130,8 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     const bool in_buffer = !from_client_.empty();
     std::size_t used = 0;
     if (request_ == request_state::body) {
+        if (rest_bytes > 0) awaits_continue_ = false;
+        body_bytes_ = rest_bytes;
         if (take_body(rest, rest_bytes, used) == verdict::gone) return verdict::gone;
         if (response_ == response_state::done)
             return verdict::keep; // refused, and the client has not taken all of that
@@ -165,23 +168,35 @@ verdict http1_exchange::read_body() noexcept {
     case io::failed: return abandon(end_cause::peer_failed);
     case io::done: break;
     }
+    if (std::exchange(awaits_continue_, false)) begin_window();
     body_bytes_ += got.bytes;
-    if (rate_is_low()) return late("the request's body comes too slowly");
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
     if (request_ == request_state::cut) return verdict::keep; // it was refused: what stands behind is nothing
+    // What is not taken yet may be the body's end, which is never too late.
+    if (request_ == request_state::body && used == got.bytes && rate_is_low())
+        return late("the request's body comes too slowly");
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
     return flush_to_server();
 }
 
-// The client is to go on with its body; the time until then is its own. One that was held up begins a new window.
+// The client is to go on with its body; the time until then is its own, unless it waits for its server's 100. One that
+// was held up begins a new window; in the first one what came with the head counts.
 void http1_exchange::expect_body() noexcept {
-    if (!client_->slot().is(fd_state::recv_active)) {
-        body_since_ = now();
-        body_bytes_ = 0;
-    }
+    const bool is_first = body_since_ == time_point{};
+    if (is_first) body_since_ = now();
+    else if (!client_->slot().is(fd_state::recv_active)) begin_window();
     client_->want_recv();
-    if (to_client_.empty()) set_client_deadline(later(now(), room_.options.body_timeout));
+    if (awaits_continue_) {
+        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+    } else if (to_client_.empty()) {
+        set_client_deadline(later(now(), room_.options.body_timeout));
+    }
+}
+
+void http1_exchange::begin_window() noexcept {
+    body_since_ = now();
+    body_bytes_ = 0;
 }
 
 // What it sends has no place to go: no fault of the client's.
@@ -267,10 +282,7 @@ verdict http1_exchange::acquire() noexcept {
             return verdict::keep;
         }
         const int error = dialed.error();
-        if (is_shortage(error) || error == EADDRNOTAVAIL) { // ours, not the server's
-            room_.counters.shed++;
-            return fail(503, std::strerror(error));
-        }
+        if (is_shortage(error) || error == EADDRNOTAVAIL) return run_short(std::strerror(error)); // not the server's
         rule_out(error);
     }
 }
@@ -299,7 +311,6 @@ void http1_exchange::assign(connection& server, bool is_reused) noexcept {
     sent_bytes_ = 0;
     acked_before_ = -1;
     if (is_reused) room_.counters.reused++;
-    else room_.counters.fresh++;
     // The count now is the proof later that the server's kernel never took a byte of this request.
     if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
         acked_before_ = sys::bytes_acked(server.fd());

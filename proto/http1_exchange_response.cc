@@ -2,10 +2,31 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "proto/http1_exchange.hpp"
 
 namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+// The server closes what is idle for so long (0: it did not say): a second below, and below that by the tenth that the
+// pool may add to an age. A pool whose own age is shorter adds no more than that tenth either.
+duration age_below(std::uint32_t timeout_s) noexcept {
+    const duration latest = timeout_s > 1 ? duration{seconds{timeout_s - 1}} : milliseconds{500};
+    return timeout_s > 0 ? latest / 11 * 10 : duration{0};
+}
+
+// Whether `body` ends within the bytes that come next. A copy: nothing is taken.
+bool ends_in(http1_body body, std::string_view bytes) noexcept {
+    for (;;) {
+        const http1_body::step step = body.next(bytes);
+        if (step.is != http1_body::what::data) return step.is == http1_body::what::end;
+        bytes.remove_prefix(step.used);
+    }
+}
+
+} // namespace
 
 verdict http1_exchange::server_recv(connection& server) noexcept {
     const still_there is{server};
@@ -43,8 +64,7 @@ verdict http1_exchange::read_response() noexcept {
     } else if (!in_scratch) {
         from_server_.consume(used, blocks());
     } else if (from_server_.append({in + used, bytes - used}, blocks()) == buffer::append_result::full) {
-        room_.counters.shed++;
-        return fail(503, "no block is left for a head");
+        return run_short("no block is left for a head");
     }
     return verdict::keep;
 }
@@ -64,10 +84,8 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return verdict::keep;
     case http1_head::progress::done: break;
     }
-    // A server's parting word on an idle connection, which the request has crossed: it may be sent again on another
-    // one, RFC 9110 section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it.
-    if (head_.status() == 408 && interim_count_ == 0 && may_repeat_at_all() &&
-        (is_idempotent(method_) || is_unseen())) {
+    if (is_parting_word()) {
+        by_proof_ = !is_idempotent(method_);
         used = bytes;
         return repeat_request();
     }
@@ -75,10 +93,11 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
     if (head_.status() == 101) {
         const bool is_asked = wants_upgrade_ && head_.has_upgrade() && server_facts_.request_written;
         if (!is_asked) return fail(502, "a 101 that nobody asked for");
+        if (room_.tunnels.pair_count() == room_.tunnels.capacity()) return run_short("no tunnel is left");
         write_next_head(out, {}, http1_persistence::upgrade);
         return become_tunnel({write_room(), out.size()}, {in + used, bytes - used});
     }
-    begin_response(out);
+    begin_response(out, {in + used, bytes - used});
     if (out.size() == 0) return fail(502, "a head too large to forward");
     response_ = response_state::body;
     return take_response_body(in + used, bytes - used, {write_room(), out.size()}, used);
@@ -93,6 +112,11 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
         used += head_.size();
         if (head_.status() >= 200 || head_.status() == 101) return p;
         if (++interim_count_ > interim_max) return http1_head::progress::bad;
+        const bool is_continue = head_.status() == 100 && std::exchange(awaits_continue_, false);
+        if (is_continue && request_ == request_state::body && unsent() == 0) {
+            begin_window();
+            expect_body();
+        }
         // RFC 9110 section 15.2: never to a client of HTTP/1.0.
         if (version_ == http1_version::v1_1) write_next_head(out, {}, http1_persistence::unsaid);
         head_.start(http1_kind::response, room_.options.head);
@@ -104,8 +128,9 @@ void http1_exchange::write_next_head(http1_writer& out, const http1_framing& fra
     out.take(write_response_head(out.next(), out.room(), head_, framing, how));
 }
 
-// The final head has come: how its body reaches the client, and whether the client's connection stays.
-void http1_exchange::begin_response(http1_writer& out) noexcept {
+// The final head has come: how its body, of which `behind` is there, reaches the client, and whether the client's
+// connection stays.
+void http1_exchange::begin_response(http1_writer& out, std::string_view behind) noexcept {
     status_ = head_.status();
     const bool is_head = method_ == http1_method::head;
     const http1_body_kind kind = head_.response_body_kind(is_head);
@@ -120,15 +145,17 @@ void http1_exchange::begin_response(http1_writer& out) noexcept {
     client_framing_ = framing.kind;
     response_chunked_ = framing.kind == http1_body_kind::chunked;
 
-    // A body that is still being sent may well be finished; if not, the connection closes without having said so.
-    const bool stays =
-        client_may_stay() && request_ != request_state::cut && framing.kind != http1_body_kind::until_close;
+    // A body that is still being sent may well be finished before the answer is, unless all of that has come; if it is
+    // not, the connection closes without having said so.
+    const bool is_cut =
+        request_ == request_state::cut || (request_ == request_state::body && ends_in(response_body_, behind));
+    const bool stays = client_may_stay() && !is_cut && framing.kind != http1_body_kind::until_close;
     write_next_head(out, framing, say_persistence(stays));
 
     server_facts_.user_bound = binds_user_ || head_.binds_user();
     server_facts_.framing = kind;
     server_facts_.version = head_.version();
-    server_facts_.close_asked = head_.close_requested();
+    server_facts_.close_asked = head_.close_requested() || head_.keep_alive_refused();
     server_facts_.keep_alive_asked = head_.keep_alive_requested();
     server_facts_.early_response = !server_facts_.request_written;
     keep_alive_s_ = head_.keep_alive_timeout_s();
@@ -138,7 +165,6 @@ verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::str
                                            std::size_t& used) noexcept {
     const unframed u = unframe(response_body_, in, bytes);
     used += u.used;
-    response_bytes_ += u.size;
     if (u.end == http1_body::what::bad) {
         if (!head.empty()) { // nothing of it was sent on
             response_ = response_state::head;
@@ -146,6 +172,7 @@ verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::str
         }
         return truncated(to_string(response_body_.error()));
     }
+    response_bytes_ += u.size;
     const bool is_last = u.end == http1_body::what::end;
     outgoing what{.head = head, .data = {u.data, u.size}, .chunked = response_chunked_, .is_last = is_last};
     // One copy of a small body costs less than what sendmsg costs above send.
@@ -190,13 +217,11 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
         drop_server(close_intent::silent, cause);
         return;
     }
-    // The server said how long it keeps an idle connection: stay a second below.
-    duration age_max{};
-    if (keep_alive_s_ > 0) age_max = keep_alive_s_ > 1 ? duration{seconds{keep_alive_s_ - 1}} : milliseconds{500};
     server_ = nullptr;
     upstream_->active_count--;
     server.disarm();
-    room_.idle.park(server, upstream_->key, {.messages_complete = true, .buffers_empty = true}, {.age_max = age_max});
+    room_.idle.park(server, upstream_->key, {.messages_complete = true, .buffers_empty = true},
+                    {.age_max = age_below(keep_alive_s_)});
 }
 
 // 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.
@@ -208,12 +233,11 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     connection& client = *client_;
     server.disarm();
     client.disarm();
-    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes());
+    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes(), upstream_);
     if (!joined) return abandon(end_cause::no_room);
     log_access(ending::whole);
     room_.counters.tunnels++;
-    upstream_->active_count--;
-    server_ = nullptr;
+    server_ = nullptr; // its server has it until the tunnel ends
     room_.pool.free(*this);
     return verdict::gone;
 }
@@ -228,8 +252,7 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
         return is.answer();
     }
     if (x.connecting_) {
-        x.connecting_ = false;
-        x.room_.upstreams.connected(*x.upstream_);
+        x.dialed();
         server.want_recv();
         x.flush_to_server();
         return is.answer();
@@ -296,7 +319,7 @@ http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!is_unseen()) return repeatable::no;
     const int error = server_->error() ? server_->error() : sys::socket_error(server_->fd());
     if (error == EPIPE) {
-        room_.counters.repeated_by_proof++;
+        by_proof_ = true;
         return repeatable::yes;
     }
     return error == 0 && how == io::closed ? repeatable::not_known_yet : repeatable::no;
@@ -307,8 +330,25 @@ bool http1_exchange::is_unseen() const noexcept {
     return acked_before_ >= 0 && sys::bytes_acked(server_->fd()) == acked_before_;
 }
 
+// The connection that was asked for is there, and the request goes out on it.
+void http1_exchange::dialed() noexcept {
+    connecting_ = false;
+    room_.upstreams.connected(*upstream_);
+    room_.counters.fresh++;
+    if (repeated_) room_.counters.repeated++;
+    if (by_proof_) room_.counters.repeated_by_proof++;
+}
+
+// A server's 408 on an idle connection, which the request has crossed: it may be sent again on another one, RFC 9110
+// section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it. A server that does not
+// close behind it may still read the request and process it.
+bool http1_exchange::is_parting_word() const noexcept {
+    if (head_.status() != 408 || interim_count_ > 0 || !may_repeat_at_all()) return false;
+    const bool is_closing = !head_.keep_alive() || server_->ended();
+    return is_idempotent(method_) || (is_closing && is_unseen());
+}
+
 verdict http1_exchange::repeat_request() noexcept {
-    room_.counters.repeated++;
     repeated_ = true;
     awaiting_proof_ = false;
     response_begun_ = false;

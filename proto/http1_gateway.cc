@@ -14,7 +14,7 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
       tunnels_(conns, {.pairs_max = options.tunnels_max,
                        .fin_timeout = options.fin_timeout,
                        .idle_timeout = options.tunnel_idle_timeout,
-                       .ended = [](void* self, void*) noexcept { client_gone(self); },
+                       .ended = tunnel_ended,
                        .owner = this}),
       upstreams_(options.how), exchanges_{.conns = conns,
                                           .idle = idle_,
@@ -121,6 +121,11 @@ void http1_gateway::client_gone(void* self) noexcept {
     http1_gateway& g = *static_cast<http1_gateway*>(self);
     g.clients_count_--;
     if (g.clients_count_ == g.options_.clients_max - 1) g.door_.port.resume();
+}
+
+void http1_gateway::tunnel_ended(void* self, void* to) noexcept {
+    static_cast<upstream*>(to)->active_count--;
+    client_gone(self);
 }
 
 // The first byte of a request, or the end: an exchange takes over in the middle of the event.

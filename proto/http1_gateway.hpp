@@ -21,11 +21,12 @@
 namespace weir::inline WEIR_KERNEL {
 
 struct http1_gateway_options {
-    http1_options http{};
-    idle_options idle{};
+    http1_options http{}; // head.head_bytes_max at most http1_exchange::head_bytes_max, EXPECTed: 15,871
+    idle_options idle{};  // idle_max above 0, EXPECTed
     balance how = balance::round_robin;
-    std::uint32_t clients_max = 1024; // tunnels count as clients; at the limit nothing is accepted until one goes
-    std::uint32_t tunnels_max = 256;
+    // Each above 0, EXPECTed. Tunnels count as clients.
+    std::uint32_t clients_max = 1024; // at the limit nothing is accepted until one goes
+    std::uint32_t tunnels_max = 256;  // at the limit an upgrade is a 503
     duration tunnel_idle_timeout = seconds{300};
     duration fin_timeout = seconds{30};
 };
@@ -44,8 +45,8 @@ class http1_gateway {
     // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
     result<void> listen(const address& at, const listener_options& options) noexcept;
     result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
-    // GET /counters answers with JSON, everything else with 404: this gateway's counters, or what `writer` writes to
-    // `room` (2 KB and more), whose size it returns; 0: it does not fit.
+    // GET /counters answers with JSON: this gateway's counters, or what `writer` writes to `room` (2 KB and more) and
+    // whose size it returns; 0: it does not fit. Another path is a 404, another method a 405.
     using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
     result<void> listen_admin(const address& at, counters_writer writer = nullptr, void* owner = nullptr) noexcept;
     result<void> listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer = nullptr,
@@ -96,6 +97,7 @@ class http1_gateway {
     static void accepted(void* at, connection& client, const endpoint& peer) noexcept;
     static void client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept;
     static void client_gone(void* self) noexcept;
+    static void tunnel_ended(void* self, void* to) noexcept;
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;
     static http1_answer answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept;

@@ -19,21 +19,14 @@ http1_name name_id(const char* at, std::size_t size) noexcept {
     const auto when = [at](const auto& word, http1_name id) { return same(at, word) ? id : other; };
     switch (size) {
     case 2: return when("te", te);
-    case 3: return when("via", via);
-    case 4: return same(at, "host") ? host : when("date", date);
-    case 6: return same(at, "expect") ? expect : when("server", server);
+    case 4: return when("host", host);
+    case 6: return when("expect", expect);
     case 7: return same(at, "upgrade") ? upgrade : when("trailer", trailer);
-    case 9: return when("forwarded", forwarded);
     case 10: return same(at, "connection") ? connection : when("keep-alive", keep_alive);
-    case 11: return when("retry-after", retry_after);
-    case 12: return when("max-forwards", max_forwards);
     case 13: return when("authorization", authorization);
     case 14: return when("content-length", content_length);
-    case 15: return same(at, "x-forwarded-for") ? x_forwarded_for : when("idempotency-key", idempotency_key);
-    case 16:
-        if (same(at, "proxy-connection")) return proxy_connection;
-        return same(at, "x-forwarded-host") ? x_forwarded_host : when("www-authenticate", www_authenticate);
-    case 17: return same(at, "transfer-encoding") ? transfer_encoding : when("x-forwarded-proto", x_forwarded_proto);
+    case 16: return same(at, "proxy-connection") ? proxy_connection : when("www-authenticate", www_authenticate);
+    case 17: return when("transfer-encoding", transfer_encoding);
     default: return other;
     }
 }
@@ -309,6 +302,7 @@ void http1_head::take_keep_alive(std::string_view value) noexcept {
         for (const char byte : digits)
             seconds = std::min<std::uint64_t>(seconds * 10 + static_cast<unsigned>(byte - '0'), highest);
         state_.keep_alive_timeout_s = static_cast<std::uint32_t>(seconds);
+        if (seconds == 0 && !digits.empty()) add(fact::keep_alive_refused);
     } while (value.data() != nullptr);
 }
 

@@ -51,16 +51,6 @@ enum class http1_name : std::uint8_t {
     upgrade,
     content_length,
     expect,
-    date,
-    via,
-    server,
-    forwarded,
-    x_forwarded_for,
-    x_forwarded_host,
-    x_forwarded_proto,
-    max_forwards,
-    retry_after,
-    idempotency_key,
     authorization,
     www_authenticate
 };
@@ -231,8 +221,10 @@ class http1_head {
     // Negotiate): it belongs to one user from then on.
     bool binds_user() const noexcept;
     bool keep_alive_requested() const noexcept { return has(fact::keep_alive); }
-    // Seconds in "Keep-Alive: timeout=N"; 0 = not given. At most 10^9.
+    // Seconds in "Keep-Alive: timeout=N"; 0 = not given, or given as 0. At most 10^9.
     std::uint32_t keep_alive_timeout_s() const noexcept { return state_.keep_alive_timeout_s; }
+    // "Keep-Alive: timeout=0": the sender keeps no idle connection.
+    bool keep_alive_refused() const noexcept { return has(fact::keep_alive_refused); }
 
     // Expect: 100-continue, but not in HTTP/1.0, where it is to be ignored: RFC 9110 section 10.1.1.
     bool expect_continue() const noexcept {
@@ -253,6 +245,7 @@ class http1_head {
         expect_continue = 16,
         slash_missing = 32,   // of an absolute-form target: its path is empty and its query is not
         nominates_other = 64, // Connection names a field that is not a http1_name
+        keep_alive_refused = 128,
     };
     // 16 bits do: head_bytes_max is at most 65535. No initialisers: the hundred entries are never cleared.
     struct span {

@@ -26,9 +26,9 @@ struct http1_server_facts {
     bool user_bound = false; // authenticated as one user, who is not the next client (R16): http1_head::binds_user()
     http1_body_kind framing = http1_body_kind::until_close; // of the response; none for HEAD, 204, 304
     http1_version version = http1_version::v1_0;            // of the response
-    bool close_asked = false;                               // the response's Connection has close
-    bool keep_alive_asked = false;                          // the response's Connection has keep-alive; matters for 1.0
-    bool draining = false;                                  // the worker is, or the upstream was removed (R15)
+    bool close_asked = false;      // the response's Connection has close, or its Keep-Alive timeout=0
+    bool keep_alive_asked = false; // the response's Connection has keep-alive; matters for 1.0
+    bool draining = false;         // the worker is, or the upstream was removed (R15)
 };
 
 enum class http1_server_verdict : std::uint8_t {

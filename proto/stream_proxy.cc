@@ -216,10 +216,10 @@ verdict stream_proxy::start(session& s) noexcept {
 verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const char* words) noexcept {
     why++;
     if (trouble_ && words) {
-        char line[512], at[endpoint::text_max], server_at[endpoint::text_max];
-        const std::string_view from = s.peer.text(at);
+        char line[1280], at[endpoint::log_text_max], server_at[endpoint::log_text_max];
+        const std::string_view from = s.peer.log_text(at);
         const bool is_server = cause == end_cause::connect_failed && s.failed;
-        const std::string_view server = is_server ? s.failed->where.at.text(server_at) : std::string_view{};
+        const std::string_view server = is_server ? s.failed->where.at.log_text(server_at) : std::string_view{};
         const int n =
             std::snprintf(line, sizeof line, "client %.*s refused: %s: %s%.*s%s%s", static_cast<int>(from.size()),
                           from.data(), to_string(cause), is_server ? "upstream " : "", static_cast<int>(server.size()),

@@ -28,10 +28,11 @@ namespace weir::inline WEIR_KERNEL {
 enum class send_proxy : std::uint8_t { off, v1, v2 };
 
 struct stream_proxy_options {
-    relay_options relay{}; // pairs_max: clients at once; at the limit nothing is accepted until one goes
+    // pairs_max: clients at once, above 0, EXPECTed; at the limit nothing is accepted until one goes.
+    relay_options relay{};
     balance how = balance::round_robin;
     bool accept_proxy = false;
-    proxy_options proxy{};                // of accept_proxy. TLVs are not passed on
+    proxy_options proxy{};                // of accept_proxy; bytes_max at most 16,152, EXPECTed. TLVs are not passed on
     duration proxy_timeout = seconds{10}; // for the whole line
     send_proxy send = send_proxy::off;
 };

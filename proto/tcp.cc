@@ -51,6 +51,7 @@ result<endpoint> parse_tcp(std::string_view text) noexcept {
     std::string_view host = text.substr(0, colon);
     if (host.empty()) return endpoint::ipv4(0, port);
     if (host == "*") return failure{EINVAL}; // resolvers make ::1 of it, which nobody means
+    if (host.find_first_not_of("0123456789") == host.npos) return failure{EINVAL}; // and of 10:80, 0.0.0.10
     const bool in_brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
     if (in_brackets) host = host.substr(1, host.size() - 2);
     if (in_brackets != (host.find(':') != host.npos)) return failure{EINVAL}; // ::1:80 could be read in two ways

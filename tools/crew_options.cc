@@ -9,8 +9,8 @@ namespace weir::inline WEIR_KERNEL::tools {
 void declare(options& o, crew_options& set) noexcept {
     static constexpr const char* balance_words[] = {"round-robin", "least"};
     o.count("--threads", set.threads, "each with a loop, a listener and its share of the clients", {1, 256});
-    o.count("--max-connections", set.clients_max, "of clients, over all threads; 0: half of the descriptors",
-            {0, 1'000'000});
+    o.count("--max-connections", set.clients_max,
+            "of clients, over all threads; 0: half of the descriptors, at most 65536", {0, 1'000'000});
     o.choice("--balance", set.how, balance_words, "among several upstreams");
     o.time("--user-timeout", set.user_timeout,
            "for what was sent to be acknowledged, or a full receiver to take more (TCP_USER_TIMEOUT)", milliseconds{1});

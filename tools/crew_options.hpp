@@ -15,8 +15,8 @@ struct crew_options {
     std::size_t upstreams_count = 0;
     balance how = balance::round_robin;
     std::uint32_t threads = 1;
-    std::uint32_t clients_max = 0; // 0: half of the descriptors
-    std::uint32_t pipes_max = 0;   // of each worker: two descriptors each
+    std::uint32_t clients_max = 0;                // 0: half of the descriptors, at most 65,536
+    std::uint32_t pipes_max = 0;                  // of each worker: two descriptors each
     duration user_timeout = user_timeout_default; // each program has its own
     duration drain = seconds{30};
     std::uint32_t ledger = 4096;

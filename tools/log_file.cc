@@ -2,10 +2,15 @@
 
 #include "tools/log_file.hpp"
 
+#include <poll.h>
+#include <sys/stat.h>
+
+#include <algorithm>
 #include <chrono>
 #include <climits>
 #include <cstring>
 #include <ctime>
+#include <mutex>
 
 #include "tools/process.hpp"
 
@@ -14,6 +19,7 @@ namespace weir::inline WEIR_KERNEL::tools {
 namespace {
 
 constexpr duration gather_time = milliseconds{100};
+constexpr duration say_time = seconds{10};
 constexpr std::size_t stamp_bytes = 25; // "2026-11-23T21:35:00.123Z "
 constexpr std::size_t line_bytes_max = 2048;
 static_assert(stamp_bytes + line_bytes_max + 1 <= PIPE_BUF, "a line goes into a pipe at once");
@@ -46,6 +52,14 @@ void write_stamp(char (&to)[stamp_bytes]) noexcept {
     *next = ' ';
 }
 
+// It takes PIPE_BUF bytes without being waited for, or has an error to say. pipe(7): if only one writes to it.
+bool takes_bytes(int fd) noexcept {
+    pollfd what{.fd = fd, .events = POLLOUT, .revents = 0};
+    return ::poll(&what, 1, 0) != 0;
+}
+
+constinit std::mutex one_writer; // to what is no file: between poll() and write() nobody else fills it
+
 } // namespace
 
 void log_file::open(event_loop& loop, const char* path) noexcept {
@@ -54,11 +68,22 @@ void log_file::open(event_loop& loop, const char* path) noexcept {
     fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
     if (fd_ < 0) fail("--access-log %s: %s", path, std::strerror(-fd_));
     owns_ = std::strcmp(path, "-") != 0;
+    set_kind();
+}
+
+void log_file::set_kind() noexcept {
+    struct stat known {};
+    is_file_ = ::fstat(fd_, &known) == 0 && S_ISREG(known.st_mode);
 }
 
 void log_file::line(std::string_view text) noexcept {
     text = text.substr(0, line_bytes_max);
-    if (size_ + stamp_bytes + text.size() + 1 > sizeof room_) flush();
+    const std::size_t bytes = stamp_bytes + text.size() + 1;
+    if (size_ + bytes > sizeof room_ && !is_full_) flush(); // else it is for the timer to try again
+    if (size_ + bytes > sizeof room_) {
+        lost_count_++;
+        return;
+    }
     if (!flush_timer_.armed()) loop_->arm_in(flush_timer_, gather_time);
     char stamp[stamp_bytes];
     write_stamp(stamp);
@@ -75,21 +100,50 @@ void log_file::line(std::string_view text) noexcept {
 // another thread's come in between: pipe(7). So there it is as many lines as fit.
 std::size_t log_file::at_once(std::size_t at) const noexcept {
     const std::string_view left{room_ + at, size_ - at};
-    return owns_ || left.size() <= PIPE_BUF ? left.size() : left.rfind('\n', PIPE_BUF - 1) + 1;
+    return is_file_ || left.size() <= PIPE_BUF ? left.size() : left.rfind('\n', PIPE_BUF - 1) + 1;
 }
 
 void log_file::flush() noexcept {
     flush_timer_.cancel();
-    if (is_torn_ && size_ > 0) is_torn_ = sys::write(fd_, "\n", 1) != 1;
-    for (std::size_t at = 0; at < size_ && !is_torn_;) {
-        const sys::count n = sys::write(fd_, room_ + at, at_once(at));
-        if (n <= 0) { // a full disk or a closed pipe: the proxy goes on, the lines are lost
-            is_torn_ = at > 0 && room_[at - 1] != '\n';
-            break;
+    const std::size_t gone = write_out();
+    std::memmove(room_, room_ + gone, size_ - gone);
+    size_ -= gone;
+    if (size_ > 0) loop_->arm_in(flush_timer_, gather_time);
+    const bool is_time = said_at_ == never || loop_->now() - said_at_ >= say_time;
+    if (lost_count_ > 0 && is_time) say_lost();
+}
+
+// How many bytes are done with: written, or lost.
+std::size_t log_file::write_out() noexcept {
+    std::unique_lock lock{one_writer, std::defer_lock};
+    if (!is_file_) lock.lock();
+    std::size_t at = 0;
+    while (at < size_) {
+        is_full_ = !is_file_ && !takes_bytes(fd_);
+        if (is_full_) return at;
+        const bool is_torn = is_torn_;
+        const sys::count n = is_torn ? sys::write(fd_, "\n", 1) : sys::write(fd_, room_ + at, at_once(at));
+        if (n <= 0) { // a full disk or a closed pipe: the proxy goes on
+            is_torn_ = is_torn || (at > 0 && room_[at - 1] != '\n');
+            lose_from(at);
+            return size_;
         }
-        at += static_cast<std::size_t>(n);
+        is_torn_ = false;
+        if (!is_torn) at += static_cast<std::size_t>(n);
     }
-    size_ = 0;
+    return at;
+}
+
+void log_file::lose_from(std::size_t at) noexcept {
+    lost_count_ += static_cast<std::uint64_t>(std::count(room_ + at, room_ + size_, '\n'));
+}
+
+void log_file::say_lost() noexcept {
+    if (!takes_bytes(STDERR_FILENO)) return; // may well be the same pipe
+    say("--access-log %s: %llu lines were lost, since they could not be written", path_,
+        static_cast<unsigned long long>(lost_count_));
+    lost_count_ = 0;
+    said_at_ = loop_->now();
 }
 
 void log_file::reopen() noexcept {
@@ -103,11 +157,16 @@ void log_file::reopen() noexcept {
     close();
     fd_ = fd;
     owns_ = true;
-    is_torn_ = false;
+    is_torn_ = is_full_ = false;
+    set_kind();
 }
 
 void log_file::close() noexcept {
     if (fd_ >= 0) flush();
+    flush_timer_.cancel();
+    lose_from(0);
+    size_ = 0;
+    if (lost_count_ > 0) say_lost();
     if (owns_) sys::close(fd_);
     owns_ = false;
     fd_ = -1;

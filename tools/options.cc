@@ -310,6 +310,8 @@ void options::take_upstream(entry& e, const char* value) noexcept {
     upstream_place& to = static_cast<upstream_place*>(e.to)[already];
     auto at = parse_address(value);
     if (!at) wrong(e.name, "\"%s\" %s; right would be %s", value, address_problem(at.error()), address_wanted);
+    if (at.value().at.family() != AF_UNIX && at.value().at.port() == 0)
+        wrong(e.name, "\"%s\" has port 0, at which nobody listens; right would be 1..65535", value);
     to = {.at = at.value(), .text = value};
     if (e.taken) ++*e.taken;
 }

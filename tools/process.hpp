@@ -40,7 +40,6 @@ void open_listener_at(listener& at, const listen_place& place, const listener_op
 
 // "listening on 127.0.0.1:41234": once, when everything is ready.
 void announce(const endpoint& at) noexcept;
-inline void announce(const listener& at) noexcept { announce(at.local()); }
 
 // SIGTERM and SIGINT: the first calls `drain` in a turn, the second ends the process at once with 1.
 using drain_callback = void (*)(void* owner) noexcept;

@@ -76,16 +76,16 @@ install() {
 
     printf '\n== installing %s\n' "$*"
     local policy=/usr/sbin/policy-rc.d
-    local own_policy=no
     if [ ! -e $policy ]; then
-        own_policy=yes
+        # However this ends: left behind, it would keep every service from being started.
+        trap "${sudo[*]} rm -f $policy" EXIT
+        trap 'exit 1' HUP INT TERM
         printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
         "${sudo[@]}" chmod +x $policy
     fi
     local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
     "${apt[@]}" update || true # an index that cannot be had matters only if a package is in it
     "${apt[@]}" install -y --no-install-recommends "$@" || true
-    if [ $own_policy = yes ]; then "${sudo[@]}" rm -f $policy; fi
 
     mapfile -t missing < <(missing_packages)
     if [ ${#missing[@]} -gt 0 ]; then

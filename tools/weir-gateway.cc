@@ -34,6 +34,7 @@ void parse(settings& set, int argc, char** argv) {
                       "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;
     constexpr duration ms = milliseconds{1};
+    constexpr std::uint64_t head_max = http1_exchange::head_bytes_max;
     o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
     o.time("--first-byte-timeout", http.first_byte_timeout, "for an answer, or its next bytes", ms);
     o.time("--header-timeout", http.header_timeout, "for a request's whole head", ms);
@@ -44,13 +45,18 @@ void parse(settings& set, int argc, char** argv) {
     o.count("--keep-alive-requests", http.keep_alive_requests, "per client connection", {1, UINT32_MAX});
     o.time("--idle-timeout", set.gateway.tunnel_idle_timeout, "of a tunnel (101) without a byte", ms);
     o.time("--fin-timeout", set.gateway.fin_timeout, "of a tunnel one side of which has ended", ms);
+    o.size("--request-line-max", http.head.start_line_bytes_max, "-> 414; of a status line -> 502", {16, head_max});
+    o.size("--head-max", http.head.head_bytes_max, "of a request -> 431, of an answer -> 502", {16, head_max});
+    o.count("--fields-max", http.head.fields_max, "in a head; likewise", {1, http1_head::fields_capacity});
+    o.size("--body-rate-min", http.body_rate_min, "of a request, a second, over --body-timeout; 0: any");
     o.size("--body-max", set.body_max, "of a request; 0: no limit");
     o.time("--pool-idle-timeout", set.gateway.idle.age_max, "of an upstream connection, +-10 %", ms);
     o.count("--pool-size", set.gateway.idle.idle_max, "idle upstream connections, of each thread", {1, 1'000'000});
     o.choice("--unsolicited", set.gateway.idle.on_bytes, unsolicited_words, "bytes on an idle connection");
     o.flag("--probe", set.probe, "peek at an idle connection before it is used");
     o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");
-    o.text("--access-log", set.access_log, "FILE", "a line per request; -: standard output");
+    o.text("--access-log", set.access_log, "FILE",
+           "a line per request; -: standard output. What is not read is lost, and counted on stderr");
     o.listen_at("--admin", set.admin, "where GET /counters answers, with the sums over all threads");
     o.flag("--quiet", set.quiet, "no line for each 502, 503 and 504");
     tools::declare(o, set);
@@ -64,6 +70,7 @@ void parse(settings& set, int argc, char** argv) {
 
 http1_gateway_options limited(http1_gateway_options gateway, const tools::share& mine) {
     gateway.clients_max = mine.clients_max;
+    gateway.tunnels_max = mine.clients_max;
     gateway.idle.idle_max = std::min(gateway.idle.idle_max, mine.clients_max);
     return gateway;
 }

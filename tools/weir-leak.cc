@@ -71,12 +71,18 @@ settings parse(int argc, char** argv) {
     o.flag("--json", set.json, "the report as JSON");
     o.flag("--quiet", set.quiet, "no progress on a terminal");
     o.parse(argc, argv);
+    const settings usual;
     if (!target) {
         if (set.pid) tools::options::wrong("--pid", "belongs to a --target");
+        if (set.pool != usual.pool) tools::options::wrong("--pool", "belongs to a --target");
+        if (set.path != usual.path) tools::options::wrong("--path", "belongs to a --target");
         return set;
     }
     if (set.self) tools::options::wrong("--target", "cannot go with --self");
-    if (set.plant) tools::options::wrong("--plant", "goes with --self only");
+    if (set.plant != usual.plant) tools::options::wrong("--plant", "goes with --self only");
+    if (set.ledger != usual.ledger) tools::options::wrong("--ledger", "goes with --self only");
+    if (set.connect_timeout != usual.connect_timeout)
+        tools::options::wrong("--connect-timeout", "goes with --self only: it is that of weir's own proxy");
     const auto at = parse_address(target);
     if (!at) tools::options::wrong("--target", "\"%s\" is no address: 127.0.0.1:8080, unix:/run/x.sock", target);
     if (!set.pid && at.value().at.family() == AF_UNIX)

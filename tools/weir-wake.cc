@@ -37,7 +37,8 @@ settings parse(int argc, char** argv) {
              "until then. idle-close: from a server's close() to the close of the parked connection at the other end.\n"
              "Both take turns in slices. The ratio is that of the medians, weir to raw. cpu/wake (time of both\n"
              "threads), rings (writes to an eventfd) and waits (calls of epoll_wait) are per wake-up; a round has\n"
-             "two, of a timer one. all: each of these, post and timer also with --spin 50us and --precise.",
+             "two, of a timer one. all: each of these; where two processors may be used, post and socket also with\n"
+             "--spin 50us, or as long as that says; timer also with --precise.",
          .examples = {"weir-wake --count 500", "weir-wake --mode post --spin 50us --json"}}};
     o.choice("--mode", set.what, mode_words, "what to measure");
     o.choice("--threads", set.where, placement_words, "on two processors, or both on one");

@@ -188,6 +188,19 @@ TEST_CASE("what is no socket has no endpoint") {
     CHECK(local_endpoint(-1).error() == EBADF);
 }
 
+TEST_CASE("a name that a log could take for the end of its line, or of its quotes, is escaped there") {
+    const auto log_text_of = [](const endpoint& e) {
+        char room[endpoint::log_text_max];
+        return std::string(e.log_text(room));
+    };
+
+    CHECK(log_text_of(local("@a\nb\r\x1b[0m\"\\\x7f\xc3\xa4 ~")) ==
+          "unix:@a\\x0ab\\x0d\\x1b[0m\\x22\\x5c\\x7f\\xc3\\xa4 ~");
+    CHECK(log_text_of(endpoint::ipv4(0x7F000001, 80)) == "127.0.0.1:80");
+    CHECK(log_text_of(local("@" + std::string(106, '\n'))).size() == 6 + 4 * 106);
+    CHECK(text_of(local("@a\nb")) == "unix:@a\nb"); // which can be read back
+}
+
 // unix(7): a path may fill sun_path to the last byte, without a NUL.
 TEST_CASE("a name that fills its address is printed to its end and not beyond") {
     sockaddr_storage storage{};

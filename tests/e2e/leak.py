@@ -156,7 +156,11 @@ def test_command_line():
     """what goes wrong on the command line ends with 2 and names the option"""
     for options, word in ((["--target", "8080"], "--target"), (["--pid", "1"], "--pid"), (["--cycles", "0"], "--cycles"),
                           (["--self", "--target", "127.0.0.1:80"], "--self"), (["--nothing"], "--nothing"),
-                          (["--target", "127.0.0.1:80", "--plant", "1"], "--plant"), (["surplus"], "surplus")):
+                          (["--pool", "5"], "--pool"), (["--self", "--path", "/x"], "--path"),
+                          (["--target", "127.0.0.1:80", "--plant", "1"], "--plant"),
+                          (["--target", "127.0.0.1:80", "--ledger", "9"], "--ledger"),
+                          (["--target", "127.0.0.1:80", "--connect-timeout", "9ms"], "--connect-timeout"),
+                          (["surplus"], "surplus")):
         done = leak(*options, status=2)
         assert word in done.stderr and not done.stdout, done.stderr
     done = leak("--help", status=0)

@@ -41,6 +41,10 @@ WRONG = {
         (["--keep-alive-requests", "many"], ["--keep-alive-requests", '"many"']),
         (["--unsolicited", "keep"], ["--unsolicited", '"keep"', "kill, drain"]),
         (["--retry", "always"], ["--retry", '"always"', "auto"]),
+        (["--head-max", "15872"], ["--head-max", "15872"]),
+        (["--request-line-max", "0"], ["--request-line-max", "16.."]),
+        (["--fields-max", "101"], ["--fields-max", "1..100"]),
+        (["--body-rate-min", "slow"], ["--body-rate-min", '"slow"', "64k"]),
         (["--threads", "0"], ["--threads"]),
         (["--max-connections", "-1"], ["--max-connections"]),
         (["--admin", "nowhere"], ["--admin", "127.0.0.1:8080"]),
@@ -61,7 +65,7 @@ WRONG = {
         (["--max-connections", "x"], ["--max-connections", '"x"']),
     ],
 }
-WRONG_ADDRESSES = ["8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "::1:80", "[127.0.0.1]:80", "unix:",
+WRONG_ADDRESSES = ["8080", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:http", "::1:80", "[127.0.0.1]:80", "10:80", "unix:",
                    "unix:/" + "x" * 108, "fd:x", "fd:-1"]
 
 
@@ -93,6 +97,8 @@ def test_wrong_addresses():
             refused(program, [text, *operands(program)[1:]], ["LISTEN", text[:40]])
     for program in set(PROGRAMS) - {"weir-origin"}:
         refused(program, ["127.0.0.1:0", "fd:3"], ["UPSTREAM", '"fd:3"'])
+        for nowhere in ("127.0.0.1:0", "localhost:0", "[::1]:0", ":0"):
+            refused(program, ["127.0.0.1:0", nowhere], ["UPSTREAM", f'"{nowhere}"', "port 0"])
 
 
 def test_operands():

@@ -2,6 +2,7 @@
 """The process: signals, descriptors that run out, pipes that nobody reads."""
 
 import calendar
+import contextlib
 import json
 import os
 import pathlib
@@ -90,6 +91,49 @@ def test_sigpipe():
             children = run("ps", "--ppid", shell.pid, "-o", "pid=,comm=").stdout.split()
             os.kill(int(children[children.index("weir-gateway") - 1]), signal.SIGTERM)
             shell.wait()
+
+
+def test_stalled_log():
+    """an access log whose reader does not read holds up nobody: what cannot be written is lost, and counted on stderr"""
+    with tempfile.TemporaryDirectory() as place, Origin("--body", "7") as origin:
+        log = os.path.join(place, "log")
+        os.mkfifo(log)
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        with Gateway(origin, options=["--access-log", log, "--threads", "2"]) as gateway:
+            for _ in range(2):
+                with Client(gateway.address) as client:
+                    for i in range(800):  # 120 KB; the pipe has 64, the gateway 16
+                        equal(client.ask(get(f"/path-{i}/" + "x" * 60)).status, 200)
+            until(lambda: "lines were lost" in gateway.stderr(), "it says so")
+            read = bytearray()
+
+            def drain():
+                with contextlib.suppress(BlockingIOError):
+                    while piece := os.read(reader, 1 << 16):
+                        read.extend(piece)
+
+            drain()
+            asked = 1600
+
+            def is_written_on(client):
+                nonlocal asked
+                client.ask(get("/path-late"))
+                asked += 1
+                drain()
+                return b"/path-late" in read
+
+            with Client(gateway.address) as client:
+                until(lambda: is_written_on(client), "it is written on")
+            equal(gateway.end(), 0)
+            drain()
+        lines = read.decode().splitlines()
+        for line in lines:
+            assert re.fullmatch(r'\S+Z 127\.\S+ "GET /\S+" 200 \d+ bytes \d+ us upstream \S+( reused)?', line), line
+        lost = sum(int(n) for n in re.findall(r"(\d+) lines were lost", gateway.stderr()))
+        written = sum("/path-" in line for line in lines)
+        equal(written + lost, asked)
+        assert lost >= 400, lost
+        os.close(reader)
 
 
 def test_access_log():

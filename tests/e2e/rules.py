@@ -2,7 +2,9 @@
 """Requests: what the gateway refuses, and what a server gets of the rest. The numbers are the rows of the checklist
 of HTTP/1.1 behaviours in README.md beside this file."""
 
+import contextlib
 import re
+import time
 
 import rig
 from rig import Gateway, until
@@ -203,6 +205,29 @@ def test_limits():
         for extra, status in ((0, 200), (1, 400)):
             with Client(gateway.address) as client:
                 equal(client.ask(b"\r\n" * (4 + extra) + ask()).status, status, "empty lines")
+
+
+def test_limits_given():
+    """--request-line-max, --head-max and --fields-max are kept to the byte; --body-rate-min ends a drip with 408"""
+    options = ["--request-line-max", "100", "--head-max", "1k", "--fields-max", "3"]
+    with Upstream(OK) as upstream, Gateway(upstream, options=options) as gateway:
+        line = lambda size: b"GET /" + b"x" * (size - 14) + b" HTTP/1.1"
+        head = lambda size: ask(b"X: " + b"x" * (size - len(ask(b"X: "))))
+        for raw, status in ((ask(line=line(100)), 200), (ask(line=line(101)), 414), (head(1024), 200), (head(1025), 431),
+                            (ask(b"A: b", b"C: d"), 200), (ask(b"A: b", b"C: d", b"E: f"), 431)):
+            with Client(gateway.address) as client:
+                equal(client.ask(raw).status, status, short(raw))
+    for rate, status in (("1000", 408), ("2", 200), ("0", 200)):
+        options = ["--body-rate-min", rate, "--body-timeout", "1s"]
+        with Upstream(OK) as upstream, Gateway(upstream, options=options) as gateway, Client(gateway.address) as client:
+            client.send(ask(b"Content-Length: 6", line=b"POST / HTTP/1.1"))
+            for _ in range(5):  # the window is over before the last of these, and one byte is still missing
+                time.sleep(0.25)
+                with contextlib.suppress(OSError):
+                    client.send(b"x")
+            if status == 200:
+                client.send(b"x")
+            equal(client.response().status, status, rate)
 
 
 def test_body_max():

@@ -20,7 +20,7 @@ TEST_CASE("a final response while the body is being sent is delivered; both conn
     s.say("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno!");
     rig.expect_end(s, ending::reset);
     (void)rig.until([&] { return c.ended(); });
-    CHECK(c.got == "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno!");
+    CHECK(c.got == "HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!");
     CHECK(c.end == ending::fin);
     c.say("more of the body that nobody wants"); // lingering: no reset comes of it
     rig.settle();
@@ -31,6 +31,27 @@ TEST_CASE("a final response while the body is being sent is delivered; both conn
     CHECK(rig.conns.live_count() == 1);
     c.close();
     CHECK(rig.until([&] { return rig.conns.live_count() == 0; }));
+}
+
+TEST_CASE("an early answer that is all there says that the connection closes; one that goes on does not") {
+    const std::string head = "HTTP/1.1 413 Content Too Large\r\n", length = "Content-Length: ",
+                      chunked = "Transfer-Encoding: chunked\r\n";
+    const auto got = [](std::string_view answer) {
+        gateway_rig rig;
+        peer c = rig.client();
+        c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\nfirst");
+        peer s = rig.server();
+        s.say(answer);
+        rig.settle();
+        return c.pull().got;
+    };
+    const std::string end = "Connection: close\r\n\r\n";
+    CHECK(got(head + length + "0\r\n\r\n") == head + length + "0\r\n" + end);
+    CHECK(got(head + length + "3\r\n\r\nno!") == head + length + "3\r\n" + end + "no!");
+    CHECK(got(head + length + "4\r\n\r\nno!") == head + length + "4\r\n\r\nno!");
+    CHECK(got(head + chunked + "\r\n2\r\nno\r\n1\r\n!\r\n0\r\n\r\n") == head + chunked + end + "3\r\nno!\r\n0\r\n\r\n");
+    CHECK(got(head + chunked + "\r\n3\r\nno!\r\n") == head + chunked + "\r\n3\r\nno!\r\n");
+    CHECK(got("HTTP/1.1 304 Not Modified\r\n\r\n") == "HTTP/1.1 304 Not Modified\r\n" + end);
 }
 
 TEST_CASE("a lingering client is let go after its time") {
@@ -63,7 +84,7 @@ TEST_CASE("a server that answers and closes with the body unread: the answer is 
             if (c.end == ending::none) rest.remove_prefix(c.say_some(rest.substr(0, 4000)));
             return c.ended();
         });
-        CHECK(c.got == "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope");
+        CHECK(c.got == "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnope");
         CHECK(rig.idle_count() == 0);
         CHECK(rig.gateway->active_count() == 0);
     }
@@ -82,7 +103,7 @@ TEST_CASE("a server that answers and closes while a send is under way: the answe
     s.say("HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope");
     s.close(); // "second" is unread: a reset
     (void)rig.until([&] { return c.ended(); });
-    CHECK(c.got == "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope");
+    CHECK(c.got == "HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nConnection: close\r\n\r\nnope");
     CHECK(c.end == ending::fin);
 }
 

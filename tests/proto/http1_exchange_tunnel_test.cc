@@ -131,20 +131,34 @@ TEST_CASE("a tunnel that is idle for its time is aborted, not a millisecond befo
     rig.expect_end(s, ending::reset);
 }
 
-TEST_CASE("no tunnel is left: both are closed") {
+TEST_CASE("no tunnel is left: the client gets a 503 instead of the 101") {
     gateway_rig rig{{.tunnels_max = 1}};
-    std::vector<peer> held;
-    for (int i = 0; i < 2; i++) {
-        held.push_back(rig.client());
-        held.back().say(upgrade_request);
-        held.push_back(rig.server());
-        held.back().say(upgrade_response);
-        rig.settle();
-    }
-    CHECK(!held[0].ended());
-    CHECK(held[2].ended());
-    CHECK(held[3].ended());
+    peer first = rig.client();
+    first.say(upgrade_request);
+    peer s = rig.server();
+    s.say(upgrade_response);
+    rig.expect(first, upgrade_response);
+    rig.expect(s, upgrade_request);
+    peer second = rig.client();
+    second.say(upgrade_request);
+    peer t = rig.server();
+    t.say("HTTP/1.1 103 Early Hints\r\n\r\n" + upgrade_response);
+    rig.expect(second, own_answer(503, "Service Unavailable", "503 Service Unavailable\n", "", "Retry-After: 1\r\n"));
+    rig.settle();
+    CHECK(t.ended());
     CHECK(rig.ended(end_cause::no_room) == 1);
+    CHECK(rig.counters().shed == 1);
+    REQUIRE(rig.troubles.size() == 1);
+    CHECK(rig.troubles[0].ends_with(": no tunnel is left"));
+    CHECK(!second.ended());
+
+    first.reset(); // its tunnel is free again
+    rig.expect_end(s, ending::reset);
+    second.say(upgrade_request);
+    peer u = rig.server();
+    u.say(upgrade_response);
+    rig.expect(second, upgrade_response);
+    CHECK(rig.counters().tunnels == 2);
 }
 
 } // namespace

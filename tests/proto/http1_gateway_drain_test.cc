@@ -59,6 +59,8 @@ TEST_CASE("without an exchange for it a request is a 503") {
     rig.expect(admin, own_answer(503, "Service Unavailable", "No room for this request now.\n", closes, "Retry-After: 1\r\n"));
     rig.expect_end(admin, ending::fin);
     CHECK(rig.counters().shed == 1);
+    REQUIRE(rig.troubles.size() == 1);
+    CHECK(rig.troubles[0] == "503 \"\" upstream -: no exchange is left");
     CHECK(rig.gateway->clients_count() == 1);
     s.say(ok());
     rig.expect(a, ok());

@@ -227,6 +227,7 @@ TEST_CASE("a 408 that crossed the request on its way is not its answer: the requ
         peer t = rig.server();
         rig.expect(t, request);
         CHECK(rig.counters().repeated == 1);
+        CHECK(rig.counters().repeated_by_proof == (request.starts_with("POST") ? 1 : 0));
         t.say(ok("2"));
         rig.expect(rig.c, ok("2"));
         CHECK(rig.at_rest());
@@ -238,6 +239,26 @@ TEST_CASE("a 408 that crossed the request on its way is not its answer: the requ
     s.say(parting);
     rig.expect(c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
     CHECK(!rig.has_dialed());
+}
+
+TEST_CASE("a 408 of a server that does not close may yet be followed by the POST's processing: it is not sent twice") {
+    const std::string body = "Content-Length: 4\r\n\r\nlate";
+    for (const std::string& ending : {""s, "Connection: close\r\n"s}) {
+        acquainted rig;
+        meanwhile m{rig};
+        deafen(rig.s); // not a byte of the request is acknowledged
+        m.next([&] { rig.s.say("HTTP/1.1 408 Request Timeout\r\n" + ending + body); });
+        rig.c.say(post("/2", "body"));
+        if (ending.empty()) {
+            rig.expect(rig.c, "HTTP/1.1 408 Request Timeout\r\n" + body);
+            CHECK(!rig.has_dialed());
+            CHECK(rig.counters().repeated == 0);
+        } else {
+            peer t = rig.server();
+            rig.expect(t, post("/2", "body"));
+            CHECK(rig.counters().repeated_by_proof == 1);
+        }
+    }
 }
 
 TEST_CASE("a GET that the server read without answering is repeated once") {
@@ -275,6 +296,23 @@ TEST_CASE("a second failure is a 502, not a third try") {
         rig.expect(rig.c, bad_gateway());
         CHECK(!rig.has_dialed());
         CHECK(rig.counters().repeated == 1);
+    }
+}
+
+TEST_CASE("what is asked for and cannot be connected to counts as neither fresh nor repeated") {
+    for (const std::string& request : {get("/2"), post("/2", "body")}) {
+        acquainted rig;
+        CHECK(rig.counters().fresh == 1);
+        meanwhile m{rig};
+        m.next([&] {
+            rig.origins[0].fd.close(); // refuses from now on
+            rig.s.close();
+        });
+        rig.c.say(request);
+        rig.expect(rig.c, bad_gateway());
+        CHECK(rig.counters().fresh == 1);
+        CHECK(rig.counters().repeated == 0);
+        CHECK(rig.counters().repeated_by_proof == 0);
     }
 }
 

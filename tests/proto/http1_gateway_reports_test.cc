@@ -144,6 +144,18 @@ TEST_CASE("what a client says cannot break out of its quotes in the access log")
     CHECK(lines[0].find(" \"GET /\\x22_200\\x5c\" 200 1 bytes ") != std::string::npos);
 }
 
+TEST_CASE("bytes that were not sent on are not counted in the access log") {
+    std::vector<std::string> lines;
+    acquainted rig;
+    keep_lines(rig, lines);
+    rig.c.say(get());
+    rig.expect(rig.s, get());
+    rig.s.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz");
+    rig.expect(rig.c, bad_gateway());
+    REQUIRE(lines.size() == 1);
+    CHECK(lines[0].find(" 502 0 bytes ") != std::string::npos);
+}
+
 TEST_CASE("what ended in any other way than with a whole answer had no line in the access log") {
     std::vector<std::string> lines;
     gateway_rig rig{{.http = {.first_byte_timeout = seconds{5}}}, choking};

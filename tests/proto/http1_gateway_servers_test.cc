@@ -100,20 +100,39 @@ TEST_CASE("an idle server connection is closed at its age, give or take a tenth"
     CHECK(rig.s.ended());
 }
 
-TEST_CASE("Keep-Alive: timeout= of a server shortens the idle age to a second less") {
+TEST_CASE("no idle connection outlives a second less than its server's Keep-Alive: timeout=, whatever the spread") {
     struct {
         const char* said;
-        duration age;
-    } const cases[] = {{"5", seconds{4}}, {"2", seconds{1}}, {"1", milliseconds{500}}, {"3600", seconds{30}}};
+        duration earliest, latest;
+    } const cases[] = {{"1", milliseconds{400}, milliseconds{500}},
+                       {"2", milliseconds{800}, seconds{1}},
+                       {"12", seconds{9} - milliseconds{1}, seconds{11}},
+                       {"20", seconds{15}, seconds{19}},
+                       {"31", seconds{24}, seconds{30}},
+                       {"32", seconds{25}, seconds{31}},
+                       {"3600", seconds{27}, seconds{33}}};
     for (const auto& each : cases) {
-        INFO(each.said);
-        const auto& [said, age] = each;
-        acquainted rig({}, "Keep-Alive: timeout=" + std::string(said) + ", max=99\r\n");
-        rig.pass(age - age / 10 - milliseconds{1});
-        CHECK(rig.idle_count() == 1);
-        rig.pass(age / 5 + milliseconds{2});
-        CHECK(rig.idle_count() == 0);
+        for (std::uint64_t seed = 0x9e3779b97f4a7c15, i = 0; i < 16; i++, seed *= 0xd1342543de82ef95) {
+            INFO(each.said, ", seed ", seed);
+            acquainted rig({.idle = {.seed = seed}}, "Keep-Alive: timeout=" + std::string(each.said) + ", max=99\r\n");
+            rig.pass(each.earliest - milliseconds{1});
+            CHECK(rig.idle_count() == 1);
+            rig.pass(each.latest - each.earliest + milliseconds{2});
+            CHECK(rig.idle_count() == 0);
+        }
     }
+}
+
+TEST_CASE("a server that says Keep-Alive: timeout=0 keeps no idle connection: none is parked") {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say(get());
+    peer s = rig.server();
+    s.say(ok("1", "Keep-Alive: timeout=0\r\n"));
+    rig.expect(c, ok("1"));
+    CHECK(rig.idle_count() == 0);
+    CHECK(s.ended());
+    CHECK(!c.ended());
 }
 
 TEST_CASE("bytes on an idle server connection never reach a client") {
@@ -313,6 +332,30 @@ TEST_CASE("a request that is over counts no more for least, however it ended") {
         ask(1, ok());
     }
     ask(0, ok()); // none is thought to be busy
+}
+
+TEST_CASE("a tunnel counts for least until it ends") {
+    gateway_rig rig{{.how = balance::least}, {.origins = {origin_state::listening, origin_state::listening}}};
+    peer c = rig.client(), d = rig.client();
+    const std::string switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n";
+    const auto ask = [&](std::size_t origin) {
+        d.say(get());
+        peer s = rig.server(origin);
+        rig.expect(s, get());
+        s.say(ok("", "Connection: close\r\n"));
+        rig.expect(d, ok());
+        s.close();
+        rig.settle();
+    };
+    c.say(get("/ws", "Connection: upgrade\r\nUpgrade: toy\r\n"));
+    peer tunnel = rig.server(0);
+    tunnel.say(switching);
+    rig.expect(c, switching);
+    for (int i = 0; i < 3; i++)
+        ask(1);
+    c.reset();
+    rig.settle();
+    ask(0);
 }
 
 TEST_CASE("a cause is told once, of the server that it was") {

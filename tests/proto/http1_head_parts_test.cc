@@ -41,7 +41,7 @@ struct parsed {
 TEST_CASE("what a request asks for is told as it was written") {
     const parsed p(request,
                    "\r\npOST /a//b/%2f/../c?d=|{}&e HTTP/1.3\r\nHost: a.example:81\r\nX-Y_z:  v w \t\r\n"
-                   "Content-Length: 0042\r\nExpect: 100-Continue\r\nIdempotency-Key: k\r\n\r\n");
+                   "Content-Length: 0042\r\nExpect: 100-Continue\r\nOther: k\r\n\r\n");
 
     CHECK(p.head.method() == http1_method::other);
     CHECK(p.head.method_text() == "pOST");
@@ -61,8 +61,8 @@ TEST_CASE("what a request asks for is told as it was written") {
         !parsed(request, get_with("Expect: 100-continued\r\nVia: 100-continue\r\n")).head.expect_continue());
     CHECK(!parsed(request, "GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").head.expect_continue());
     CHECK(p.head.keep_alive());
-    CHECK(p.head.has(http1_name::idempotency_key));
-    CHECK(!p.head.has(http1_name::via));
+    CHECK(p.head.has(http1_name::expect));
+    CHECK(!p.head.has(http1_name::trailer));
 }
 
 TEST_CASE("every method of the enum is recognised and named") {
@@ -89,16 +89,6 @@ TEST_CASE("every known field name is recognised in any case, and nothing that on
                                  "Upgrade",
                                  "Content-Length",
                                  "Expect",
-                                 "Date",
-                                 "Via",
-                                 "Server",
-                                 "Forwarded",
-                                 "X-Forwarded-For",
-                                 "X-Forwarded-Host",
-                                 "X-Forwarded-Proto",
-                                 "Max-Forwards",
-                                 "Retry-After",
-                                 "Idempotency-Key",
                                  "Authorization",
                                  "WWW-Authenticate"};
     int expected = 0;

@@ -239,6 +239,7 @@ TEST_CASE("Keep-Alive gives the server's timeout, and nothing when it cannot be 
     const struct {
         const char* value;
         unsigned seconds;
+        bool refused = false;
     } cases[] = {{"timeout=5", 5},
                  {"max=100, Timeout=15", 15},
                  {"timeout=99999999999999999999", 1'000'000'000},
@@ -248,11 +249,13 @@ TEST_CASE("Keep-Alive gives the server's timeout, and nothing when it cannot be 
                  {"xtimeout=5", 0},
                  {"timeouts5", 0},
                  {"", 0},
-                 {"timeout=0", 0}};
+                 {"timeout=0", 0, true},
+                 {"max=5, timeout=00", 0, true}};
     for (const auto& c : cases) {
         CAPTURE(c.value);
         const std::string bytes = std::string("HTTP/1.1 200 OK\r\nKeep-Alive: ") + c.value + "\r\n\r\n";
         CHECK(parsed(http1_kind::response, bytes).keep_alive_timeout_s() == c.seconds);
+        CHECK(parsed(http1_kind::response, bytes).keep_alive_refused() == c.refused);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include "proto/stream_proxy.hpp"
 
+#include "proto/unix.hpp"
 #include "support/stream_rig.hpp"
 
 namespace {
@@ -236,6 +237,28 @@ TEST_CASE("counters add up over proxies") {
     const std::size_t bytes = sum.write_json(room);
     CHECK(std::string_view(room, bytes).starts_with("{\"clients\":2,\"clients_total\":2,\"relayed\":2,"));
     CHECK(sum.write_json({room, bytes - 1}) == 0);
+}
+
+TEST_CASE("a client that is bound to a name with a line end cannot write a line of its own into the log") {
+    stream_rig rig({}, {origin_state::refusing});
+    char name[64];
+    std::snprintf(name, sizeof name, "@weir-stream-test-%d", static_cast<int>(getpid()));
+    stream_proxy proxy(rig.conns, {});
+    std::vector<std::string> lines;
+    proxy.add_upstream({.family = &tcp, .at = endpoint::ipv4(0x7f000001, rig.origins[0].port)});
+    REQUIRE(proxy.listen({.family = &unix_stream, .at = endpoint::unix_path(name).value()}, {}).ok());
+    proxy.on_trouble(
+        [](void* to, std::string_view line) noexcept { static_cast<std::vector<std::string>*>(to)->emplace_back(line); },
+        &lines);
+
+    const descriptor client(sys::socket(AF_UNIX, SOCK_STREAM));
+    const endpoint at = proxy.port().local(), from = endpoint::unix_path(std::string(name) + "\nweir-relay: forged").value();
+    REQUIRE(::bind(client.get(), from.data(), from.size()) == 0);
+    REQUIRE(::connect(client.get(), at.data(), at.size()) == 0);
+    REQUIRE(rig.until([&] { return !lines.empty(); }));
+
+    CHECK(lines[0].starts_with("client unix:" + std::string(name) + "\\x0aweir-relay: forged refused: connect_failed: "));
+    CHECK(lines[0].find('\n') == std::string::npos);
 }
 
 } // namespace

@@ -87,6 +87,11 @@ TEST_CASE("a port is one to five digits up to 65535") {
     }
 }
 
+TEST_CASE("a bare number is no host") {
+    CHECK(parsed("10:80") == invalid); // resolvers make 0.0.0.10 of it
+    CHECK(parsed("2130706433:80") == invalid);
+}
+
 TEST_CASE("what has no colon is no address") {
     CHECK(parsed("") == invalid);
     CHECK(parsed("127.0.0.1") == invalid);
