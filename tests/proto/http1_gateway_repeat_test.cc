@@ -2,8 +2,6 @@
 
 #include "proto/http1_gateway.hpp"
 
-#include <linux/filter.h>
-
 #include "support/gateway_rig.hpp"
 
 namespace {
@@ -113,13 +111,6 @@ TEST_CASE("a POST of which send() took no byte is repeated" *
     CHECK(rig.counters().repeated_by_proof == 0);
 }
 
-// The server's kernel sees nothing more of what is sent to it, as if the network held it up.
-void deafen(peer& p) {
-    sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
-    const sock_fprog program{.len = 1, .filter = &drop};
-    REQUIRE(setsockopt(p.fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
-}
-
 TEST_CASE("after a FIN alone a POST waits for the proof, and is repeated when it comes") {
     acquainted rig;
     meanwhile m{rig};
@@ -202,63 +193,6 @@ TEST_CASE("a POST that the server's kernel acknowledged is never sent twice, tho
     rig.expect(rig.c, bad_gateway());
     CHECK(!rig.has_dialed());
     CHECK(rig.counters().repeated == 0);
-}
-
-TEST_CASE("a 408 after the server had the POST is its answer: it is not sent twice") {
-    acquainted rig;
-    rig.c.say(post("/2", "body"));
-    rig.expect(rig.s, post("/2", "body"));
-    rig.s.say("HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
-    rig.expect(rig.c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
-    CHECK(!rig.has_dialed());
-    CHECK(rig.counters().repeated == 0);
-}
-
-TEST_CASE("a 408 that crossed the request on its way is not its answer: the request is repeated") {
-    const std::string parting = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlate";
-    for (const std::string& request : {get("/2"), post("/2", "body")}) {
-        acquainted rig;
-        meanwhile m{rig};
-        m.next([&] {
-            rig.s.say(parting);
-            rig.s.close();
-        });
-        rig.c.say(request);
-        peer t = rig.server();
-        rig.expect(t, request);
-        CHECK(rig.counters().repeated == 1);
-        CHECK(rig.counters().repeated_by_proof == (request.starts_with("POST") ? 1 : 0));
-        t.say(ok("2"));
-        rig.expect(rig.c, ok("2"));
-        CHECK(rig.at_rest());
-    }
-    gateway_rig rig; // of a fresh connection it is the answer
-    peer c = rig.client();
-    c.say(get());
-    peer s = rig.server();
-    s.say(parting);
-    rig.expect(c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate");
-    CHECK(!rig.has_dialed());
-}
-
-TEST_CASE("a 408 of a server that does not close may yet be followed by the POST's processing: it is not sent twice") {
-    const std::string body = "Content-Length: 4\r\n\r\nlate";
-    for (const std::string& ending : {""s, "Connection: close\r\n"s}) {
-        acquainted rig;
-        meanwhile m{rig};
-        deafen(rig.s); // not a byte of the request is acknowledged
-        m.next([&] { rig.s.say("HTTP/1.1 408 Request Timeout\r\n" + ending + body); });
-        rig.c.say(post("/2", "body"));
-        if (ending.empty()) {
-            rig.expect(rig.c, "HTTP/1.1 408 Request Timeout\r\n" + body);
-            CHECK(!rig.has_dialed());
-            CHECK(rig.counters().repeated == 0);
-        } else {
-            peer t = rig.server();
-            rig.expect(t, post("/2", "body"));
-            CHECK(rig.counters().repeated_by_proof == 1);
-        }
-    }
 }
 
 TEST_CASE("a GET that the server read without answering is repeated once") {

@@ -15,6 +15,7 @@
 
 #include <doctest/doctest.h>
 
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -169,5 +170,12 @@ struct peer {
     std::string wire_;   // received, not decoded
     std::string unsaid_; // encoded, not sent
 };
+
+// Its kernel sees nothing more of what is sent to it, as if the network held it up.
+inline void deafen(peer& p) {
+    sock_filter drop{.code = BPF_RET | BPF_K, .jt = 0, .jf = 0, .k = 0};
+    const sock_fprog program{.len = 1, .filter = &drop};
+    REQUIRE(setsockopt(p.fd.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0);
+}
 
 } // namespace support
