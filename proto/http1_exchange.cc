@@ -365,7 +365,9 @@ void http1_exchange::client_timer(connection& client, time_point now) noexcept {
 void http1_exchange::server_fired(timer& t, time_point now) noexcept {
     connection& server = connection::of(t);
     http1_exchange& x = server.owner_as<http1_exchange>();
-    const bool waits_for_body = x.request_ == request_state::body && x.unsent() == 0 && !x.awaits_continue_;
+    const bool takes_more = !server.is(conn_flag::failed); // else only what it had still to say was waited for
+    const bool waits_for_body =
+        x.request_ == request_state::body && x.unsent() == 0 && !x.awaits_continue_ && takes_more;
     const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
     if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
     else if (waits_for_client)

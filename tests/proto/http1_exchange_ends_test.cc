@@ -314,4 +314,28 @@ TEST_CASE("a send to the server that fails for a reason that recv never shows en
     }
 }
 
+TEST_CASE("a server to which a send has failed, and which stops in the middle of its last words, is a 504" *
+          raw_only(side::servers, "what the test shuts is under the transport")) {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n123");
+    peer s = rig.server();
+    rig.settle();
+    connection& server = rig.conn_of("http1-server");
+    REQUIRE(::shutdown(server.fd(), SHUT_WR) == 0);
+    c.say("456");
+    REQUIRE(rig.until([&] { return server.is(conn_flag::failed); }));
+    rig.turn();
+    s.say("HTTP/1.1 200 O"); // after it was decided to listen on, before that was done
+    rig.settle();
+
+    rig.pass(seconds{59});
+    CHECK(rig.gateway->active_count() == 1);
+    rig.pass(seconds{2});
+
+    CHECK(rig.gateway->active_count() == 0);
+    c.pull();
+    CHECK(c.got.starts_with("HTTP/1.1 504 "));
+}
+
 } // namespace

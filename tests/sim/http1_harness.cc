@@ -66,6 +66,8 @@ class gateway_house {
     void look();
     void check_books();
     void check_drain();
+    // A body that is too slow is told by a read of it.
+    bool times_out_by_timers() const { return options_.http.body_rate_min == 0; }
 
     world& world_;
     http1_gateway_options options_;
@@ -142,14 +144,14 @@ void gateway_house::open() {
     is_drained_ = false;
     overdue_turns_ = 0;
     world_.watch_accepts(&gateway_->port(), how_.accept_budget);
-    world_.watch_pairs(&tunnels_of(*gateway_));
+    if (times_out_by_timers()) world_.watch_pairs(&tunnels_of(*gateway_));
     world_.after_turns([](void* self) { static_cast<gateway_house*>(self)->look(); }, this);
 }
 
 void gateway_house::close() {
     if (gateway_->counters().repeated > 0) saw(mark::http_repeated);
     world_.watch_accepts(nullptr, 0);
-    world_.watch_pairs(nullptr);
+    if (times_out_by_timers()) world_.watch_pairs(nullptr);
     world_.after_turns(nullptr, nullptr);
     gateway_.reset();
 }

@@ -279,16 +279,17 @@ void server::spoke() noexcept {
 
 // Its side of the connection ends here: what has come to the gateway of what it was saying? `with_fin`: all of it will.
 void server::fall_silent(remote& r, bool with_fin) noexcept {
-    errand* e = ear.now ? ear.now : ear.speaking;
-    if (home->tongue_ != town::tongue::http1 || !e) return;
-    const bool is_sure = home->k_.faults.ratio(fault::recv_etimedout) + home->k_.faults.ratio(fault::recv_enomem) == 0;
-    const std::uint64_t delivered = said.bytes - (with_fin ? 0 : r.socket().out.size());
-    if (is_sure && delivered > ear.said_before) e->was_answered = true;
+    if (home->tongue_ != town::tongue::http1) return;
     const auto unsaid = static_cast<std::uint32_t>(ear.said_at_end - std::min(ear.said_at_end, said.bytes));
     if (ear.tunnel && with_fin) {
         ear.tunnel->server_said = ear.tunnel->answer_bytes - std::min(unsaid, ear.tunnel->answer_bytes);
         ear.tunnel->server_ended = true;
     }
+    errand* e = ear.now ? ear.now : ear.speaking;
+    if (!e) return;
+    const bool is_sure = home->k_.faults.ratio(fault::recv_etimedout) + home->k_.faults.ratio(fault::recv_enomem) == 0;
+    const std::uint64_t delivered = said.bytes - (with_fin ? 0 : r.socket().out.size());
+    if (is_sure && delivered > ear.said_before) e->was_answered = true;
     if (with_fin && e == ear.speaking && e->by_end && unsaid <= e->answer_bytes) {
         e->is_whole = true;
         e->ended_with = e->answer_bytes - unsaid;
