@@ -67,12 +67,13 @@ class loop_side final : public byte_side {
 
   private:
     static verdict answer(connection& conn) noexcept {
-        char bytes[64]; // one comes: a short read, after which nobody asks again
-        const io_result got = conn.recv(bytes, sizeof bytes);
-        if (got.bytes == 0) return verdict::keep;
-        conn.owner_as<loop_side>().left_--;
-        conn.send({bytes, got.bytes});
-        return verdict::keep;
+        char bytes[64];
+        for (;;) { // one comes; of a unix socket only the next recv proves that
+            const io_result got = conn.recv(bytes, sizeof bytes);
+            if (got.bytes == 0) return verdict::keep;
+            conn.owner_as<loop_side>().left_--;
+            conn.send({bytes, got.bytes});
+        }
     }
     static verdict nothing(connection&) noexcept { return verdict::keep; }
     static constexpr data_cb answering{.name = "answer", .recv = answer, .send = nothing, .wake = nothing};

@@ -10,6 +10,7 @@ namespace {
 
 using namespace weir;
 using namespace support;
+using over_records::tcp_pair;
 
 // --- ages
 
