@@ -1,11 +1,11 @@
-// wake_socket: a byte through a socket to a loop, and back.
+// wake_socket: a byte over loopback to a loop, and back.
 
 #include <sys/socket.h>
 
 #include "core/buffer.hpp"
 #include "core/connection.hpp"
 #include "core/tables.hpp"
-#include "proto/unix.hpp"
+#include "proto/tcp.hpp"
 #include "tools/wake.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
@@ -16,12 +16,16 @@ namespace {
 class byte_side : public wake_side {
   public:
     explicit byte_side(const wake_options& how) : spins_(how.spin > duration{}) {
-        int ends[2];
-        if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) no_way("pair of sockets", errno);
-        near_fd_.reset(ends[0]);
-        far_fd_.reset(ends[1]);
-        sys::set_nonblocking(ends[1]);
-        if (spins_) sys::set_nonblocking(ends[0]);
+        auto door = open_listener(endpoint::ipv4(0x7f000001, 0), {.backlog_count = 1});
+        if (!door) no_way("listener", door.error());
+        auto at = local_endpoint(door.value().get());
+        if (!at) no_way("address", at.error());
+        near_fd_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        if (::connect(near_fd_.get(), at.value().data(), at.value().size()) < 0) no_way("connection", errno);
+        tune_tcp(near_fd_.get(), user_timeout_default);
+        far_fd_.reset(sys::accept(door.value().get(), nullptr, nullptr));
+        if (!far_fd_) no_way("connection", -far_fd_.get());
+        if (spins_) sys::set_nonblocking(near_fd_.get());
     }
 
     void near(std::uint64_t rounds, histogram& to) override {
@@ -51,7 +55,7 @@ class loop_side final : public byte_side {
     explicit loop_side(const wake_options& how) : byte_side(how) {
         open_loop(loop_, how);
         if (auto r = conns_.open({.connections_max = 4}); !r) no_way("memory", r.error());
-        auto conn = conns_.adopt(std::move(far_fd_), unix_stream);
+        auto conn = conns_.adopt(std::move(far_fd_), tcp);
         if (!conn) no_way("connection", conn.error());
         conn.value()->attach(answering, this);
         conn.value()->want_recv();
@@ -67,13 +71,12 @@ class loop_side final : public byte_side {
 
   private:
     static verdict answer(connection& conn) noexcept {
-        char bytes[64];
-        for (;;) { // one comes; of a unix socket only the next recv proves that
-            const io_result got = conn.recv(bytes, sizeof bytes);
-            if (got.bytes == 0) return verdict::keep;
-            conn.owner_as<loop_side>().left_--;
-            conn.send({bytes, got.bytes});
-        }
+        char bytes[64]; // one comes: a short read, after which nobody asks again
+        const io_result got = conn.recv(bytes, sizeof bytes);
+        if (got.bytes == 0) return verdict::keep;
+        conn.owner_as<loop_side>().left_--;
+        conn.send({bytes, got.bytes});
+        return verdict::keep;
     }
     static verdict nothing(connection&) noexcept { return verdict::keep; }
     static constexpr data_cb answering{.name = "answer", .recv = answer, .send = nothing, .wake = nothing};

@@ -33,7 +33,7 @@ settings parse(int argc, char** argv) {
          .purpose =
              "Measures how long it takes to wake whoever waits, beside the bare system calls that do the same.\n"
              "post: a letter to another thread's loop and one back; raw: two eventfds, or with --spin two words in\n"
-             "memory. socket: a byte through a socket pair to a loop and back. timer: how late it fires; raw: a wait\n"
+             "memory. socket: a byte over loopback to a loop and back. timer: how late it fires; raw: a wait\n"
              "until then. idle-close: from a server's close() to the close of the parked connection at the other end.\n"
              "Both take turns in slices. The ratio is that of the medians, weir to raw. cpu/wake (time of both\n"
              "threads), rings (writes to an eventfd) and waits (calls of epoll_wait) are per wake-up; a round has\n"
