@@ -34,6 +34,9 @@ NOT_UNDER_IT = {
         "*no wake is lost between*": "two threads take turns on one core: 45 s",
         "of ten million posts*": "five threads on one core: minutes",
         "*a random life*": "long",
+        "*a random precise life*": "long",
+        "what the ring tells is the newest*": "long",
+        "megabytes go both ways at once*": "long, and others carry less in the same way",
     },
     "proto": {
         "*chaos*": "long",
