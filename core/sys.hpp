@@ -144,7 +144,7 @@ void unmap(void* at, std::size_t bytes) noexcept;
 std::int64_t own_user() noexcept;      // geteuid(2)
 int descriptor_limit() noexcept;       // RLIMIT_NOFILE, soft
 int raise_descriptor_limit() noexcept; // soft to hard; the new soft limit
-int open_append(const char* path) noexcept;
+int open_append(const char* path) noexcept; // -ENXIO: a pipe that nobody reads, open(2); a pipe is non-blocking
 count write(int fd, const void* from, std::size_t bytes) noexcept;
 int unlink_socket(const char* path) noexcept; // -ENOTSOCK: something else lives there
 int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept; // getaddrinfo; -ENOENT

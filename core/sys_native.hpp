@@ -333,7 +333,7 @@ inline int raise_descriptor_limit() noexcept {
 }
 
 inline int open_append(const char* path) noexcept {
-    return detail::repeat([&] { return ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644); });
+    return detail::repeat([&] { return ::open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0644); });
 }
 
 inline count write(int fd, const void* from, std::size_t bytes) noexcept {

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <climits>
 #include <cstring>
@@ -52,6 +53,8 @@ void write_stamp(char (&to)[stamp_bytes]) noexcept {
     *next = ' ';
 }
 
+const char* why(int error) noexcept { return error == ENXIO ? "nobody reads that pipe" : std::strerror(error); }
+
 // It takes PIPE_BUF bytes without being waited for, or has an error to say. pipe(7): if only one writes to it.
 bool takes_bytes(int fd) noexcept {
     pollfd what{.fd = fd, .events = POLLOUT, .revents = 0};
@@ -66,7 +69,7 @@ void log_file::open(event_loop& loop, const char* path) noexcept {
     loop_ = &loop;
     path_ = path;
     fd_ = std::strcmp(path, "-") == 0 ? STDOUT_FILENO : sys::open_append(path);
-    if (fd_ < 0) fail("--access-log %s: %s", path, std::strerror(-fd_));
+    if (fd_ < 0) fail("--access-log %s: %s", path, why(-fd_));
     owns_ = std::strcmp(path, "-") != 0;
     set_kind();
 }
@@ -123,6 +126,10 @@ std::size_t log_file::write_out() noexcept {
         if (is_full_) return at;
         const bool is_torn = is_torn_;
         const sys::count n = is_torn ? sys::write(fd_, "\n", 1) : sys::write(fd_, room_ + at, at_once(at));
+        if (n == -EAGAIN) { // another process writes to it, too
+            is_full_ = true;
+            return at;
+        }
         if (n <= 0) { // a full disk or a closed pipe: the proxy goes on
             is_torn_ = is_torn || (at > 0 && room_[at - 1] != '\n');
             lose_from(at);
@@ -151,7 +158,7 @@ void log_file::reopen() noexcept {
     flush();
     const int fd = sys::open_append(path_);
     if (fd < 0) {
-        say("%s cannot be opened anew, the old file is written on: %s", path_, std::strerror(-fd));
+        say("%s cannot be opened anew, the old file is written on: %s", path_, why(-fd));
         return;
     }
     close();

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import select
 import signal
 import tempfile
 import threading
@@ -165,6 +166,27 @@ def test_access_log_form():
         at = calendar.timegm(time.strptime(found.group(1), "%Y-%m-%dT%H:%M:%S"))
         assert int(began) <= at <= time.time(), line
         equal(found.groups()[1:], (mine, r"GET /a\x22b\x5cc", origin.address))
+
+
+def test_log_pipe():
+    """a pipe that nobody reads is no log: exit 1 at the start; on SIGHUP the old one is kept, and no request waits"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        log = pathlib.Path(place) / "log"
+        os.mkfifo(log)
+        alone = run(rig.TOOLS / "weir-gateway", "--access-log", log, "127.0.0.1:0", origin.address)
+        equal(alone.returncode, 1, alone.stderr)
+        assert "nobody reads that pipe" in alone.stderr, alone.stderr
+        reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+        with Gateway(origin, options=["--access-log", log]) as gateway, Client(gateway.address) as client:
+            client.ask(get("/heard"))
+            until(lambda: select.select([reader], [], [], 0)[0], "the log is written")
+            assert b"/heard" in os.read(reader, 1 << 16)
+            os.close(reader)
+            gateway.signal(signal.SIGHUP)
+            until(lambda: "nobody reads that pipe" in gateway.stderr(), "it says so")
+            equal(client.ask(get()).status, 200)
+            client.close()
+            equal(gateway.end(), 0)
 
 
 def test_rotation():
