@@ -137,15 +137,12 @@ bool script::fill(handle& h) {
 bool script::pass(handle& h) {
     handle& to = *pick(role::stream);
     log_ += "  to " + to.name + ":\n";
-    long answer[2];
-    for (std::size_t side = 0; side < 2; side++) {
-        answer[side] = filled_ ? sides_[side]->pass(h.fd[side], to.fd[side], 100, 1)
-                               : sides_[side]->pass(h.fd[side], to.fd[side], 4096, 1000);
-        sides_[side]->settle();
-    }
     handle both = h;
     both.name += " to " + to.name;
-    return agree("pass", both, answer[0], answer[1]);
+    return on_each("pass", both, [&](std::size_t side) {
+        return filled_ ? sides_[side]->pass(h.fd[side], to.fd[side], 100, 1)
+                       : sides_[side]->pass(h.fd[side], to.fd[side], 4096, 1000);
+    });
 }
 
 // A full socket is each kernel's own affair. So are unix sockets that hold each other in flight when nobody else has them
@@ -158,13 +155,10 @@ bool script::send_with(handle& h) {
     if (h.kind != family::local || others.empty() || filled_) return true;
     const handle& passed = *others[below(static_cast<std::uint32_t>(others.size()))];
     const std::size_t n = below(100) + 1;
-    long answer[2];
-    for (std::size_t side = 0; side < 2; side++) {
-        answer[side] = sides_[side]->send_with(h.fd[side], bytes, n, passed.fd[side]);
-        sides_[side]->settle();
-    }
     log_ += "  with " + passed.name + ":\n";
-    return agree("send_with", h, answer[0], answer[1]);
+    return on_each("send_with", h, [&](std::size_t side) {
+        return sides_[side]->send_with(h.fd[side], bytes, n, passed.fd[side]);
+    });
 }
 
 // What has come stays open, if there is room for it in the script.
@@ -173,14 +167,11 @@ bool script::recv_with(handle& h) {
     char room[200];
     const handle from = h;
     std::vector<int> got[2];
-    long answer[2];
-    for (std::size_t side = 0; side < 2; side++) {
-        answer[side] = sides_[side]->recv_with(from.fd[side], room, sizeof room, got[side]);
-        sides_[side]->settle();
-    }
     const auto count = [&](std::size_t side) { return static_cast<long>(got[side].size()); };
-    if (!agree("recv_with", from, answer[0], answer[1])) return false;
-    if (!agree("descriptors", from, count(0), count(1))) return false;
+    const bool same = on_each("recv_with", from, [&](std::size_t side) {
+        return sides_[side]->recv_with(from.fd[side], room, sizeof room, got[side]);
+    });
+    if (!same || !agree("descriptors", from, count(0), count(1))) return false;
     for (std::size_t i = 0; i < got[0].size(); i++) {
         const kind_of_fd is = sides_[0]->what_is(got[0][i]);
         if (!made("got", is.kind, is.what, is.address, got[0][i], got[1][i])) return false;

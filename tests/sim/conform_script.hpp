@@ -48,15 +48,20 @@ class script {
         return static_cast<std::uint32_t>((z ^ z >> 31) >> 33) % n;
     }
 
-    // Plays one call on both; `same` tells whether the answers agree.
+    // Plays one call on both sides. True: the answers agree.
     template <class Call>
-    bool both(const char* what, const handle& on, Call call) {
+    bool on_each(const char* what, const handle& on, Call call) {
         long answer[2];
         for (std::size_t side = 0; side < 2; side++) {
-            answer[side] = call(*sides_[side], on.fd[side]);
+            answer[side] = call(side);
             sides_[side]->settle();
         }
         return agree(what, on, answer[0], answer[1]);
+    }
+    // One that is about `on` alone.
+    template <class Call>
+    bool both(const char* what, const handle& on, Call call) {
+        return on_each(what, on, [&](std::size_t side) { return call(*sides_[side], on.fd[side]); });
     }
     bool agree(const char* what, const handle& on, long real, long simulated);
     bool made(const char* what, family f, role r, int address, int real, int simulated);
