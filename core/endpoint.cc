@@ -127,18 +127,11 @@ std::string_view endpoint::text(std::span<char, text_max> room) const noexcept {
 }
 
 std::string_view endpoint::log_text(std::span<char, log_text_max> room) const noexcept {
-    constexpr char digits[] = "0123456789abcdef";
-    char plain[text_max];
+    char plain[text_max], escaped[escaped_max];
     std::size_t size = 0;
-    for (const char byte : text(plain)) {
-        const auto b = static_cast<unsigned char>(byte);
-        if (b >= ' ' && b < 0x7f && b != '"' && b != '\\') {
-            room[size++] = byte;
-            continue;
-        }
-        for (const char c : {'\\', 'x', digits[b >> 4], digits[b & 15]})
+    for (const char byte : text(plain))
+        for (const char c : escape(byte, escaped))
             room[size++] = c;
-    }
     return {room.data(), size};
 }
 

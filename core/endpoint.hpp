@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 
+#include "core/escape.hpp"
 #include "core/result.hpp"
 #include "core/sys.hpp"
 
@@ -42,7 +43,7 @@ class endpoint {
     std::string_view text(std::span<char, text_max> room) const noexcept;
     // The same for a log: what is not printable ASCII, '"' and '\' as \xHH. Who binds a unix socket chooses its name,
     // line ends and all.
-    static constexpr std::size_t log_text_max = 4 * text_max;
+    static constexpr std::size_t log_text_max = escaped_max * text_max;
     std::string_view log_text(std::span<char, log_text_max> room) const noexcept;
 
     friend bool operator==(const endpoint& a, const endpoint& b) noexcept;

@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "core/escape.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
@@ -48,13 +50,9 @@ http1_writer& http1_writer::put_number(std::uint64_t value) noexcept {
 }
 
 http1_writer& http1_writer::put_escaped(std::string_view text) noexcept {
-    constexpr char digits[] = "0123456789abcdef";
-    for (const char byte : text) {
-        const auto b = static_cast<unsigned char>(byte);
-        const bool is_plain = b >= ' ' && b < 0x7f && b != '"' && b != '\\';
-        const char escaped[] = {'\\', 'x', digits[b >> 4], digits[b & 15]};
-        put(is_plain ? std::string_view{&byte, 1} : std::string_view{escaped, sizeof escaped});
-    }
+    char escaped[escaped_max];
+    for (const char byte : text)
+        put(escape(byte, escaped));
     return *this;
 }
 
