@@ -20,7 +20,10 @@ inline std::string events_text(std::uint32_t events) {
     } names[] = {{EPOLLIN, "IN"}, {EPOLLOUT, "OUT"}, {EPOLLRDHUP, "RDHUP"}, {EPOLLHUP, "HUP"}, {EPOLLERR, "ERR"}};
     std::string text;
     for (const auto& n : names)
-        if (events & n.bit) text += (text.empty() ? "" : "+") + std::string(n.name);
+        if (events & n.bit) {
+            if (!text.empty()) text += '+';
+            text += n.name;
+        }
     return text.empty() ? "nothing" : text;
 }
 
