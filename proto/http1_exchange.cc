@@ -23,6 +23,7 @@ http1_exchange::http1_exchange(http1_exchanges& room, connection& client, const 
 
 http1_exchange::~http1_exchange() {
     EXPECT(server_ == nullptr);
+    drop_table();
     for (buffer* b : {&from_client_, &to_server_, &from_server_, &to_client_})
         b->clear(blocks());
 }

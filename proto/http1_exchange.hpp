@@ -33,7 +33,7 @@ enum class repeat : std::uint8_t { automatic, off };
 
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
-    http1_limits head{};
+    http1_limits head{};                          // of requests and of responses
     std::uint64_t body_bytes_max = UINT64_MAX;    // of a request -> 413
     duration header_timeout = seconds{10};        // from a head's first byte to its last -> 408
     duration body_timeout = seconds{30};          // between two reads of a body, or from its 100 on -> 408
@@ -153,6 +153,9 @@ class http1_exchange {
     verdict read_head() noexcept;
     verdict pass_lines(http1_wait how) noexcept;
     verdict take_head(std::string_view bytes) noexcept;
+    void expect_response() noexcept;
+    http1_head::progress parse_head(std::string_view bytes) noexcept;
+    void drop_table() noexcept;
     verdict begin(std::string_view bytes) noexcept;
     verdict forward(std::string_view bytes) noexcept;
     void remember() noexcept;
@@ -260,7 +263,8 @@ class http1_exchange {
     http1_body response_body_;
     std::uint8_t what_bytes_ = 0;
     char what_[95];   // method and target, cut off, for the logs
-    http1_head head_; // of the request, then of the response
+    http1_head head_;              // of the request, then of the response
+    block* head_table_ = nullptr; // lent to head_, for more fields than it holds itself
 };
 
 // What the exchanges of one gateway share. The gateway fills it and outlives them.

@@ -51,7 +51,8 @@ verdict http1_exchange::read_head() noexcept {
 
 verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     const bool is_backlog = std::exchange(has_backlog_, false);
-    switch (head_.parse(bytes)) {
+    switch (parse_head(bytes)) {
+    case http1_head::progress::needs_table: return shed("no block is left for the fields of a head");
     case http1_head::progress::more:
         if (head_.has_not_begun() && head_.consumed() == bytes.size())
             return pass_lines(is_backlog || client_deadline_ != never ? http1_wait::anew : http1_wait::still);
@@ -64,6 +65,29 @@ verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     }
     client_deadline_ = never;
     return begin(bytes);
+}
+
+// Lends a block for the fields that head_ cannot hold itself. needs_table: none is left.
+http1_head::progress http1_exchange::parse_head(std::string_view bytes) noexcept {
+    const http1_head::progress p = head_.parse(bytes);
+    if (p != http1_head::progress::needs_table) return p;
+    static_assert(http1_head::table_bytes <= block_bytes);
+    head_table_ = blocks().make();
+    if (!head_table_) return p;
+    head_.lend_table(head_table_->bytes);
+    return head_.parse(bytes);
+}
+
+// The fields of head_ are not asked for any more.
+void http1_exchange::drop_table() noexcept {
+    if (head_table_) blocks().free(*head_table_);
+    head_table_ = nullptr;
+}
+
+// head_ is that of a response from now on.
+void http1_exchange::expect_response() noexcept {
+    drop_table();
+    head_.start(http1_kind::response, room_.options.head);
 }
 
 // Empty lines, and nothing behind them: no request has begun, and none is late (RFC 9112 section 2.2). Old clients send
@@ -140,7 +164,7 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     else if (from_client_.append({rest + used, rest_bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for what the client said early");
     client_->stop_recv(); // of a body, flush_to_server() asks for more
-    head_.start(http1_kind::response, room_.options.head);
+    expect_response();
     response_ = response_state::head;
     return acquire();
 }

@@ -76,6 +76,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
 
     http1_writer out{write_room(), write_room_bytes};
     switch (take_heads(in, bytes, used, out)) {
+    case http1_head::progress::needs_table: return run_short("no block is left for the fields of a head");
     case http1_head::progress::bad:
         return fail(502, head_.error() == http1_error::none ? "too many 1xx responses" : to_string(head_.error()));
     case http1_head::progress::more:
@@ -107,7 +108,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
 http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std::size_t& used,
                                                 http1_writer& out) noexcept {
     for (;;) {
-        const http1_head::progress p = head_.parse({in + used, bytes - used});
+        const http1_head::progress p = parse_head({in + used, bytes - used});
         if (p != http1_head::progress::done) return p;
         used += head_.size();
         if (head_.status() >= 200 || head_.status() == 101) return p;
@@ -119,7 +120,7 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
         }
         // RFC 9110 section 15.2: never to a client of HTTP/1.0.
         if (version_ == http1_version::v1_1) write_next_head(out, {}, http1_persistence::unsaid);
-        head_.start(http1_kind::response, room_.options.head);
+        expect_response();
     }
 }
 
@@ -159,6 +160,7 @@ void http1_exchange::begin_response(http1_writer& out, std::string_view behind) 
     server_facts_.keep_alive_asked = head_.keep_alive_requested();
     server_facts_.early_response = !server_facts_.request_written;
     keep_alive_s_ = head_.keep_alive_timeout_s();
+    drop_table();
 }
 
 verdict http1_exchange::take_response_body(char* in, std::size_t bytes, std::string_view head,
@@ -353,7 +355,7 @@ verdict http1_exchange::repeat_request() noexcept {
     awaiting_proof_ = false;
     response_begun_ = false;
     server_facts_ = {};
-    head_.start(http1_kind::response, room_.options.head);
+    expect_response();
     drop_server(close_intent::silent, server_->failure());
     return acquire();
 }

@@ -8,22 +8,28 @@
 //          +---------------+-------------+--> bad, with one http1_error; parse() says so again until start()
 //
 // What is kept is offsets and facts, never bytes. parse() gets everything from the message's first byte on,
-// again and longer each time, at any address; it looks at no byte twice for a line's end and once more for
-// the line's grammar. The verdict does not depend on how the bytes were cut. A line's errors come in this
-// order: a byte that no line may contain (found before the line ends), a limit, its grammar, its meaning
-// together with earlier lines.
+// again and longer each time, at any address. The work is linear in the bytes of the head, however they are cut: each
+// byte is looked at once for the line's end, once for the line's grammar, and a bounded number of times for what the
+// line means. The verdict does not depend on how the bytes were cut. A line's errors come in this order: a byte that
+// no line may contain (found before the line ends), a limit, its grammar, its meaning together with earlier lines.
+//
+// The first fields_inline fields are held in the object. A head with more of them needs a table, which the caller
+// lends while the head is read: parse() says so (needs_table), and only if the limits allow more than fields_inline.
 //
 // Where RFC 9112 lets a recipient choose, the message is refused: each lenient reading is some smuggler's
 // difference. The exceptions: HTTP/1.2..1.9 are read as 1.1, an empty Host is accepted, a status line may end
-// after the status, and a target may hold any printable ASCII byte but "#" (clients do send "|" and "{"; it
-// is passed on untouched). Refused although the RFC allows them: "%" in a host, empty elements in
-// Transfer-Encoding, transfer codings other than chunked (in a response, too).
+// after the status, a status may be any from 100 to 999 (RFC 9110 section 15), and a target may hold any printable
+// ASCII byte but "#" (clients do send "|" and "{"; it is passed on untouched). White space between a field's name and
+// its colon is refused in a request and dropped from a response, whose field means what its name says without it
+// (RFC 9112 section 5.1). Refused although the RFC allows them: "%" in a host, empty elements in Transfer-Encoding,
+// transfer codings other than chunked (in a response, too).
 //
 // Thread: any, one at a time. Allocation: none.
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "core/contract.hpp"
@@ -82,7 +88,7 @@ enum class http1_error : std::uint8_t {
     empty_name,
     bad_name,
     name_too_long,
-    space_before_colon,
+    space_before_colon, // a request's
     colon_missing,
     // meaning
     host_missing,
@@ -117,7 +123,7 @@ constexpr bool is_idempotent(http1_method method) noexcept {
 struct http1_limits {
     std::uint32_t start_line_bytes_max = 8 * 1024; // without its CRLF
     std::uint32_t head_bytes_max = 15 * 1024;      // of size(), so with all empty lines; <= 65535
-    std::uint16_t fields_max = 100;                // <= http1_head::fields_capacity
+    std::uint16_t fields_max = 100;                // <= http1_head::fields_capacity; above fields_inline: needs_table
     std::uint16_t name_bytes_max = 256;
     std::uint8_t leading_crlf_max = 4; // requests only; RFC 9112 section 2.2
     bool allow_bare_lf = false;        // RFC 9112 section 2.2 MAY
@@ -136,8 +142,15 @@ struct http1_field {
 
 class http1_head {
   public:
-    enum class progress : std::uint8_t { more, done, bad };
-    static constexpr std::size_t fields_capacity = 100;
+    enum class progress : std::uint8_t {
+        more, // the head goes on
+        done,
+        bad,
+        needs_table, // the inline fields are full and more are allowed: lend_table(), then parse() once more
+    };
+    static constexpr std::size_t fields_inline = 100;    // held in the object
+    static constexpr std::size_t fields_capacity = 1000; // with a table
+    static constexpr std::size_t table_bytes = (fields_capacity - fields_inline) * 10;
     static constexpr std::size_t method_bytes_max = 32; // a longer one is 501: RFC 9112 section 3
     static constexpr std::size_t connection_options_max = 32;
 
@@ -150,6 +163,9 @@ class http1_head {
     // was given. done: the head ends within them, at size(); what follows was not looked at. Views are into
     // the latest `bytes`.
     [[nodiscard]] progress parse(std::string_view bytes) noexcept;
+    // Once, after needs_table: memory for the fields beyond fields_inline, at least table_bytes, aligned for a uint16_t:
+    // EXPECTed. It is borrowed until start(), or until no field is asked for any more.
+    void lend_table(std::span<char> memory) noexcept;
 
     // none unless bad.
     http1_error error() const noexcept { return state_.error; }
@@ -184,14 +200,14 @@ class http1_head {
     }
     bool path_needs_slash() const noexcept { return has(fact::slash_missing); }
 
-    // Of a response: 100..599.
+    // Of a response: 100..999. One above 599 has no class; its body is framed as that of any final response.
     int status() const noexcept { return state_.status; }
     std::string_view reason() const noexcept { return view(state_.reason); }
 
     std::size_t field_count() const noexcept { return state_.field_count; }
     http1_field field(std::size_t i) const noexcept {
         EXPECT_SLOW(i < state_.field_count);
-        const entry& line = fields_[i];
+        const entry& line = entry_at(i);
         const bool hop = line.nominated || (state_.hop_names & bit(line.id)) != 0;
         return {.name = view(line.name), .value = view(line.value), .id = line.id, .hop = hop};
     }
@@ -247,7 +263,7 @@ class http1_head {
         nominates_other = 64, // Connection names a field that is not a http1_name
         keep_alive_refused = 128,
     };
-    // 16 bits do: head_bytes_max is at most 65535. No initialisers: the hundred entries are never cleared.
+    // 16 bits do: head_bytes_max is at most 65535. No initialisers: the inline entries are never cleared.
     struct span {
         std::uint16_t at;
         std::uint16_t size;
@@ -259,6 +275,7 @@ class http1_head {
         bool nominated; // by Connection; only ever set for id `other`
     };
     static_assert(sizeof(entry) == 10, "a hundred fields in a kilobyte");
+    static_assert(table_bytes == (fields_capacity - fields_inline) * sizeof(entry));
 
     // All that start() resets.
     struct state {
@@ -284,6 +301,14 @@ class http1_head {
     static_assert(static_cast<unsigned>(http1_name::www_authenticate) < 32, "a bit for each name");
 
     static constexpr std::uint32_t bit(http1_name name) noexcept { return 1U << static_cast<unsigned>(name); }
+    template <class... Names>
+    static constexpr std::uint32_t bits(Names... names) noexcept {
+        return (bit(names) | ...);
+    }
+    entry& entry_at(std::size_t i) noexcept { return i < fields_inline ? fields_[i] : table_[i - fields_inline]; }
+    const entry& entry_at(std::size_t i) const noexcept {
+        return i < fields_inline ? fields_[i] : table_[i - fields_inline];
+    }
     std::string_view view(span part) const noexcept { return {base_ + part.at, part.size}; }
     bool has(fact which) const noexcept { return (state_.facts & static_cast<unsigned>(which)) != 0; }
     void add(fact which) noexcept {
@@ -317,7 +342,8 @@ class http1_head {
     const char* base_ = nullptr;
     state state_;
     http1_limits limits_;
-    std::array<entry, fields_capacity> fields_;
+    entry* table_ = nullptr; // lent: the fields from fields_inline on
+    std::array<entry, fields_inline> fields_;
 };
 
 } // namespace weir::inline WEIR_KERNEL

@@ -103,6 +103,19 @@ inline std::string_view trim(const char* at, const char* end) noexcept {
     return {at, static_cast<std::size_t>(end - at)};
 }
 
+// uri-host [ ":" port ], RFC 9110 section 7.2: no user information.
+inline bool is_authority(std::string_view text) noexcept {
+    std::size_t host_size = std::min(text.find(':'), text.size());
+    bool good = host_size != 0 && all_are(is_host, text.substr(0, host_size));
+    if (text.starts_with('[')) {
+        host_size = std::min(text.find(']'), text.size() - 1) + 1;
+        good =
+            text[host_size - 1] == ']' && host_size > 2 && all_are(is_host | is_colon, text.substr(1, host_size - 2));
+    }
+    return good &&
+           (host_size == text.size() || (text[host_size] == ':' && all_are(is_digit, text.substr(host_size + 1))));
+}
+
 // Takes the first element, trimmed, off a comma-separated list. The list is used up when its data() is null.
 inline std::string_view next_element(std::string_view& list) noexcept {
     const std::size_t comma = std::min(list.find(','), list.size());

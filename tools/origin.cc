@@ -128,6 +128,7 @@ progress read_head(visitor& v) noexcept {
     if (v.in.empty()) return progress::waits;
     switch (v.head.parse(v.in.bytes())) {
     case http1_head::progress::more: return progress::waits;
+    case http1_head::progress::needs_table: // its limits allow no more fields than the head holds itself
     case http1_head::progress::bad: refuse(v); return progress::done;
     case http1_head::progress::done: break;
     }

@@ -1,8 +1,11 @@
 // http1_head: whatever the bytes are, a head reads the same however they are cut, stays within its limits and its
-// input, and is understood again, as the same, once it has been written.
+// input, costs work in proportion to its bytes, and is understood again, as the same, once it has been written.
+//
+// Work is the number of basic blocks that the parser enters. The compiler counts them: -fsanitize-coverage=trace-pc.
 
 #include "fuzz/fuzz.hpp"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -16,6 +19,7 @@ namespace {
 using progress = http1_head::progress;
 
 constexpr http1_limits default_limits{};
+constexpr http1_limits large{.start_line_bytes_max = 60'000, .head_bytes_max = 65'535, .fields_max = 1000};
 constexpr http1_limits tight{.start_line_bytes_max = 24,
                              .head_bytes_max = 80,
                              .fields_max = 3,
@@ -25,6 +29,17 @@ constexpr http1_limits tight{.start_line_bytes_max = 24,
 
 void add(std::string& to, std::string_view text) { to.append(text).push_back('\0'); }
 void add(std::string& to, std::uint64_t number) { add(to, std::to_string(number)); }
+
+std::uint64_t blocks_entered = 0;
+
+// parse(), with a table lent when it is asked for.
+progress parse(http1_head& head, std::string_view bytes) {
+    alignas(std::uint16_t) static char table[http1_head::table_bytes];
+    const progress result = head.parse(bytes);
+    if (result != progress::needs_table) return result;
+    head.lend_table(table);
+    return head.parse(bytes);
+}
 
 // All that can be asked of a head after parse(), as one text.
 std::string describe(const http1_head& head, progress result) {
@@ -60,7 +75,7 @@ std::string describe(const http1_head& head, progress result) {
 std::string read_whole(std::string_view bytes, http1_kind kind, const http1_limits& limits) {
     http1_head head;
     head.start(kind, limits);
-    const progress result = head.parse(bytes);
+    const progress result = parse(head, bytes);
     return describe(head, result);
 }
 
@@ -69,18 +84,36 @@ std::string read_cut(std::string_view bytes, std::size_t cut, http1_kind kind, c
     http1_head head;
     head.start(kind, limits);
     const fuzz::alone first{bytes.substr(0, cut)};
-    progress result = head.parse(first.view());
-    if (result != progress::done) result = head.parse(bytes);
+    progress result = parse(head, first.view());
+    if (result != progress::done) result = parse(head, bytes);
     return describe(head, result);
 }
 
 std::string read_byte_by_byte(std::string_view bytes, http1_kind kind, const http1_limits& limits) {
     http1_head head;
     head.start(kind, limits);
-    progress result = head.parse({});
+    progress result = parse(head, {});
     for (std::size_t size = 1; size <= bytes.size() && result == progress::more; size++)
-        result = head.parse(bytes.substr(0, size));
+        result = parse(head, bytes.substr(0, size));
     return describe(head, result);
+}
+
+// Of the whole at once, and of a byte at a time.
+void expect_linear_work(std::string_view bytes, http1_kind kind, const http1_limits& limits) {
+    constexpr std::uint64_t per_byte = 100, per_call = 100;
+    static http1_head head;
+    for (const std::size_t piece : {bytes.size() + 1, std::size_t{1}}) {
+        head.start(kind, limits);
+        blocks_entered = 0;
+        std::size_t size = 0;
+        progress result = progress::more;
+        while (result == progress::more && size < bytes.size()) {
+            size = std::min(size + piece, bytes.size());
+            result = parse(head, bytes.substr(0, size));
+        }
+        EXPECT(blocks_entered <= size * per_byte + per_call);
+        EXPECT(size == 0 || blocks_entered > 0);
+    }
 }
 
 void expect_inside(std::string_view view, std::string_view whole) {
@@ -107,7 +140,7 @@ void expect_within_limits(const http1_head& head, const http1_limits& limits, st
             expect_inside(view, whole);
         if (head.path() != "/" && head.path() != "*") expect_inside(head.path(), whole);
     } else {
-        EXPECT(head.status() >= 100 && head.status() <= 599);
+        EXPECT(head.status() >= 100 && head.status() <= 999);
         expect_inside(head.reason(), whole);
     }
 }
@@ -115,7 +148,7 @@ void expect_within_limits(const http1_head& head, const http1_limits& limits, st
 std::string write(const http1_head& head) {
     const http1_framing framing{.kind = head.body_kind(), .length = head.content_length()};
     const http1_persistence persistence = head.has_upgrade() ? http1_persistence::upgrade : http1_persistence::unsaid;
-    std::string text(64 * 1024, '\0');
+    std::string text(80 * 1024, '\0');
     const bool is_request = head.kind() == http1_kind::request;
     const std::size_t size = is_request ? write_request_head(text.data(), text.size(), head, framing, persistence)
                                         : write_response_head(text.data(), text.size(), head, framing, persistence);
@@ -130,9 +163,17 @@ void expect_written_again(const http1_head& head) {
     const std::string once = write(head);
     http1_head again;
     // Host and Connection may have been added, and each line may have grown by a space and a slash.
-    again.start(head.kind(), {.start_line_bytes_max = 64 * 1024 - 1, .head_bytes_max = 64 * 1024 - 1});
-    if (head.field_count() + 3 > http1_limits{}.fields_max) return;
-    EXPECT(again.parse(once) == progress::done);
+    constexpr std::size_t size_max = 64 * 1024 - 1;
+    if (head.field_count() + 3 > http1_head::fields_capacity || once.size() > size_max) return;
+    again.start(head.kind(),
+                {.start_line_bytes_max = size_max, .head_bytes_max = size_max, .fields_max = http1_head::fields_capacity});
+    alignas(std::uint16_t) static char table[http1_head::table_bytes]; // another than that of `head`
+    progress result = again.parse(once);
+    if (result == progress::needs_table) {
+        again.lend_table(table);
+        result = again.parse(once);
+    }
+    EXPECT(result == progress::done);
     EXPECT(again.size() == once.size());
     EXPECT(again.version() == http1_version::v1_1);
     EXPECT(again.body_kind() == head.body_kind());
@@ -148,13 +189,14 @@ void expect_written_again(const http1_head& head) {
 }
 
 void try_as(http1_kind kind, const http1_limits& limits, std::string_view bytes) {
+    expect_linear_work(bytes, kind, limits);
     const std::string whole = read_whole(bytes, kind, limits);
     EXPECT(read_byte_by_byte(bytes, kind, limits) == whole);
     fuzz::for_each_cut(bytes.size(), [&](std::size_t cut) { EXPECT(read_cut(bytes, cut, kind, limits) == whole); });
 
     http1_head head;
     head.start(kind, limits);
-    const progress result = head.parse(bytes);
+    const progress result = parse(head, bytes);
     EXPECT((head.error() != http1_error::none) == (result == progress::bad));
     if (result == progress::bad) EXPECT(head.parse(bytes) == progress::bad);
     if (result != progress::done) return;
@@ -166,10 +208,13 @@ void try_as(http1_kind kind, const http1_limits& limits, std::string_view bytes)
 
 } // namespace
 
+extern "C" void __sanitizer_cov_trace_pc();
+extern "C" void __sanitizer_cov_trace_pc() { blocks_entered++; }
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::string_view bytes = fuzz::text_of(data, size);
     for (const http1_kind kind : {http1_kind::request, http1_kind::response})
-        for (const http1_limits& limits : {default_limits, tight})
+        for (const http1_limits& limits : {default_limits, large, tight})
             try_as(kind, limits, bytes);
     return 0;
 }

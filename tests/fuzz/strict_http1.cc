@@ -51,7 +51,7 @@ const char* take_status_line(std::string_view line, strict_message& m) {
     const std::string_view digits = take_until(line, " ");
     if (digits.size() != 3 || !is_digits(digits)) return "a status that is not three digits";
     m.status = (digits[0] - '0') * 100 + (digits[1] - '0') * 10 + (digits[2] - '0');
-    return m.status >= 100 && m.status <= 599 ? nullptr : "a status that does not exist";
+    return m.status >= 100 && m.status <= 999 ? nullptr : "a status that does not exist";
 }
 
 const char* take_once(std::string& slot, std::string_view value, const char* twice) {

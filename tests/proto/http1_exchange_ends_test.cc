@@ -149,7 +149,7 @@ TEST_CASE("a response that breaks the rules is a 502, and its connection is clos
     for (const char* response : {
              "nonsense\r\n\r\n",
              "HTTP/1.1 99 Low\r\n\r\n",
-             "HTTP/1.1 600 High\r\n\r\n",
+             "HTTP/1.1 000 None\r\n\r\n",
              "HTTP/2.0 200 OK\r\n\r\n",
              "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
              "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\nok",

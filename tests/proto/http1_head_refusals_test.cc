@@ -204,7 +204,10 @@ TEST_CASE("a response is refused where its end or its meaning is in doubt") {
             {"49", "HTTP/1.1 099 No\r\n\r\n", bad_status, 502},
             {"49", "HTTP/1.1 100 Go\r\n\r\n", none, 0},
             {"49", "HTTP/1.1 599 No\r\n\r\n", none, 0},
-            {"49", "HTTP/1.1 600 No\r\n\r\n", bad_status, 502},
+            {"49", "HTTP/1.1 600 No\r\n\r\n", none, 0},
+            {"49", "HTTP/1.1 999 Request Denied\r\n\r\n", none, 0},
+            {"49", "HTTP/1.1 000 No\r\n\r\n", bad_status, 502},
+            {"49", "HTTP/1.1 :00 No\r\n\r\n", bad_status, 502},
             {"49", "HTTP/1.1 2000 No\r\n\r\n", bad_status, 502},
             {"49", "HTTP/1.1 20x No\r\n\r\n", bad_status, 502},
             {"49", "HTTP/1.1  200 No\r\n\r\n", bad_status, 502},
@@ -220,6 +223,40 @@ TEST_CASE("a response is refused where its end or its meaning is in doubt") {
             {"49", ok_with(" X: a\r\n"), leading_space, 502},
             {"49", ok_with("Host: a b\r\n"), none, 0},
         });
+}
+
+TEST_CASE("white space before a colon is dropped from a response, and the field means what its name says") {
+    const auto with = [](std::string_view lines) { return parse(response, ok_with(lines)); };
+    const auto tail = [](std::string outcome) { return outcome.substr(outcome.find("|200|")); };
+    // Everything but the size, which is that of the bytes received.
+    CHECK(tail(with("Content-Length : 5\r\nX \t : a\r\n")) == tail(with("Content-Length: 5\r\nX: a\r\n")));
+    CHECK(tail(with("Transfer-Encoding\t: chunked\r\n")) == tail(with("Transfer-Encoding: chunked\r\n")));
+    CHECK(tail(with("Connection : x, close\r\nX : a\r\n")) == tail(with("Connection: x, close\r\nX: a\r\n")));
+    check_rows(response,
+               {
+                   {"14", ok_with("Content-Length : 5\r\nContent-Length: 6\r\n"), content_length_repeated, 502},
+                   {"14", ok_with("Content-Length: 5\r\nContent-Length : 5\r\n"), content_length_repeated, 502},
+                   {"14", ok_with("Content-Length: 5\r\nTransfer-Encoding : chunked\r\n"), length_and_chunked, 502},
+                   {"14", ok_with("Transfer-Encoding : chunked\r\nContent-Length\t: 5\r\n"), length_and_chunked, 502},
+                   {"14", ok_with("Transfer-Encoding : gzip\r\n"), unknown_transfer_coding, 502},
+                   {"14", ok_with("Content-Length x: 5\r\n"), bad_name, 502},
+                   {"14", ok_with("Content-Length \r\n"), colon_missing, 502},
+                   {"14", ok_with("Content-Length \v: 5\r\n"), control_byte, 502},
+                   {"14", ok_with("X: a\r\n : b\r\n"), obs_fold, 502},
+                   {"14", ok_with(" : b\r\n"), leading_space, 502},
+                   {"14", ok_with("\"X\" : b\r\n"), bad_name, 502},
+                   {"14", ok_with(std::string(257, 'n') + " : b\r\n"), name_too_long, 502},
+               });
+}
+
+TEST_CASE("with bare LF allowed a line ends with LF or CRLF, and still not with CR") {
+    const http1_limits lenient{.allow_bare_lf = true};
+    const auto tail = [](std::string outcome) { return outcome.substr(outcome.find("|200|")); };
+    const std::string strict = tail(parse(response, ok_with("Content-Length: 5\r\nX: a\r\n")));
+    CHECK(tail(parse(response, "HTTP/1.1 200 OK\nContent-Length: 5\nX: a\n\n", lenient)) == strict);
+    CHECK(tail(parse(response, "HTTP/1.1 200 OK\r\nContent-Length: 5\nX: a\r\n\n", lenient)) == strict);
+    CHECK(error_of(response, "HTTP/1.1 200 OK\rContent-Length: 5\n\n", lenient) == bare_cr);
+    CHECK(error_of(response, "HTTP/1.1 200 OK\nContent-Length: 5\n\n") == bare_lf);
 }
 
 TEST_CASE("each limit passes what is exactly as long and refuses one more") {

@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view nonsense[] = {
     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc",
     "HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\nab",
-    "HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 099 What\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nBad Name: x\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
     "HTTP/1.1 200 OK\r\nX-Nul: \x01\r\nContent-Length: 0\r\n\r\n",

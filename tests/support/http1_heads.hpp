@@ -39,6 +39,15 @@ inline std::string describe(http1_head::progress end, const http1_head& head, st
     return text;
 }
 
+// As parse(), with a table lent to it when it asks for one.
+inline http1_head::progress parse_on(http1_head& head, std::string_view bytes) {
+    alignas(std::uint16_t) static char table[http1_head::table_bytes];
+    const http1_head::progress end = head.parse(bytes);
+    if (end != http1_head::progress::needs_table) return end;
+    head.lend_table(table);
+    return head.parse(bytes);
+}
+
 // Parses bytes[0, cut) for each cut, each time at a new address whose end is a heap block's end, and then
 // all.
 inline std::string parse_cut(http1_kind kind, std::string_view bytes, const std::vector<std::size_t>& cuts,
@@ -48,11 +57,11 @@ inline std::string parse_cut(http1_kind kind, std::string_view bytes, const std:
     std::vector<char> copy;
     for (const std::size_t cut : cuts) {
         copy = std::vector<char>(bytes.begin(), bytes.begin() + std::ptrdiff_t(cut));
-        const http1_head::progress so_far = head.parse({copy.data(), copy.size()});
+        const http1_head::progress so_far = parse_on(head, {copy.data(), copy.size()});
         if (so_far == http1_head::progress::bad) return describe(so_far, head, {});
         if (so_far == http1_head::progress::done) return describe(so_far, head, {copy.data(), copy.size()});
     }
-    const http1_head::progress end = head.parse(bytes);
+    const http1_head::progress end = parse_on(head, bytes);
     return describe(end, head, bytes);
 }
 

@@ -1,0 +1,105 @@
+// http1_exchange, through a gateway: what of a head is passed on, and in which form.
+
+#include "proto/http1_exchange.hpp"
+
+#include "support/gateway_rig.hpp"
+
+namespace {
+
+using namespace weir;
+using namespace support;
+
+TEST_CASE("a status of no known class goes on as it is, with its body, and both connections stay") {
+    gateway_rig rig;
+    peer c = rig.client(), s;
+    for (const char* status : {"600", "742", "999"}) {
+        c.say(get());
+        if (!s.open()) s = rig.server();
+        rig.expect(s, get());
+        const std::string answer = "HTTP/1.1 "s + status + " Denied\r\nContent-Length: 2\r\n\r\nno";
+        s.say(answer);
+        rig.expect(c, answer);
+        CHECK(rig.idle_count() == 1);
+    }
+    CHECK(rig.counters().fresh == 1);
+    CHECK(rig.counters().failed == 0);
+}
+
+TEST_CASE("white space before a colon is dropped from what a server says, and frames its body") {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say(get());
+    peer s = rig.server();
+    rig.expect(s, get());
+    s.say("HTTP/1.1 200 OK\r\nContent-Length : 2\r\nX \t: a\r\nConnection : y\r\nY : b\r\n\r\nok");
+    rig.expect(c, "HTTP/1.1 200 OK\r\nX: a\r\nContent-Length: 2\r\n\r\nok");
+    c.say(get());
+    rig.expect(s, get());
+    s.say("HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    rig.expect(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    c.say(get());
+    rig.expect(s, get());
+    s.say("HTTP/1.1 200 OK\r\nContent-Length : 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    rig.expect(c, bad_gateway());
+    c.say(get("/", "X : a\r\n"));
+    CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 400 "));
+}
+
+// --- more fields than a head holds itself
+
+std::string many_fields(std::size_t count) {
+    std::string lines;
+    for (std::size_t i = 0; i < count; i++)
+        lines += "N" + std::to_string(i) + ": v\r\n";
+    return lines;
+}
+
+constexpr http1_gateway_options of_many_fields{.http = {.head = {.fields_max = 1000}}};
+
+TEST_CASE("up to a thousand fields pass both ways where that is allowed, and their block is given back") {
+    for (const std::size_t count : {99u, 100u, 400u, 998u}) {
+        INFO(count);
+        gateway_rig rig{of_many_fields};
+        peer c = rig.client();
+        c.narrow();
+        const std::string lines = many_fields(count);
+        c.say(get("/", lines));
+        peer s = rig.server();
+        rig.expect(s, get("/", lines));
+        CHECK(rig.conns.blocks().used() == 0); // while the server works
+        const std::string interim = "HTTP/1.1 103 Early Hints\r\n" + lines + "\r\n";
+        s.say(interim + ok("ok", lines));
+        rig.expect(c, interim + ok("ok", lines));
+        CHECK(rig.at_rest());
+        c.say(get("/", many_fields(1000)));
+        CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 431 "));
+    }
+}
+
+TEST_CASE("without a block for the fields of a head it is a 503, of a request and of a response") {
+    const std::string lines = many_fields(400);
+    for (const bool of_request : {true, false}) {
+        INFO(of_request);
+        gateway_rig rig{of_many_fields};
+        held_blocks held{rig.conns.blocks()};
+        peer c = rig.client();
+        if (of_request) {
+            held.all_but(0);
+            c.say(get("/", lines));
+        } else {
+            c.say(get());
+            peer s = rig.server();
+            rig.expect(s, get());
+            held.all_but(0);
+            s.say(ok("ok", lines));
+            CHECK(rig.until([&] { return s.ended() || c.pull().got.size() > 0; }));
+        }
+        CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 503 "));
+        CHECK(rig.counters().shed == 1);
+        CHECK(rig.troubles.size() == 1);
+        held.release();
+        CHECK(rig.at_rest());
+    }
+}
+
+} // namespace
