@@ -64,7 +64,7 @@ void idle_pool::idle_aged(timer& t, time_point) noexcept {
 }
 
 idle_pool::idle_pool(conntab& conns, const idle_options& options) noexcept
-    : conns_(conns), options_(options), entries_(options.idle_max),
+    : conns_(conns), options_(options), entries_(options.idle_max > 0 ? options.idle_max : 1),
       buckets_(new (std::nothrow) bucket[options.keys_max]), random_(options.seed | 1) {
     EXPECT(options.age_max > duration{0});
     EXPECT(options.keys_max > 0);

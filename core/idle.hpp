@@ -52,7 +52,7 @@ struct idle_identity {
 enum class unsolicited : std::uint8_t { kill, drain };
 
 struct idle_options {
-    std::uint32_t idle_max = 256;       // parked at once, all keys together
+    std::uint32_t idle_max = 256;       // parked at once, all keys together; 0: none is ever parked
     std::uint32_t idle_per_key_max = 0; // 0: idle_max
     std::uint32_t keys_max = 64;
     duration age_max = seconds{30};      // idle for longer: closed, +-10 % so that a burst does not end together
@@ -120,8 +120,8 @@ class idle_pool {
     bool kill_oldest(end_cause cause) noexcept;
     void flush() noexcept;
 
-    // How many can be parked at once. 0: there was no memory for any.
-    std::size_t capacity() const noexcept { return buckets_ ? entries_.capacity() : 0; }
+    // How many can be parked at once. 0: none is wanted, or there was no memory for any.
+    std::size_t capacity() const noexcept { return buckets_ && options_.idle_max > 0 ? entries_.capacity() : 0; }
     std::uint32_t idle_count() const noexcept { return idle_count_; }
     std::uint32_t idle_count(key k) const noexcept;
     std::uint64_t parked_count() const noexcept { return parked_count_; } // park() that kept, ever

@@ -34,10 +34,12 @@ enum class repeat : std::uint8_t { automatic, off };
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
     http1_limits head{};                          // of requests and of responses
+    bool server_bare_lf = false;                  // a line of a response's head may end with LF alone, too
     std::uint64_t body_bytes_max = UINT64_MAX;    // of a request -> 413
     duration header_timeout = seconds{10};        // from a head's first byte to its last -> 408
     duration body_timeout = seconds{30};          // between two reads of a body, or from its 100 on -> 408
-    std::uint32_t body_rate_min = 1024;           // bytes a second, over body_timeout -> 408; 0: none
+    std::uint32_t body_rate_min = 1024;           // of a body with a length: bytes a second, over body_timeout -> 408
+    std::uint32_t chunked_rate_min = 0;           // of a chunked one, likewise; 0: none, in both
     duration keep_alive_timeout = seconds{60};    // client idle between requests: closed in silence
     std::uint32_t keep_alive_requests = 1000;     // per client connection
     duration connect_timeout = seconds{5};        // -> 504
@@ -201,6 +203,7 @@ class http1_exchange {
     block_pool& blocks() noexcept;
     time_point now() const noexcept;
     std::size_t unsent() const noexcept { return to_server_.size() - sent_bytes_; }
+    bool keeps_no_server() const noexcept; // so the request says close: RFC 9112 section 9.6
     bool server_is_ready() const noexcept { return server_ && server_->is(conn_flag::connected); }
     // The upper half of the scratch room is for writing heads and answers, the lower for receiving.
     char* write_room() noexcept { return conns().scratch() + write_room_at; }
@@ -299,6 +302,7 @@ struct http1_exchanges {
 
 inline conntab& http1_exchange::conns() noexcept { return room_.conns; }
 inline block_pool& http1_exchange::blocks() noexcept { return room_.conns.blocks(); }
+inline bool http1_exchange::keeps_no_server() const noexcept { return room_.idle.capacity() == 0; }
 inline time_point http1_exchange::now() const noexcept { return room_.conns.loop().now(); }
 
 } // namespace weir::inline WEIR_KERNEL

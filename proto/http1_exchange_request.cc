@@ -87,7 +87,9 @@ void http1_exchange::drop_table() noexcept {
 // head_ is that of a response from now on.
 void http1_exchange::expect_response() noexcept {
     drop_table();
-    head_.start(http1_kind::response, room_.options.head);
+    http1_limits limits = room_.options.head;
+    limits.allow_bare_lf = limits.allow_bare_lf || room_.options.server_bare_lf;
+    head_.start(http1_kind::response, limits);
 }
 
 // Empty lines, and nothing behind them: no request has begun, and none is late (RFC 9112 section 2.2). Old clients send
@@ -140,7 +142,9 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
 // Writes the head anew and sends it on, with what has come of the body.
 verdict http1_exchange::forward(std::string_view bytes) noexcept {
     const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
-    const auto persistence = wants_upgrade_ ? http1_persistence::upgrade : http1_persistence::unsaid;
+    const auto persistence = wants_upgrade_      ? http1_persistence::upgrade
+                             : keeps_no_server() ? http1_persistence::close
+                                                 : http1_persistence::unsaid;
     const buffer::room_view to = to_server_.room(blocks());
     const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
     if (n == 0) {
@@ -231,9 +235,10 @@ void http1_exchange::hold_client() noexcept {
 
 bool http1_exchange::rate_is_low() noexcept {
     const duration window = room_.options.body_timeout;
+    const std::uint32_t rate_min = request_chunked_ ? room_.options.chunked_rate_min : room_.options.body_rate_min;
     if (now() - body_since_ < window) return false;
     const auto window_s = std::chrono::duration_cast<seconds>(window).count();
-    const std::uint64_t wanted = room_.options.body_rate_min * static_cast<std::uint64_t>(window_s);
+    const std::uint64_t wanted = std::uint64_t{rate_min} * static_cast<std::uint64_t>(window_s);
     const bool is_low = body_bytes_ < wanted;
     body_since_ = now();
     body_bytes_ = 0;

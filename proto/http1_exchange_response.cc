@@ -211,6 +211,7 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
     server_facts_.peer_shut = server.ended();
     server_facts_.response_complete = true;
     server_facts_.surplus = has_surplus;
+    server_facts_.close_sent = keeps_no_server();
     server_facts_.draining = room_.draining;
     const http1_server_verdict v = server_verdict(server_facts_);
     if (v != http1_server_verdict::park) {

@@ -37,7 +37,8 @@ http1_gateway::~http1_gateway() {
 }
 
 bool http1_gateway::has_memory() const noexcept {
-    return exchanges_.pool.capacity() > 0 && idle_.capacity() > 0 && tunnels_.capacity() > 0;
+    const bool has_idle = idle_.capacity() > 0 || options_.idle.idle_max == 0;
+    return exchanges_.pool.capacity() > 0 && has_idle && tunnels_.capacity() > 0;
 }
 
 void http1_gateway::add_upstream(const address& where, const xprt& transport) noexcept {

@@ -22,7 +22,7 @@ namespace weir::inline WEIR_KERNEL {
 
 struct http1_gateway_options {
     http1_options http{}; // head.head_bytes_max at most http1_exchange::head_bytes_max, EXPECTed: 15,871
-    idle_options idle{};  // idle_max above 0, EXPECTed
+    idle_options idle{};  // idle_max 0: no server connection is kept, and each request tells its server so
     balance how = balance::round_robin;
     // Each above 0, EXPECTed. Tunnels count as clients.
     std::uint32_t clients_max = 1024; // at the limit nothing is accepted until one goes

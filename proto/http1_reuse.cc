@@ -19,6 +19,7 @@ http1_server_verdict server_verdict(const http1_server_facts& facts) noexcept {
     if (facts.user_bound) return user_bound;
     if (facts.close_asked) return close_asked;
     if (facts.version == http1_version::v1_0 && !facts.keep_alive_asked) return version_1_0;
+    if (facts.close_sent) return close_sent;
     if (facts.draining) return draining;
     return park;
 }
@@ -47,7 +48,7 @@ const char* to_string(http1_server_verdict verdict) noexcept {
     // clang-format off
     static constexpr const char* names[] = {
         "park", "switched", "failed", "peer_shut", "request_unwritten", "early_response", "response_incomplete",
-        "until_close", "surplus", "user_bound", "close_asked", "version_1_0", "draining",
+        "until_close", "surplus", "user_bound", "close_asked", "version_1_0", "close_sent", "draining",
     };
     // clang-format on
     static_assert(std::size(names) == static_cast<std::size_t>(http1_server_verdict::draining) + 1);

@@ -28,6 +28,7 @@ struct http1_server_facts {
     http1_version version = http1_version::v1_0;            // of the response
     bool close_asked = false;      // the response's Connection has close, or its Keep-Alive timeout=0
     bool keep_alive_asked = false; // the response's Connection has keep-alive; matters for 1.0
+    bool close_sent = false;       // the request we wrote had Connection: close
     bool draining = false;         // the worker is, or the upstream was removed (R15)
 };
 
@@ -44,6 +45,7 @@ enum class http1_server_verdict : std::uint8_t {
     user_bound,
     close_asked,
     version_1_0,
+    close_sent,
     draining,
 };
 

@@ -48,10 +48,14 @@ void parse(settings& set, int argc, char** argv) {
     o.size("--request-line-max", http.head.start_line_bytes_max, "-> 414; of a status line -> 502", {16, head_max});
     o.size("--head-max", http.head.head_bytes_max, "of a request -> 431, of an answer -> 502", {16, head_max});
     o.count("--fields-max", http.head.fields_max, "in a head; likewise", {1, http1_head::fields_capacity});
-    o.size("--body-rate-min", http.body_rate_min, "of a request, a second, over --body-timeout; 0: any");
+    o.size("--body-rate-min", http.body_rate_min,
+           "of a request with a length, a second, over --body-timeout; 0: any");
+    o.size("--chunked-rate-min", http.chunked_rate_min, "of a request in chunks, likewise; 0: any");
+    o.flag("--allow-bare-lf", http.server_bare_lf, "as a line's end in an upstream's head, beside CRLF");
     o.size("--body-max", set.body_max, "of a request; 0: no limit");
     o.time("--pool-idle-timeout", set.gateway.idle.age_max, "of an upstream connection, +-10 %", ms);
-    o.count("--pool-size", set.gateway.idle.idle_max, "idle upstream connections, of each thread", {1, 1'000'000});
+    o.count("--pool-size", set.gateway.idle.idle_max,
+            "idle upstream connections, of each thread; 0: none, and each request tells its upstream so", {0, 1'000'000});
     o.choice("--unsolicited", set.gateway.idle.on_bytes, unsolicited_words, "bytes on an idle connection");
     o.flag("--probe", set.probe, "peek at an idle connection before it is used");
     o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");

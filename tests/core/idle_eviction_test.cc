@@ -27,6 +27,22 @@ TEST_CASE("the connection parked last is taken first") {
     CHECK(r.take(who) == nullptr);
 }
 
+TEST_CASE("a pool for none keeps none, and nothing can be taken from it") {
+    idle_rig r({.idle_max = 0});
+    CHECK(r.pool.capacity() == 0);
+    CHECK(!r.key);
+    pair ends = tcp_pair();
+    connection& conn = r.serve(std::move(ends.b), r.nobody);
+    user who;
+
+    CHECK(r.pool.park(conn, r.key, rest) == verdict::gone);
+
+    CHECK(r.take(who) == nullptr);
+    CHECK(r.pool.idle_count() == 0);
+    CHECK(r.ended(end_cause::idle_evicted) == 1);
+    CHECK(r.sums_hold());
+}
+
 TEST_CASE("a full pool evicts the one idle for the longest, of whatever key") {
     listening_owner oldest, newer;
     idle_rig r({.idle_max = 2});

@@ -279,6 +279,11 @@ def test_pool_limits():
             client.response()
         seen = gateway.check_ledger()
         equal((seen["idle"], seen["end_idle_evicted"]), (3, 7))
+    with Origin() as origin, Gateway(origin, options=["--pool-size", "0"]) as gateway, Client(gateway.address) as client:
+        for _ in range(3):
+            equal(client.ask(get()).status, 200)
+        seen = gateway.counters()
+        equal((seen["dialed"], seen["parked"], seen["idle"]), (3, 0, 0), "none is kept with --pool-size 0")
 
 
 def test_unix():

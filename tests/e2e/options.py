@@ -43,7 +43,7 @@ WRONG = {
         (["--retry", "always"], ["--retry", '"always"', "auto"]),
         (["--head-max", "15872"], ["--head-max", "15872"]),
         (["--request-line-max", "0"], ["--request-line-max", "16.."]),
-        (["--fields-max", "101"], ["--fields-max", "1..100"]),
+        (["--fields-max", "1001"], ["--fields-max", "1..1000"]),
         (["--body-rate-min", "slow"], ["--body-rate-min", '"slow"', "64k"]),
         (["--threads", "0"], ["--threads"]),
         (["--max-connections", "-1"], ["--max-connections"]),

@@ -140,6 +140,31 @@ TEST_CASE("a body slower than the least rate is a 408, one that just makes it is
     }
 }
 
+TEST_CASE("a chunked body may be as slow as it likes within its time, unless a least rate is asked for") {
+    for (const std::uint32_t rate : {0u, 100u}) {
+        INFO(rate);
+        gateway_rig rig{{.http = {.chunked_rate_min = rate}}};
+        peer c = rig.client();
+        c.say("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n");
+        peer s = rig.server();
+        for (int i = 0; i < 9; i++) {
+            rig.pass(seconds{20});
+            if (i == 2 && rate > 0) break; // a window of 30 s is over, and had two bytes
+            c.say("1\r\nx\r\n");
+            rig.settle();
+        }
+        if (rate > 0) {
+            c.say("1\r\nx\r\n");
+            CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 408 "));
+            continue;
+        }
+        c.say("0\r\n\r\n");
+        CHECK(rig.expect_message(s).body == "xxxxxxxxx");
+        s.say(ok("ok"));
+        rig.expect(c, ok("ok"));
+    }
+}
+
 TEST_CASE("what came of a body with its head counts for the least rate, and its end is never too slow" *
           raw_only(side::clients, "the least rate is just kept if each piece is read at once")) {
     const std::string head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n";

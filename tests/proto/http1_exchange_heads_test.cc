@@ -45,6 +45,26 @@ TEST_CASE("white space before a colon is dropped from what a server says, and fr
     CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 400 "));
 }
 
+TEST_CASE("a server's bare LF is passed on as CRLF where that is allowed, a client's is refused, and so is a chunk's") {
+    for (const bool allowed : {false, true}) {
+        INFO(allowed);
+        gateway_rig rig{{.http = {.server_bare_lf = allowed}}};
+        peer c = rig.client();
+        c.say(get());
+        peer s = rig.server();
+        rig.expect(s, get());
+        s.say("HTTP/1.1 200 OK\nContent-Length: 2\nX: a\r\n\nok");
+        rig.expect(c, allowed ? ok("ok", "X: a\r\n") : bad_gateway());
+        c.say(get());
+        if (!allowed) s = rig.server();
+        rig.expect(s, get());
+        s.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\n0\n\n");
+        rig.expect(c, bad_gateway());
+        c.say("GET / HTTP/1.1\nHost: h\n\n");
+        CHECK(rig.expect_message(c).head.starts_with("HTTP/1.1 400 "));
+    }
+}
+
 // --- more fields than a head holds itself
 
 std::string many_fields(std::size_t count) {
@@ -100,6 +120,37 @@ TEST_CASE("without a block for the fields of a head it is a 503, of a request an
         held.release();
         CHECK(rig.at_rest());
     }
+}
+
+// --- what is said to a server whose connection is not kept
+
+TEST_CASE("without an idle pool each request tells its server to close, and is sent on a connection of its own") {
+    gateway_rig rig{{.idle = {.idle_max = 0}}};
+    const std::string closing = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    peer c = rig.client();
+    for (int i = 0; i < 3; i++) {
+        c.say(get());
+        peer s = rig.server();
+        rig.expect(s, closing);
+        s.say(ok("ok"));
+        rig.expect(c, ok("ok"));
+        (void)rig.until([&] { return s.ended(); });
+        CHECK(s.ended());
+        CHECK(rig.idle_count() == 0);
+    }
+    CHECK(rig.counters().fresh == 3);
+    CHECK(!c.ended());
+}
+
+TEST_CASE("without an idle pool an upgrade is asked for all the same") {
+    gateway_rig rig{{.idle = {.idle_max = 0}}};
+    peer c = rig.client();
+    c.say(get("/", "Connection: upgrade\r\nUpgrade: websocket\r\n"));
+    peer s = rig.server();
+    CHECK(rig.expect_message(s).head.find("Connection: upgrade\r\n") != std::string::npos);
+    s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+    (void)rig.until([&] { return c.pull().got.ends_with("hello"); });
+    CHECK(c.got.ends_with("hello"));
 }
 
 } // namespace

@@ -44,6 +44,7 @@ http1_server_facts server_facts(unsigned long number) {
             .version = static_cast<http1_version>(d.take(2)),
             .close_asked = d.flag(),
             .keep_alive_asked = d.flag(),
+            .close_sent = d.flag(),
             .draining = d.flag()};
 }
 
@@ -103,10 +104,11 @@ TEST_CASE("a server connection is parked exactly when every rule of the idle poo
         const bool over = f.request_written && f.response_complete && !f.early_response && !f.surplus && !f.user_bound;
         const bool framed = f.framing != http1_body_kind::until_close;
         const bool agreed = !f.close_asked && (f.version == http1_version::v1_1 || f.keep_alive_asked);
-        const bool park = http && over && framed && agreed && !f.draining;
+        const bool park = http && over && framed && agreed && !f.close_sent && !f.draining;
         const unsigned reason = first_of(f.switched, f.failed, f.peer_shut, !f.request_written, f.early_response,
                                          !f.response_complete, !framed, f.surplus, f.user_bound, f.close_asked,
-                                         f.version == http1_version::v1_0 && !f.keep_alive_asked, f.draining);
+                                         f.version == http1_version::v1_0 && !f.keep_alive_asked, f.close_sent,
+                                         f.draining);
         if ((verdict == http1_server_verdict::park) != park) FAIL("facts number " << number);
         if (static_cast<unsigned>(verdict) != reason) FAIL("facts number " << number);
         parked += park;

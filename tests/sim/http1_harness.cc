@@ -101,7 +101,7 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.http.write_timeout = seconds{4};
     o.http.repeats = chance.below(4) == 0 ? repeat::off : repeat::automatic;
     if (chance.coin()) o.http.head = {.start_line_bytes_max = 300, .head_bytes_max = 900, .fields_max = 20};
-    o.idle.idle_max = chance.between(1, 16);
+    o.idle.idle_max = chance.below(8) == 0 ? 0 : chance.between(1, 16);
     o.idle.age_max = chance.between(duration{milliseconds{50}}, duration{seconds{3}});
     o.idle.probe = chance.coin();
     o.idle.seed = chance.next();
@@ -113,6 +113,7 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.fin_timeout = seconds{2};
     if (o.http.repeats == repeat::off) saw(mark::repeats_off);
     if (o.how == balance::least) saw(mark::balance_least);
+    if (o.idle.idle_max == 0) saw(mark::keeps_no_server);
     return o;
 }
 
@@ -121,7 +122,9 @@ gateway_house::gateway_house(world& w, town& people)
       door_(door_of(w.k.chance.below(8) == 0)), shops_count_(w.k.chance.between(1, 3)),
       has_admin_(w.k.chance.below(4) == 0), people_(people) {
     how_.accept_budget = w.k.chance.between(1, 16);
-    rules_ = {.options = options_.http, .drains_unasked = options_.idle.on_bytes == unsolicited::drain};
+    rules_ = {.options = options_.http,
+              .drains_unasked = options_.idle.on_bytes == unsolicited::drain,
+              .keeps_servers = options_.idle.idle_max > 0};
     if (has_admin_) rules_.admin = admin_door.at;
     people.follow(rules_);
     for (std::uint32_t i = 0; i < shops_count_; i++)

@@ -393,8 +393,11 @@ MUTANTS = [
     mutant("http1: parked after the server has said close", "http1", "I16",
            ("proto/http1_reuse.cc",
             "    if (facts.close_asked) return close_asked;\n"
-            "    if (facts.version == http1_version::v1_0 && !facts.keep_alive_asked) return version_1_0;\n    if (facts.draining) return draining;\n    return park;",
+            "    if (facts.version == http1_version::v1_0 && !facts.keep_alive_asked) return version_1_0;\n    if (facts.close_sent) return close_sent;\n    if (facts.draining) return draining;\n    return park;",
             "    return park;")),
+    mutant("http1: a server is not told that its connection is not kept", "http1", "I6",
+           ("proto/http1_exchange_request.cc", "                             : keeps_no_server() ? http1_persistence::close\n",
+            "")),
     mutant("http1: parked after an early answer", "http1", "I16 I6",
            ("proto/http1_exchange_response.cc",
             "    server_facts_.early_response = !server_facts_.request_written;\n",

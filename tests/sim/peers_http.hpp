@@ -56,6 +56,7 @@ struct http_rules {
     http1_options options{};
     endpoint admin{};             // unspecified: none
     bool drains_unasked = false;  // bytes that nobody asked for do not end an idle server connection
+    bool keeps_servers = true;    // else each request says close to its server
     bool may_leave_early = false; // it is drained: a client that waits may be closed before its time
 };
 
@@ -69,6 +70,7 @@ struct http_ear {
     std::uint32_t heads_count = 0;
     std::uint32_t heard = 0; // bytes in the tunnel
     bool said_close = false;
+    bool was_told_close = false;
     errand* answered_early = nullptr; // the rest of its body is still to come
 };
 

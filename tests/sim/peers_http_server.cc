@@ -57,9 +57,11 @@ bool server::hear_head() noexcept {
         return false;
     }
     check_strays();
+    if (ear.was_told_close) home->k_.violate("I16", "a connection was used again after its server was told close");
     if (ear.said_close) home->k_.violate("I16", "a connection was used again after its server had said close");
     arrive(*e);
     ear.now = e;
+    ear.was_told_close = field_text(head, "connection") == "close";
     if (e->expects && (home->calm_ || home->k_.chance.below(4) != 0)) say_hint("100 Continue", mark::hint_100);
     return true;
 }
@@ -79,6 +81,9 @@ void server::check_head(const errand& e, std::string_view head) noexcept {
     if (is_chunked != (e.form == body_form::chunked) ||
         length != (e.form == body_form::length ? e.body_bytes : failed_bytes))
         k.violate("I6", "a server got another framing than was sent");
+    const bool says_close = field_text(head, "connection") == "close";
+    if (!e.upgrades && says_close == home->rules_.keeps_servers)
+        k.violate("I6", "a server was told that its connection is not kept, or was not told so");
     if ((field_text(head, "expect").data() != nullptr) != e.expects)
         k.violate("I6", "an expectation did not come to the server, or none was sent");
 }

@@ -102,6 +102,7 @@ const char* to_string(mark what) noexcept {
         "admin asked",
         "repeats off",
         "balance: least",
+        "keeps no server connection",
         "blocks short",
         "gateway drained",
         "gateway cut off",

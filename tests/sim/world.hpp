@@ -117,6 +117,7 @@ enum class mark : std::uint8_t {
     admin_asked,
     repeats_off,
     balance_least,
+    keeps_no_server,
     blocks_short,
     http_drained,
     http_cut_off,
