@@ -36,12 +36,13 @@ int print_ipv6(char* to, std::size_t room, const sockaddr_in6& v6) noexcept {
     for (std::size_t i = 0; i < 8; i++)
         groups[i] = static_cast<unsigned>(v6.sin6_addr.s6_addr[2 * i] << 8 | v6.sin6_addr.s6_addr[2 * i + 1]);
     const zero_run skip = longest_zeroes(groups);
+    const bool is_mapped = IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr);
     std::size_t at = 0;
     auto put = [&](const char* format, unsigned value) {
         at += static_cast<std::size_t>(std::snprintf(to + at, room - at, format, value));
     };
     put("[", 0);
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < (is_mapped ? 6 : 8); i++) {
         if (skip.length && i == skip.first) {
             put("::", 0);
             i += skip.length - 1;
@@ -50,6 +51,8 @@ int print_ipv6(char* to, std::size_t room, const sockaddr_in6& v6) noexcept {
         if (i > 0 && i != skip.first + skip.length) put(":", 0);
         put("%x", groups[static_cast<std::size_t>(i)]);
     }
+    for (std::size_t i = 12; is_mapped && i < 16; i++)
+        put(i == 12 ? ":%u" : ".%u", v6.sin6_addr.s6_addr[i]);
     if (v6.sin6_scope_id) put("%%%u", v6.sin6_scope_id);
     put("]:%u", swap16(v6.sin6_port));
     return static_cast<int>(at);
@@ -102,9 +105,37 @@ std::uint16_t endpoint::port() const noexcept {
     return 0;
 }
 
+std::uint32_t endpoint::ipv4_address() const noexcept {
+    EXPECT(family() == AF_INET);
+    return swap32(as_.v4.sin_addr.s_addr);
+}
+
+std::array<std::uint8_t, 16> endpoint::ipv6_address() const noexcept {
+    EXPECT(family() == AF_INET6);
+    std::array<std::uint8_t, 16> bytes;
+    std::memcpy(bytes.data(), as_.v6.sin6_addr.s6_addr, bytes.size());
+    return bytes;
+}
+
+std::uint32_t endpoint::scope() const noexcept {
+    EXPECT(family() == AF_INET6);
+    return as_.v6.sin6_scope_id;
+}
+
 const char* endpoint::path() const noexcept {
     EXPECT(family() == AF_UNIX);
     return bytes_ > offsetof(sockaddr_un, sun_path) ? as_.local.sun_path : "";
+}
+
+bool endpoint::is_mapped() const noexcept {
+    return family() == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&as_.v6.sin6_addr);
+}
+
+endpoint endpoint::unmapped() const noexcept {
+    if (!is_mapped()) return *this;
+    std::uint32_t address;
+    std::memcpy(&address, &as_.v6.sin6_addr.s6_addr[12], sizeof address);
+    return ipv4(swap32(address), port());
 }
 
 std::string_view endpoint::text(std::span<char, text_max> room) const noexcept {
@@ -129,7 +160,7 @@ std::string_view endpoint::text(std::span<char, text_max> room) const noexcept {
 std::string_view endpoint::log_text(std::span<char, log_text_max> room) const noexcept {
     char plain[text_max], escaped[escaped_max];
     std::size_t size = 0;
-    for (const char byte : text(plain))
+    for (const char byte : unmapped().text(plain))
         for (const char c : escape(byte, escaped))
             room[size++] = c;
     return {room.data(), size};

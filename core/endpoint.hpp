@@ -35,14 +35,23 @@ class endpoint {
     bool specified() const noexcept { return family() != AF_UNSPEC; }
     std::uint16_t port() const noexcept; // 0 for unix
     const char* path() const noexcept;   // unix only: NUL-terminated, "" for an unnamed socket
+    std::uint32_t ipv4_address() const noexcept;                 // IPv4 only, in host byte order
+    std::array<std::uint8_t, 16> ipv6_address() const noexcept; // IPv6 only, and so is the next
+    std::uint32_t scope() const noexcept;
 
     const sockaddr* data() const noexcept { return &as_.any; }
     socklen_t size() const noexcept { return bytes_; }
 
-    // "127.0.0.1:80", "[::1]:80", "unix:/run/x.sock", "unix:@name"; written into `room`, which the view borrows.
+    // An IPv4 address that the kernel tells as IPv6, since the socket is one of IPv6: ::ffff:a.b.c.d, RFC 4291 section
+    // 2.5.5.2. unmapped(): that IPv4 endpoint; of any other, the same.
+    bool is_mapped() const noexcept;
+    endpoint unmapped() const noexcept;
+
+    // "127.0.0.1:80", "[::1]:80", "unix:/run/x.sock", "unix:@name"; written into `room`, which the view borrows. A mapped
+    // address ends in dotted decimals: "[::ffff:127.0.0.1]:80", RFC 5952 section 5.
     std::string_view text(std::span<char, text_max> room) const noexcept;
     // The same for a log: what is not printable ASCII, '"' and '\' as \xHH. Who binds a unix socket chooses its name,
-    // line ends and all.
+    // line ends and all. A mapped address is told as IPv4: a client is the same whichever listener it came to.
     static constexpr std::size_t log_text_max = escaped_max * text_max;
     std::string_view log_text(std::span<char, log_text_max> room) const noexcept;
 

@@ -152,9 +152,10 @@ class proxy_line {
     endpoint destination_;
 };
 
-// ---- Printing. An IPv4 address beside an IPv6 one is told as IPv6 (::ffff:a.b.c.d). Any other pair of two families,
-// or with an unspecified one, is told as nothing: UNKNOWN and LOCAL, which every receiver must accept. A scope is this
-// machine's own matter, and left out.
+// ---- Printing. A mapped address (::ffff:a.b.c.d) is IPv4: two of them, as an IPv4 client of an IPv6 listener has, are
+// told as TCP4 and INET, by whose rules receivers compare. An IPv4 address, mapped or not, beside an IPv6 one is told as
+// IPv6. Any other pair of two families, or with an unspecified one, is told as nothing: UNKNOWN and LOCAL, which every
+// receiver must accept. A scope is this machine's own matter, and left out.
 
 // v1; it has no unix addresses: UNKNOWN. The view is into `room`.
 std::string_view write_proxy_v1(std::span<char, proxy_v1_bytes_max> room, const endpoint& source,

@@ -93,29 +93,37 @@ class packer {
     std::uint8_t* at_;
 };
 
+// Both as they are told. A mapped address is IPv4's, unless the other one is IPv6's own.
+struct told {
+    told(const endpoint& s, const endpoint& d) noexcept
+        : source(s.unmapped()), destination(d.unmapped()), family(family_of(source, destination)) {}
+    endpoint source, destination;
+    unsigned family;
+};
+
 } // namespace
 
-std::string_view write_proxy_v1(std::span<char, proxy_v1_bytes_max> room, const endpoint& source,
-                                const endpoint& destination) noexcept {
-    const unsigned family = family_of(source, destination);
+std::string_view write_proxy_v1(std::span<char, proxy_v1_bytes_max> room, const endpoint& from,
+                                const endpoint& to) noexcept {
+    const auto [source, destination, family] = told{from, to};
     int size = 0;
     if (family == family_unspec || family == family_unix) {
         size = std::snprintf(room.data(), room.size(), "PROXY UNKNOWN\r\n");
     } else {
         address_room from_room, to_room;
-        const std::string_view from = host_text(family, source, from_room),
-                               to = host_text(family, destination, to_room);
+        const std::string_view host = host_text(family, source, from_room),
+                               to_host = host_text(family, destination, to_room);
         size = std::snprintf(room.data(), room.size(), "PROXY TCP%c %.*s %.*s %u %u\r\n",
-                             family == family_inet ? '4' : '6', static_cast<int>(from.size()), from.data(),
-                             static_cast<int>(to.size()), to.data(), unsigned{source.port()},
+                             family == family_inet ? '4' : '6', static_cast<int>(host.size()), host.data(),
+                             static_cast<int>(to_host.size()), to_host.data(), unsigned{source.port()},
                              unsigned{destination.port()});
     }
     return {room.data(), static_cast<std::size_t>(size)};
 }
 
-std::string_view write_proxy_v2(std::span<char> room, const endpoint& source, const endpoint& destination,
+std::string_view write_proxy_v2(std::span<char> room, const endpoint& from, const endpoint& to,
                                 std::span<const proxy_tlv> tlvs, proxy_checksum checksum) noexcept {
-    const unsigned family = family_of(source, destination);
+    const auto [source, destination, family] = told{from, to};
     std::size_t size = head_bytes + address_bytes[family];
     if (checksum == proxy_checksum::crc32c) size += tlv_head_bytes + checksum_bytes;
     for (const proxy_tlv& tlv : tlvs)

@@ -65,6 +65,37 @@ TEST_CASE("an IPv6 endpoint is printed as RFC 5952 says") {
         CHECK(text_of(ipv6(row.address, 80)) == row.text);
 }
 
+TEST_CASE("a mapped address ends in dotted decimals, and in a log it is the IPv4 address") {
+    const endpoint mapped = ipv6("::ffff:127.0.0.1", 80);
+    char room[endpoint::log_text_max];
+
+    CHECK(text_of(mapped) == "[::ffff:127.0.0.1]:80"); // RFC 5952 section 5
+    CHECK(text_of(ipv6("::ffff:0.0.0.0", 80)) == "[::ffff:0.0.0.0]:80");
+    CHECK(text_of(ipv6("::ffff:255.255.255.255", 65535)) == "[::ffff:255.255.255.255]:65535");
+    CHECK(text_of(ipv6("::fffe:7f00:1", 80)) == "[::fffe:7f00:1]:80");
+    CHECK(text_of(ipv6("1::ffff:7f00:1", 80)) == "[1::ffff:7f00:1]:80");
+    CHECK(mapped.log_text(room) == "127.0.0.1:80");
+    CHECK(ipv6("::1", 80).log_text(room) == "[::1]:80");
+}
+
+TEST_CASE("only a mapped address is unmapped") {
+    CHECK(ipv6("::ffff:10.1.2.3", 80).is_mapped());
+    CHECK(ipv6("::ffff:10.1.2.3", 80).unmapped() == endpoint::ipv4(0x0a010203, 80));
+    for (const endpoint& other : {ipv6("::", 80), ipv6("::10.1.2.3", 80), ipv6("fe80::1", 80, 3),
+                                  endpoint::ipv4(0x0a010203, 80), local("/run/x.sock"), endpoint{}}) {
+        CHECK_FALSE(other.is_mapped());
+        CHECK(other.unmapped() == other);
+    }
+}
+
+TEST_CASE("the parts of an address are those it was made of") {
+    const std::array<std::uint8_t, 16> bytes{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8};
+
+    CHECK(endpoint::ipv4(0x0a010203, 80).ipv4_address() == 0x0a010203);
+    CHECK(endpoint::ipv6(bytes, 80, 3).ipv6_address() == bytes);
+    CHECK(endpoint::ipv6(bytes, 80, 3).scope() == 3);
+}
+
 TEST_CASE("the longest IPv6 text fits, scope and all") {
     const auto e = ipv6("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535, 4294967295u);
 

@@ -211,7 +211,7 @@ def test_understands_ip():
 def test_understands_mapped():
     """an IPv4 address beside an IPv6 one is told as IPv6"""
     for form in FORMS:
-        check_understood(form, "10.1.2.3:4567", "[2001:db8::a]:1", ("[::ffff:a01:203]:4567", "[2001:db8::a]:1"))
+        check_understood(form, "10.1.2.3:4567", "[2001:db8::a]:1", ("[::ffff:10.1.2.3]:4567", "[2001:db8::a]:1"))
 
 
 def test_understands_unix():

@@ -48,7 +48,7 @@ TEST_CASE("a v1 line is read") {
         {"PROXY TCP6 2001:0DB8:0000:0000:0000:0000:0000:000A 1::0:8 1 2\r\n",
          "v1 63 proxy [2001:db8::a]:1 [1::8]:2"},
         {"PROXY TCP6 ::ffff:10.1.2.3 1:2:3:4:5:6:7.8.9.10 1 2\r\n",
-         "v1 53 proxy [::ffff:a01:203]:1 [1:2:3:4:5:6:708:90a]:2"},
+         "v1 53 proxy [::ffff:10.1.2.3]:1 [1:2:3:4:5:6:708:90a]:2"},
         {"PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
          "v1 104 proxy [ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535 "
          "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"},

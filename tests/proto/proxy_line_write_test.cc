@@ -53,8 +53,8 @@ TEST_CASE("what is printed is what it says") {
     CHECK(printed_v1(a, b) == "PROXY TCP4 10.1.2.3 192.168.0.1 4567 443\r\n");
     CHECK(printed_v1(c, ipv6(0, 0, 65535)) == "PROXY TCP6 2000::1 :: 80 65535\r\n");
     CHECK(printed_v1(ipv6(0xfe, 1, 1, 7), c) == "PROXY TCP6 fe00::1 2000::1 1 80\r\n");
-    CHECK(printed_v1(a, c) == "PROXY TCP6 ::ffff:a01:203 2000::1 4567 80\r\n");
-    CHECK(printed_v1(c, a) == "PROXY TCP6 2000::1 ::ffff:a01:203 80 4567\r\n");
+    CHECK(printed_v1(a, c) == "PROXY TCP6 ::ffff:10.1.2.3 2000::1 4567 80\r\n");
+    CHECK(printed_v1(c, a) == "PROXY TCP6 2000::1 ::ffff:10.1.2.3 80 4567\r\n");
     const endpoint path = endpoint::unix_path("/run/a").value();
     for (const auto& [from, to] :
          {std::pair{endpoint{}, endpoint{}}, {a, endpoint{}}, {endpoint{}, a}, {path, path}, {path, a}})
@@ -69,6 +69,24 @@ TEST_CASE("what is printed is what it says") {
         CHECK(printed_v2(from, to) == v2(0x20, 0x00, ""));
     CHECK(printed_v2(a, b, std::array{proxy_tlv{1, "h2"}}, proxy_checksum::crc32c) ==
           inet_with(tlv(1, "h2") + tlv(3, "\x5e\x54\xb2\x72")));
+}
+
+TEST_CASE("a mapped address is told as IPv4, unless the other one is IPv6's own") {
+    const auto mapped = [](const endpoint& at) {
+        std::array<std::uint8_t, 16> bytes{};
+        bytes[10] = bytes[11] = 0xff;
+        for (std::size_t i = 0; i < 4; i++)
+            bytes[12 + i] = static_cast<std::uint8_t>(at.ipv4_address() >> (24 - 8 * i));
+        return endpoint::ipv6(bytes, at.port());
+    };
+    const endpoint a = endpoint::ipv4(0x0a010203, 4567), b = endpoint::ipv4(0xc0a80001, 443), c = ipv6(0x20, 1, 80);
+
+    for (const auto& [from, to] : {std::pair{mapped(a), mapped(b)}, {a, mapped(b)}, {mapped(a), b}}) {
+        CHECK(printed_v1(from, to) == printed_v1(a, b));
+        CHECK(printed_v2(from, to) == printed_v2(a, b));
+    }
+    CHECK(printed_v1(mapped(a), c) == printed_v1(a, c));
+    CHECK(printed_v2(c, mapped(a)) == printed_v2(c, a));
 }
 
 TEST_CASE("what is printed can be read, in every family") {
