@@ -33,6 +33,9 @@ struct ctrl {
     // A short read proves that nothing is left and no end has come: epoll reports EPOLLRDHUP for this family, and a
     // recv does not end early for another reason.
     bool short_read_proves;
+    // Bytes may have descriptors with them, and then a recv ends behind those: unix(7). A read that met some proves
+    // nothing.
+    bool carries_fds;
     // TCP_INFO counts acknowledged bytes.
     bool counts_acked;
 };

@@ -85,6 +85,7 @@ constexpr errnos_of documented[] = {
     {call::open_append, {EACCES, EDQUOT, EISDIR, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EROFS}},
     {call::write, {EAGAIN, EDQUOT, EFBIG, EIO, ENOSPC, EPIPE}},
     {call::unlink_socket, {EACCES, EBUSY, EIO, ENOENT, ENOTSOCK, EPERM, EROFS}},
+    {call::set_socket_access, {EACCES, EIO, ENOENT, ENOTSOCK, EPERM, EROFS}},
     {call::resolve, {ENOENT, ENOMEM, EMFILE}}, // EAI_NONAME and its like, EAI_MEMORY, EAI_SYSTEM
 };
 

@@ -51,6 +51,7 @@ class network {
     int bind(stream& s, const endpoint& where) noexcept;
     int listen(stream& s, int backlog) noexcept;
     int unlink(const char* path) noexcept;
+    bool has_path(const char* path) const noexcept;
     int connect(stream& s, const endpoint& to) noexcept;
     void join(stream& a, stream& b) noexcept; // socketpair(2)
 

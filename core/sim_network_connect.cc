@@ -189,6 +189,11 @@ int network::unlink(const char* path) noexcept {
     return gone > 0 ? 0 : -ENOENT;
 }
 
+bool network::has_path(const char* path) const noexcept {
+    return std::any_of(paths_.begin(), paths_.end(),
+                       [&](const endpoint& at) { return std::strcmp(at.path(), path) == 0; });
+}
+
 void network::stop_listening(stream& s) noexcept {
     std::erase(listeners_, &s);
     s.at = stream::phase::over;

@@ -52,6 +52,7 @@ const char* to_string(call what) noexcept {
         "open_append",
         "write",
         "unlink",
+        "socket_access",
         "resolve",
         "dup",
         "* connect",

@@ -55,6 +55,7 @@ enum class call : std::uint8_t {
     open_append,
     write,
     unlink_socket,
+    set_socket_access,
     resolve,
     dup,
     remote_connect, // what the other ends do; fd is the number of the remote

@@ -7,6 +7,18 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+namespace {
+
+// Behind bind(), which makes the file, and before listen(): until then connect(2) says ECONNREFUSED.
+int set_access(const endpoint& at, const listen_options& options) noexcept {
+    const socket_file& file = options.file;
+    const bool is_asked = file.mode >= 0 || file.user >= 0 || file.group >= 0;
+    if (!is_asked || at.family() != AF_UNIX || at.path()[0] == '\0') return 0; // an abstract name has no file
+    return sys::set_socket_access(at.path(), file.mode, file.user, file.group);
+}
+
+} // namespace
+
 result<unique_fd> open_listener(const endpoint& at, const listen_options& options) noexcept {
     const int made = sys::socket(at.family(), SOCK_STREAM);
     if (made < 0) return failure{-made};
@@ -18,6 +30,10 @@ result<unique_fd> open_listener(const endpoint& at, const listen_options& option
             if (const int r = sys::set_option(made, SOL_SOCKET, SO_REUSEPORT, 1); r < 0) return failure{-r};
     }
     if (const int r = sys::bind(made, at.data(), at.size()); r < 0) return failure{-r};
+    if (const int r = set_access(at, options); r < 0) {
+        sys::unlink_socket(at.path()); // bound a moment ago
+        return failure{-r};
+    }
     if (options.held) return fd;
     if (const int r = sys::listen(made, options.backlog_count); r < 0) return failure{-r};
     return fd;

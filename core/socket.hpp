@@ -21,6 +21,14 @@ constexpr bool is_shortage(int error) noexcept {
 // may be.
 inline constexpr duration user_timeout_default = seconds{30};
 
+// Who may connect to a unix path: connect(2) needs write permission. In force before the first client can connect. -1:
+// as the umask and the process's user and group say. EPERM: only root gives a file to another user, or to a group that
+// the process is not in; chown(2).
+struct socket_file {
+    std::int32_t mode = -1; // 0660
+    std::int64_t user = -1, group = -1;
+};
+
 struct listen_options {
     int backlog_count = 4096; // the kernel caps it at net.core.somaxconn, listen(2)
     bool reuse_port = false;  // SO_REUSEPORT: several listeners on one port, one per thread, socket(7)
@@ -28,6 +36,7 @@ struct listen_options {
     // would be lost if it never came to that.
     bool held = false;
     duration user_timeout = user_timeout_default; // of what it accepts; whole milliseconds, 0: the system's
+    socket_file file{}; // of a unix path
 };
 
 // A listening socket with SO_REUSEADDR, so that a restart is not held up by TIME_WAIT.

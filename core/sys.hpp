@@ -82,6 +82,9 @@ int close(int fd) noexcept; // whatever it returns, fd is gone
 
 // --- sockets: bytes
 count recv(int fd, void* to, std::size_t bytes) noexcept;
+// The same. is_cut: descriptors came with these bytes and were closed, so that the read ended behind them, whatever is
+// queued: MSG_CTRUNC, recvmsg(2), unix(7). With SO_PASSCRED, and so in doubt, always true.
+count recv_uncut(int fd, void* to, std::size_t bytes, bool& is_cut) noexcept;
 count peek(int fd) noexcept;                       // one byte, left where it is
 count discard(int fd, std::size_t bytes) noexcept; // MSG_TRUNC: TCP throws away uncopied, tcp(7)
 count send(int fd, const void* from, std::size_t bytes, bool more) noexcept; // never raises SIGPIPE; more: MSG_MORE
@@ -147,6 +150,8 @@ int raise_descriptor_limit() noexcept; // soft to hard; the new soft limit
 int open_append(const char* path) noexcept; // -ENXIO: a pipe that nobody reads, open(2); a pipe is non-blocking
 count write(int fd, const void* from, std::size_t bytes) noexcept;
 int unlink_socket(const char* path) noexcept; // -ENOTSOCK: something else lives there
+// Of a socket file, exactly, whatever the umask; -1 leaves one of them as it is. Follows no link. -EPERM, -ENOTSOCK, ...
+int set_socket_access(const char* path, std::int32_t mode, std::int64_t user, std::int64_t group) noexcept;
 int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept; // getaddrinfo; -ENOENT
 
 } // namespace weir::inline WEIR_KERNEL::sys

@@ -121,6 +121,17 @@ inline count recv(int fd, void* to, std::size_t bytes) noexcept {
     return detail::repeat([&] { return ::recv(fd, to, bytes, 0); });
 }
 
+// Without room for descriptors they are closed, and the kernel says so.
+inline count recv_uncut(int fd, void* to, std::size_t bytes, bool& is_cut) noexcept {
+    iovec part{.iov_base = to, .iov_len = bytes};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    const count n = detail::repeat([&] { return ::recvmsg(fd, &message, 0); });
+    is_cut = n > 0 && (message.msg_flags & MSG_CTRUNC) != 0;
+    return n;
+}
+
 inline count peek(int fd) noexcept {
     char byte;
     return detail::repeat([&] { return ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT); });
@@ -345,6 +356,22 @@ inline int unlink_socket(const char* path) noexcept {
     if (::lstat(path, &what) < 0) return -errno;
     if (!S_ISSOCK(what.st_mode)) return -ENOTSOCK;
     return detail::value_or_error(::unlink(path));
+}
+
+// The owner first: whoever gives a file away must still own it to set its mode, but for root. glibc sets the mode of a
+// file that is no link by /proc; where that is not mounted (EOPNOTSUPP), by its name.
+inline int set_socket_access(const char* path, std::int32_t mode, std::int64_t user, std::int64_t group) noexcept {
+    struct stat what;
+    if (::lstat(path, &what) < 0) return -errno;
+    if (!S_ISSOCK(what.st_mode)) return -ENOTSOCK;
+    const auto uid = static_cast<uid_t>(user);
+    const auto gid = static_cast<gid_t>(group);
+    if (user >= 0 || group >= 0)
+        if (::fchownat(AT_FDCWD, path, uid, gid, AT_SYMLINK_NOFOLLOW) < 0) return -errno;
+    if (mode < 0) return 0;
+    const auto bits = static_cast<mode_t>(mode);
+    if (::fchmodat(AT_FDCWD, path, bits, AT_SYMLINK_NOFOLLOW) == 0) return 0;
+    return errno == EOPNOTSUPP ? detail::value_or_error(::chmod(path, bits)) : -errno;
 }
 
 inline int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {

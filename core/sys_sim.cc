@@ -194,4 +194,11 @@ int unlink_socket(const char* path) noexcept {
     return c.done(c.k.net.unlink(path));
 }
 
+// Files have no users here.
+int set_socket_access(const char* path, std::int32_t, std::int64_t, std::int64_t) noexcept {
+    crossing c{call::set_socket_access, -1};
+    if (const int error = c.planned()) return c.done(-error);
+    return c.done(c.k.net.has_path(path) ? 0 : -ENOENT);
+}
+
 } // namespace weir::inline WEIR_KERNEL::sys

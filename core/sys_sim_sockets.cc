@@ -157,6 +157,20 @@ count recv(int fd, void* to, std::size_t bytes) noexcept {
     return receive(c, to, bytes, stream::reading::take);
 }
 
+count recv_uncut(int fd, void* to, std::size_t bytes, bool& is_cut) noexcept {
+    crossing c{call::recv, fd, static_cast<std::int64_t>(bytes)};
+    is_cut = false;
+    stream* s = c.socket();
+    if (!s) return c.not_that();
+    if (const int error = struck(c, *s, recv_ways)) return c.done(count{-error});
+    std::vector<file*> files;
+    const count n = s->recv(static_cast<char*>(to), bytes, stream::reading::take, &files);
+    is_cut = !files.empty();
+    for (file* f : files)
+        let_go(*f);
+    return c.done(n);
+}
+
 count peek(int fd) noexcept {
     crossing c{call::peek, fd};
     char byte;

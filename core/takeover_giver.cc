@@ -57,7 +57,7 @@ result<void> takeover_giver::offer(const takeover_tag& tag, int fd) noexcept {
 result<void> takeover_giver::open(const ctrl& family, const endpoint& at, const giver_options& options,
                                   const callbacks& told, void* owner) noexcept {
     EXPECT(at.family() == AF_UNIX);
-    auto fd = family.listen(at, {.backlog_count = 16});
+    auto fd = family.listen(at, {.backlog_count = 16, .file = {.mode = 0600}});
     if (!fd) return failure{fd.error()};
     return start(std::move(fd).value(), options, told, owner);
 }

@@ -26,10 +26,13 @@ io_result received(connection& conn, sys::count n) noexcept {
 
 io_result raw_recv(connection& conn, void* to, std::size_t bytes) noexcept {
     if (bytes > 1 && buggify(twist::recv_one)) bytes = 1;
-    const sys::count n = sys::recv(conn.fd(), to, bytes);
+    bool is_cut = false;
+    const sys::count n = conn.family().carries_fds ? sys::recv_uncut(conn.fd(), to, bytes, is_cut)
+                                                   : sys::recv(conn.fd(), to, bytes);
     // A short read means that nothing is left, which saves the recv that would only say EAGAIN; unless an end has been
-    // reported, which that recv must find.
-    const bool proves = conn.family().short_read_proves && !conn.slot().ended() && !conn.slot().is(fd_state::unsure);
+    // reported, which that recv must find, or the read ended behind descriptors.
+    const bool sure = !is_cut && !conn.slot().is(fd_state::unsure);
+    const bool proves = conn.family().short_read_proves && !conn.slot().ended() && sure;
     if (n > 0 && static_cast<std::size_t>(n) < bytes && proves && !buggify(twist::recv_unsure)) conn.cant_recv();
     return received(conn, n);
 }

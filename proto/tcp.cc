@@ -42,6 +42,7 @@ const ctrl tcp{.name = "tcp",
                .connect = open_connection,
                .drain = drain,
                .short_read_proves = true,
+               .carries_fds = false,
                .counts_acked = true};
 
 result<endpoint> parse_tcp(std::string_view text) noexcept {

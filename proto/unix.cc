@@ -35,13 +35,15 @@ result<unique_fd> listen(const endpoint& at, const listen_options& options) noex
 
 } // namespace
 
-// A recv ends behind bytes that had descriptors or other credentials with them, and at out-of-band ones, whatever is
-// queued: unix(7). So only EAGAIN proves.
+// A recv ends early, whatever is queued, behind bytes that had descriptors with them, which carries_fds tells apart; at a
+// change of credentials, with SO_PASSCRED only, and then each read counts as such a one; and at out-of-band bytes, which
+// epoll reports as EPOLLPRI: unix(7).
 const ctrl unix_stream{.name = "unix",
                        .listen = listen,
                        .connect = open_connection,
                        .drain = drain,
-                       .short_read_proves = false,
+                       .short_read_proves = true,
+                       .carries_fds = true,
                        .counts_acked = false};
 
 result<endpoint> parse_unix(std::string_view text) noexcept {

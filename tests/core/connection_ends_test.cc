@@ -224,6 +224,39 @@ TEST_CASE("what a unix peer sends behind a descriptor is received, though the re
     CHECK(r.sleeps());
 }
 
+TEST_CASE("a short read of a unix socket ends the event, if no descriptor came with it") {
+    rig r;
+    pair ends = stream_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, unix_stream, counting_xprt);
+    conn.want_recv();
+    recv_calls = 0;
+    send_all(ends.a.get(), "short");
+    REQUIRE(arrived(conn));
+
+    r.turn();
+
+    CHECK(who.received == "short");
+    CHECK(recv_calls == 1);
+}
+
+TEST_CASE("what a unix peer sends behind an out-of-band byte is received, though the read in front of it was short") {
+    rig r;
+    pair ends = stream_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, unix_stream);
+    conn.want_recv();
+    send_all(ends.a.get(), "abc");
+    if (::send(ends.a.get(), "!", 1, MSG_OOB | MSG_NOSIGNAL) < 0) return; // a kernel before 5.15, or built without
+    send_all(ends.a.get(), "def");
+    REQUIRE(arrived(conn));
+
+    r.turn(2);
+
+    CHECK(who.received == "abcdef");
+    CHECK(r.sleeps());
+}
+
 TEST_CASE("a short read proves nothing while the slot is unsure, and EAGAIN ends that") {
     rig r;
     pair ends = tcp_pair();

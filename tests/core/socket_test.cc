@@ -234,6 +234,43 @@ TEST_CASE("a process out of descriptors gets EMFILE") {
     CHECK(connecting == EMFILE);
 }
 
+// What a stranger may do with a socket file, told by its mode.
+mode_t mode_of(const char* path) {
+    struct stat what {};
+    REQUIRE(lstat(path, &what) == 0);
+    REQUIRE(S_ISSOCK(what.st_mode));
+    return what.st_mode & 07777;
+}
+
+TEST_CASE("a unix listener's file has the mode that was asked for, whatever the umask") {
+    char path[64];
+    std::snprintf(path, sizeof path, "/tmp/weir-socket-test-mode-%d.sock", static_cast<int>(getpid()));
+    auto at = endpoint::unix_path(path);
+    REQUIRE(at.ok());
+    for (const mode_t mask : {022, 0777}) {
+        const mode_t before = umask(mask);
+        auto held = open_listener(at.value(), {.held = true, .file = {.mode = 0662}});
+        umask(before);
+        REQUIRE(held.ok());
+
+        CHECK(mode_of(path) == 0662); // held: nobody could connect before it was in force
+        CHECK(sys::unlink_socket(path) == 0);
+    }
+}
+
+TEST_CASE("a unix listener's file that cannot be given away is not left behind") {
+    if (geteuid() == 0) return; // root gives away what it likes
+    char path[64];
+    std::snprintf(path, sizeof path, "/tmp/weir-socket-test-user-%d.sock", static_cast<int>(getpid()));
+    auto at = endpoint::unix_path(path);
+    REQUIRE(at.ok());
+
+    auto refused = open_listener(at.value(), {.file = {.user = 0}});
+
+    CHECK(refused.error() == EPERM);
+    CHECK(sys::unlink_socket(path) == -ENOENT);
+}
+
 TEST_CASE("a unix listener's path is taken until it is unlinked") {
     char path[64];
     std::snprintf(path, sizeof path, "/tmp/weir-socket-test-%d.sock", static_cast<int>(getpid()));

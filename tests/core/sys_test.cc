@@ -137,6 +137,54 @@ TEST_CASE("a read that meets passed descriptors ends with the send they came wit
     CHECK(passed.fds_count == 0);
 }
 
+TEST_CASE("a read says whether descriptors came with its bytes, and so ended it") {
+    const support::pair ends = support::stream_pair();
+    const int passed = ends.a.get();
+    char bytes[16];
+    bool is_cut = true;
+
+    support::send_all(ends.a.get(), "abc");
+    CHECK(sys::recv_uncut(ends.b.get(), bytes, sizeof bytes, is_cut) == 3);
+    CHECK_FALSE(is_cut);
+    REQUIRE(sys::send_with(ends.a.get(), "abc", 3, &passed, 1) == 3);
+    support::send_all(ends.a.get(), "def");
+    CHECK(sys::recv_uncut(ends.b.get(), bytes, sizeof bytes, is_cut) == 3);
+    CHECK(is_cut);
+    CHECK(sys::recv_uncut(ends.b.get(), bytes, sizeof bytes, is_cut) == 3);
+    CHECK_FALSE(is_cut);
+    CHECK(sys::recv_uncut(ends.b.get(), bytes, sizeof bytes, is_cut) == -EAGAIN);
+    CHECK_FALSE(is_cut);
+}
+
+// Then a read ends at each change of the writer, too.
+TEST_CASE("with SO_PASSCRED every read counts as cut") {
+    const support::pair ends = support::stream_pair();
+    REQUIRE(sys::set_option(ends.b.get(), SOL_SOCKET, SO_PASSCRED, 1) == 0);
+    char bytes[16];
+    bool is_cut = false;
+    support::send_all(ends.a.get(), "abc");
+
+    CHECK(sys::recv_uncut(ends.b.get(), bytes, sizeof bytes, is_cut) == 3);
+    CHECK(is_cut);
+}
+
+TEST_CASE("only a socket file is given a mode, and no link is followed") {
+    char path[64], link_path[80];
+    std::snprintf(path, sizeof path, "/tmp/weir-sys-test-access-%d", static_cast<int>(getpid()));
+    std::snprintf(link_path, sizeof link_path, "%s.link", path);
+    { const descriptor file(sys::open_append(path)); }
+    REQUIRE(symlink(path, link_path) == 0);
+
+    const int of_file = sys::set_socket_access(path, 0600, -1, -1);
+    const int of_link = sys::set_socket_access(link_path, 0600, -1, -1);
+    unlink(link_path);
+    unlink(path);
+
+    CHECK(of_file == -ENOTSOCK);
+    CHECK(of_link == -ENOTSOCK);
+    CHECK(sys::set_socket_access(path, 0600, -1, -1) == -ENOENT);
+}
+
 TEST_CASE("as many descriptors as the kernel takes go in one message, and not one more") {
     const auto ends = stream_pair();
     int sent[sys::pass_max + 1];

@@ -80,6 +80,7 @@ inline const ctrl plain_family{.name = "plain",
                                .connect = nullptr,
                                .drain = nullptr,
                                .short_read_proves = true,
+                               .carries_fds = false,
                                .counts_acked = false};
 
 struct rig {
