@@ -217,6 +217,7 @@ void connection::begin_linger(end_cause cause) noexcept {
     flags_ |= conn_flag::lingering;
     cb_ = &linger_cb;
     owner_ = nullptr;
+    uses_ = 0;
     hook_.unlink();
     home_->lingering_.push_back(*this);
     if (!is(conn_flag::send_ended)) shutdown_send();
@@ -234,8 +235,8 @@ verdict connection::linger_recv(connection& conn) noexcept {
         if (r.end == io::again) return verdict::keep;
         if (r.end == io::closed && conn.is(conn_flag::ending)) return verdict::keep; // our own end is still to be sent
         if (r.end != io::done) return conn.finish(close_intent::after_fin, end_cause::none);
-        conn.lingered_bytes_ += static_cast<std::uint32_t>(r.bytes);
-        if (conn.lingered_bytes_ > bytes_max) return conn.finish(close_intent::after_fin, end_cause::none);
+        conn.uses_ += static_cast<std::uint32_t>(r.bytes);
+        if (conn.uses_ > bytes_max) return conn.finish(close_intent::after_fin, end_cause::none);
         if (!conn.slot_->is(fd_state::recv_ready)) return verdict::keep;
     }
 }
@@ -259,6 +260,43 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     loop().close(*slot_, to_string(cause_));
     home_->bury(*this);
     return verdict::gone;
+}
+
+// IPv4 has room in the connection itself, which is exactly full: no client costs memory for its address but one of IPv6.
+void connection::keep_peer(const endpoint& at) noexcept {
+    const endpoint plain = at.unmapped();
+    peer_port_ = plain.port();
+    switch (plain.family()) {
+    case AF_INET:
+        peer_kind_ = peer_kind::ipv4;
+        peer_ipv4_ = plain.ipv4_address();
+        break;
+    case AF_INET6:
+        peer_kind_ = peer_kind::ipv6;
+        home_->ipv6_peers_[home_->pool_->index_of(*this)] = {plain.ipv6_address(), plain.scope()};
+        break;
+    case AF_UNIX: peer_kind_ = peer_kind::local; break;
+    default: break;
+    }
+}
+
+endpoint connection::peer() const noexcept {
+    switch (peer_kind_) {
+    case peer_kind::unknown: break;
+    case peer_kind::ipv4: return endpoint::ipv4(peer_ipv4_, peer_port_);
+    case peer_kind::ipv6: {
+        const auto& known = home_->ipv6_peers_[home_->pool_->index_of(*this)];
+        return endpoint::ipv6(known.address, peer_port_, known.scope);
+    }
+    case peer_kind::local: { // up to 107 bytes, which hardly any client has; unlike TCP it is known after the end, too
+        sockaddr_storage storage{};
+        socklen_t bytes = sizeof storage;
+        if (sys::peer_name(fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0)
+            return endpoint::from_kernel(storage, bytes);
+        break;
+    }
+    }
+    return {};
 }
 
 conntab::~conntab() {
@@ -287,10 +325,12 @@ result<void> conntab::open(const conntab_options& options) noexcept {
         blocks_.emplace(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
     loop_.ledger().introduce(connection::ready, connection::tell);
-    if (pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_) return {};
+    ipv6_peers_.reset(new (std::nothrow) ipv6_peer[std::size_t{2} * options.connections_max]);
+    if (pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_ && ipv6_peers_) return {};
     pool_.reset();
     blocks_.reset();
     scratch_.reset();
+    ipv6_peers_.reset();
     return failure{ENOMEM};
 }
 
@@ -317,6 +357,7 @@ result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt&
     [[maybe_unused]] const int owned = fd.release(); // by the slot from here on
     conn->slot_ = slot.value();
     conn->origin_ = how.origin;
+    if (how.peer) conn->keep_peer(*how.peer);
     conn->born_ = loop_.now();
     live_.push_back(*conn);
     live_count_++;

@@ -179,6 +179,10 @@ class alignas(64) connection {
     const ctrl& family() const noexcept { return *ctrl_; }
     const xprt& transport() const noexcept { return *xprt_; }
     time_point born() const noexcept { return born_; }
+    // Whose socket is at the other end, as accept() or connect() was told: also after a reset, when the kernel no longer
+    // knows. An IPv4 client of an IPv6 listener is an IPv4 endpoint here. Unspecified: not known, since the user adopted
+    // it without saying, or a unix socket's name cannot be had. Of a unix socket the kernel is asked each time.
+    endpoint peer() const noexcept;
     void* xprt_context() const noexcept { return xprt_context_; }
     void set_xprt_context(void* context) noexcept { xprt_context_ = context; }
 
@@ -204,6 +208,8 @@ class alignas(64) connection {
     friend class conntab;
     friend class idle_pool;
 
+    enum class peer_kind : std::uint8_t { unknown, ipv4, ipv6, local };
+
     static void ready(fd_slot& slot) noexcept;
     static void tell(const fd_slot& slot, fd_facts& to) noexcept;
     bool go_on() noexcept;
@@ -214,6 +220,7 @@ class alignas(64) connection {
     verdict finish(close_intent intent, end_cause cause) noexcept;
     fdtab& fds() const noexcept;
     bool is_mine() const noexcept; // the calling thread's, see loop.hpp
+    void keep_peer(const endpoint& at) noexcept;
 
     static verdict linger_recv(connection& conn) noexcept;
     static verdict linger_wake(connection& conn) noexcept;
@@ -232,9 +239,11 @@ class alignas(64) connection {
     conn_flag flags_{};
     std::uint16_t error_ = 0;
     end_cause cause_ = end_cause::none;
-    conn_origin origin_ = conn_origin::adopted;
-    std::uint32_t lingered_bytes_ = 0;
-    std::uint32_t uses_ = 0;
+    conn_origin origin_ : 4 = conn_origin::adopted;
+    peer_kind peer_kind_ : 4 = peer_kind::unknown;
+    std::uint16_t peer_port_ = 0;
+    std::uint32_t peer_ipv4_ = 0; // host byte order; an IPv6 address stands in the conntab
+    std::uint32_t uses_ = 0;      // lingering: how many bytes were thrown away
 };
 static_assert(sizeof(connection) <= 128, "two cache lines");
 
@@ -267,6 +276,7 @@ class conntab {
         conn_origin origin = conn_origin::adopted;
         bool connecting = false;        // connect() is under way
         bool connected_at_once = false; // connect() was done at once: wake is called in the next turn
+        const endpoint* peer = nullptr; // for connection::peer(); borrowed for the call
     };
     result<connection*> adopt(unique_fd fd, const ctrl& family, const xprt& transport,
                               const adopt_options& how) noexcept;
@@ -305,6 +315,12 @@ class conntab {
     friend class connection;
     static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
 
+    // Trivial, so that memory for it stays untouched until one is kept.
+    struct ipv6_peer {
+        std::array<std::uint8_t, 16> address;
+        std::uint32_t scope;
+    };
+
     void bury(connection& conn) noexcept;
     static void free_dead(retired& r) noexcept;
 
@@ -313,6 +329,7 @@ class conntab {
     std::optional<fixed_pool<connection>> pool_;
     std::optional<block_pool> blocks_;
     std::unique_ptr<char[]> scratch_;
+    std::unique_ptr<ipv6_peer[]> ipv6_peers_; // [the connection's place in pool_]
     list<&connection::hook_> live_, lingering_, dead_;
     retired retired_;
     shared_count<std::uint32_t> live_count_;

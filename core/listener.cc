@@ -135,9 +135,11 @@ listener::outcome listener::accept_one() noexcept {
         return is_shortage(-fd) || fd == -EINVAL ? outcome::short_of_room : outcome::passed;
     }
     accepted_count_++;
-    auto conn = conns_.adopt(unique_fd{fd}, *family_, *options_.transport, {.origin = conn_origin::accepted});
+    const endpoint peer = endpoint::from_kernel(storage, bytes);
+    auto conn = conns_.adopt(unique_fd{fd}, *family_, *options_.transport,
+                             {.origin = conn_origin::accepted, .peer = &peer});
     if (!conn) return outcome::short_of_room; // that one is shed; adopt() closed and counted it
-    callback_(owner_, *conn.value(), endpoint::from_kernel(storage, bytes));
+    callback_(owner_, *conn.value(), peer);
     return outcome::accepted;
 }
 

@@ -57,6 +57,12 @@ class fixed_pool {
         used_--;
     }
 
+    // Which of its capacity() places the object has: the same as long as it lives, and no other's.
+    std::size_t index_of(const T& object) const noexcept {
+        EXPECT_SLOW(owns(object));
+        return static_cast<std::size_t>(reinterpret_cast<const cell*>(&object) - cells_);
+    }
+
     std::size_t capacity() const noexcept { return capacity_; }
     std::size_t used() const noexcept { return used_; }
     bool full() const noexcept { return used_ == capacity_; }

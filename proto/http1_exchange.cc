@@ -35,7 +35,14 @@ verdict http1_exchanges::begin(connection& client, const http1_applet* applet) n
         return verdict::keep;
     }
     counters.shed++;
-    if (trouble) trouble(gateway, "503 \"\" upstream -: no exchange is left");
+    if (trouble) {
+        char at[endpoint::log_text_max], line[640];
+        const endpoint peer = client.peer();
+        const std::string_view from = peer.specified() ? peer.log_text(at) : std::string_view{"-"};
+        const int n = std::snprintf(line, sizeof line, "503 \"\" client %.*s upstream -: no exchange is left",
+                                    static_cast<int>(from.size()), from.data());
+        trouble(gateway, {line, static_cast<std::size_t>(n)});
+    }
     char text[256];
     const std::size_t n = write_answer(text, sizeof text, {.status = 503, .body = "No room for this request now.\n"},
                                        false, http1_persistence::close);
@@ -120,15 +127,17 @@ verdict http1_exchange::late(const char* why) noexcept {
 
 void http1_exchange::report(int status, const char* why) noexcept {
     if (!room_.trouble) return;
-    char at[endpoint::log_text_max], line[1280];
+    char at[endpoint::log_text_max], from[endpoint::log_text_max], line[1792];
+    const std::string_view client = client_text(from);
     const std::string_view server = upstream_ ? upstream_->where.at.log_text(at) : std::string_view{"-"};
     char room[what_text_max];
     const std::string_view what = what_text(room);
     char answer[16] = "passed over";
     if (status != passed_over) std::snprintf(answer, sizeof answer, "%d", status);
     const int n =
-        std::snprintf(line, sizeof line, "%s \"%.*s\" upstream %.*s: %s", answer, static_cast<int>(what.size()),
-                      what.data(), static_cast<int>(server.size()), server.data(), why);
+        std::snprintf(line, sizeof line, "%s \"%.*s\" client %.*s upstream %.*s: %s", answer,
+                      static_cast<int>(what.size()), what.data(), static_cast<int>(client.size()), client.data(),
+                      static_cast<int>(server.size()), server.data(), why);
     room_.trouble(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -137,18 +146,18 @@ std::string_view http1_exchange::what_text(char (&room)[what_text_max]) const no
     return {room, out.put_escaped({what_, what_bytes_}).size()};
 }
 
+std::string_view http1_exchange::client_text(char (&room)[endpoint::log_text_max]) const noexcept {
+    const endpoint peer = client_->peer();
+    return peer.specified() ? peer.log_text(room) : std::string_view{"-"};
+}
+
 // Once for each request, however it ends; what says nothing of a request has no line.
 void http1_exchange::log_access(ending how) noexcept {
     const bool is_request = what_bytes_ > 0 || status_ != 0;
     if (!room_.access || logged_ || !is_request) return;
     logged_ = true;
     char at[endpoint::log_text_max], from[endpoint::log_text_max], line[1536], room[what_text_max];
-    // Asked for only here: an address in every exchange would be paid for by those who keep no log.
-    sockaddr_storage storage{};
-    socklen_t bytes = sizeof storage;
-    const bool has_peer = sys::peer_name(client_->fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0;
-    const std::string_view client =
-        has_peer ? endpoint::from_kernel(storage, bytes).log_text(from) : std::string_view{"-"};
+    const std::string_view client = client_text(from);
     const std::string_view what = what_text(room);
     const std::string_view server =
         upstream_ ? upstream_->where.at.log_text(at) : std::string_view{applet_ ? applet_->name : "-"};

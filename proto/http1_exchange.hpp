@@ -130,6 +130,7 @@ class http1_exchange {
     // The status of a server that could not be connected to, when there is another.
     static constexpr int passed_over = 0;
     void report(int status, const char* why) noexcept;
+    std::string_view client_text(char (&room)[endpoint::log_text_max]) const noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
     enum class ending : std::uint8_t { whole, cut };

@@ -132,6 +132,28 @@ TEST_CASE("the access log has a line for each request that was answered") {
     CHECK(lines[1] == client + " \"GET " + target.substr(0, 91) + "\" 200 1 bytes 0 us upstream " + at + " repeated");
 }
 
+TEST_CASE("a client that resets is named in the access log, and one whose server fails in the line about that") {
+    std::vector<std::string> lines;
+    gateway_rig rig;
+    keep_lines(rig, lines);
+    char room[endpoint::text_max];
+    peer c = rig.client();
+    const std::string name{local_endpoint(c.fd.get()).value().text(room)};
+    c.say(get("/attack"));
+    peer s = rig.server();
+    rig.expect_message(s);
+    SUBCASE("it resets") {
+        c.reset();
+        REQUIRE(rig.until([&] { return lines.size() == 1; }));
+        CHECK(lines[0].starts_with(name + " \"GET /attack\" 0 "));
+    }
+    SUBCASE("its server says what is no answer") {
+        s.say("nonsense\r\n\r\n");
+        REQUIRE(rig.until([&] { return rig.troubles.size() == 1; }));
+        CHECK(rig.trouble_clients[0] == name);
+    }
+}
+
 TEST_CASE("what a client says cannot break out of its quotes in the access log") {
     std::vector<std::string> lines;
     acquainted rig;

@@ -90,8 +90,17 @@ struct gateway_rig : proxy_rig {
         }
         REQUIRE(gateway->listen({.family = &tcp, .at = endpoint::ipv4(0x7f000001, 0)}, {.transport = how.clients}).ok());
         gateway->on_trouble(
-            [](void* at, std::string_view line) noexcept { static_cast<gateway_rig*>(at)->troubles.emplace_back(line); }, this);
+            [](void* at, std::string_view line) noexcept { static_cast<gateway_rig*>(at)->note_trouble(line); }, this);
     }
+    // The client's address changes from run to run, so that it is kept apart from the rest of its line.
+    void note_trouble(std::string_view line) {
+        const std::size_t from = line.find(" client "), to = line.find(" upstream ");
+        CHECK(from < to);
+        CHECK(to != line.npos);
+        trouble_clients.emplace_back(line.substr(from + 8, to - from - 8));
+        troubles.push_back(std::string(line.substr(0, from)) + std::string(line.substr(to)));
+    }
+
     ~gateway_rig() {
         choke::is_on = false;
         gateway.reset();
@@ -230,6 +239,7 @@ struct gateway_rig : proxy_rig {
     }
 
     bool clients_layered = false, servers_layered = false; // choked ones, say, are not
+    std::vector<std::string> trouble_clients; // of each line of `troubles`
     std::unique_ptr<http1_gateway> gateway;
 };
 
