@@ -10,7 +10,7 @@ import tempfile
 
 import rig
 from rig import Gateway, Origin, Relay, Skipped, need, run, until
-from stream import MB, Server, bytes_of, carry_both, close_all, pairs
+from stream import MB, Server, bytes_of, carry_both, close_all, connect, pairs
 from wire import DEADLINE, Client, equal, get
 
 CONNECTIONS = 50
@@ -238,6 +238,48 @@ def test_relay_steady_state():
         equal(len(calls) - 4 * trips - waits, count(calls, "restart_syscall"), f"other calls: {show(calls)}")
         assert waits <= 2 * trips + 10, show(calls)
         close_all(both)
+
+
+def test_relay_options():
+    """weir-relay: four setsockopt for a pair, all of them for the dialed connection"""
+    with Server() as server, Relay(server) as relay:
+        close_all(pairs(relay, server, 1))
+        until(lambda: relay.counters()["live"] == 0, "it is quiet")
+        tracer = Tracer(relay)
+        both = pairs(relay, server, 50)
+        round_trips(both, 2)
+        options = [line for name, line in tracer.stop() if name == "setsockopt"]
+        equal(len(options), 4 * 50, options[:8])
+        close_all(both)
+
+
+def test_relay_looks():
+    """weir-relay: a reader that takes something between two looks lives on for three timeouts; a settled pair is not looked at"""
+    looks_per_timeout, timeouts = 16, 3
+    with Server() as server, Relay(server, options=["--idle-timeout", "4s", "--fin-timeout", "4s"]) as relay:
+        client, end = connect(relay.address, recv_bytes=8192), server.accept()
+        end.socket.settimeout(DEADLINE)
+        end.socket.sendall(bytes_of(1, 2 * MB))  # the kernels hold all of it: nothing passes through the relay any more
+        end.finish()
+        until(lambda: relay.counters()["bytes"] == 2 * MB, "the relay has passed it on")
+        tracer = Tracer(relay)
+
+        def looks():
+            log = pathlib.Path(tracer.log.name).read_text()
+            return len(re.findall(r"TIOCOUTQ|SIOCOUTQ", log))
+        got = 0
+        for step in range(looks_per_timeout * timeouts):
+            until(lambda: looks() > step, "it looks at what the kernel holds")
+            got += len(client.socket.recv(16_384))
+        rest = 2 * MB - got
+        while rest > 0:
+            more = client.socket.recv(65_536)
+            assert more, f"{rest} bytes are lost"
+            rest -= len(more)
+        equal(client.socket.recv(1), b"", "the server's end")
+        tracer.stop()
+        client.close()
+        end.close()
 
 
 def test_relay_registrations():

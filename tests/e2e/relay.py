@@ -59,7 +59,7 @@ def test_both_half_close():
 
 
 def test_abort():
-    """an abort is carried across as an abort (RST), either way, also while the other side is stalled"""
+    """an abort is carried across as an abort (RST), either way, and behind all that had come before it"""
     with relay_and_server() as (relay, server):
         for breaks, sees in ((0, 1), (1, 0)):
             both = pair(relay, server)
@@ -70,10 +70,13 @@ def test_abort():
             both[sees].close()
 
             both = pair(relay, server)  # the one that sees it does not read, the other one sends
+            before = relay.counters()["bytes"]
             fill([both[breaks]], relay)
             both[breaks].reset()
-            until(lambda: relay.counters()["live"] == 0, "it is seen though nothing can be sent")
-            equal(both[sees].end()[1], "reset")
+            data, how = both[sees].end()
+            equal(how, "reset")
+            until(lambda: relay.counters()["live"] == 0, "nothing is left")
+            equal(len(data), relay.counters()["bytes"] - before, "all that had come in front of the reset")
             both[sees].close()
 
 

@@ -111,6 +111,19 @@ def test_inherited():
                     equal(relay.end(), 0, relay.stderr())
 
 
+def test_inherited_options():
+    """fd:N is tuned as a listener of the relay's own, whatever it had before"""
+    for options, told in (((), 0), (("--user-timeout", "400s"), 400_000), (("--user-timeout", "7s"), 300_000)):
+        with Server() as server, Server() as front:
+            front.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+            descriptor = front.socket.fileno()
+            with Relay(server, at=f"fd:{descriptor}", options=options, pass_fds=[descriptor]):
+                has = [front.socket.getsockopt(level, name) for level, name in (
+                    (socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))]
+                equal(has, [1, 1, 60, told], options)  # never below --idle-timeout, 300 s
+
+
 # --- PROXY lines
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -252,16 +265,23 @@ def test_idle_timeout():
 
 
 def test_fin_timeout():
-    """--fin-timeout resets a pair of which one side has ended, and no other"""
+    """--fin-timeout ends a pair whose server has ended, and no other: not one whose server has still to answer"""
     with Server() as server, Relay(server, options=["--idle-timeout", "1h", "--fin-timeout", "500ms"]) as relay:
-        other, half = pair(relay, server), pair(relay, server)
-        half[0].finish()
-        half[1].expect_end("fin")
-        half[0].expect_end("reset")
+        other, asking, half = pair(relay, server), pair(relay, server), pair(relay, server)
+        asking[0].finish()
+        asking[1].expect_end("fin")
+        half[1].finish()
+        half[0].expect_end("fin")
+        half[1].expect_end("reset")  # its client has not ended
+        until(lambda: relay.counters()["clients"] == 2, "it is over")
+        asking[1].say(b"the answer")
+        asking[1].finish()
+        asking[0].expect(b"the answer")
+        asking[0].expect_end("fin")
         until(lambda: relay.counters()["clients"] == 1, "it is over")
         equal(relay.counters()["end_timed_out"], 2)
         carry_both([other], 1000)
-        close_all([other, half])
+        close_all([other, asking, half])
 
 
 def test_connect_timeout():

@@ -254,6 +254,25 @@ def test_taken_under_load():
         new.kill()
 
 
+def test_options():
+    """a listener that was handed over has the new process's options"""
+    with tempfile.TemporaryDirectory() as place, Origin() as origin:
+        for options, told in (((), 0), (("--user-timeout", "400s"), 400_000)):
+            path = f"{place}/takeover"
+            giver = Giver(path)
+            giver.door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+            new = Relay(origin, options=["--takeover", f"unix:{path}", *options], at=giver.address, ready=False)
+            with giver.give() as s:
+                s.sendall(b"taken\n")
+            until(lambda: new.addresses, "it says that it listens")
+            equal(giver.door.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), told)
+            equal(giver.door.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
+            equal(new.end(), 0)
+            new.kill()
+            giver.close()
+            pathlib.Path(path).unlink()
+
+
 def test_fewer_threads():
     """fewer threads than before would leave a queue to nobody: exit 1, and the old one goes on"""
     with tempfile.TemporaryDirectory() as place, Origin() as origin:
