@@ -14,8 +14,8 @@ void declare(options& o, crew_options& set) noexcept {
     o.choice("--balance", set.how, balance_words, "among several upstreams");
     o.time(
         "--user-timeout", set.user_timeout,
-        "TCP_USER_TIMEOUT; ends readers that are slow all the while, too; raised to the longest of the timeouts above "
-        "that the connection has, so that it caps none; 0: the system's");
+        "TCP_USER_TIMEOUT of all connections; ends slow readers, too. Never below the longest timeout above for sending "
+        "on that connection: none caps another. 0: the system's");
     o.time("--drain-timeout", set.drain, "to finish what runs after SIGTERM, or a takeover; then it is cut off");
     o.listen_at("--takeover", set.takeover,
                 "unix:/path: take the sockets of who serves there (with as many --threads at least), then serve there");

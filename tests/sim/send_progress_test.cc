@@ -169,6 +169,32 @@ void for_each_wait(Play play) {
 
 } // namespace
 
+// tests/kernel/send_queue_test.cc asks Linux the same.
+TEST_CASE("the queue of a socket is what its peer has not taken: bytes of TCP, whole sends of unix") {
+    kernel k({.call_max = duration{}, .swarm = false, .network = {.buffer_bytes_min = 4000, .buffer_bytes_max = 4000}});
+    int inet[2], local[2];
+    REQUIRE(k.pair(AF_INET, inet) == 0);
+    REQUIRE(k.pair(AF_UNIX, local) == 0);
+    const std::string bytes(6000, 'x');
+    char room[4000];
+
+    CHECK(sys::send(inet[0], bytes.data(), 6000, false) == 4000);
+    CHECK(sys::send_queue(inet[0]) == 0); // the peer's kernel has them
+    CHECK(sys::send(inet[0], bytes.data(), 3000, false) == 3000);
+    CHECK(sys::send_queue(inet[0]) == 3000);
+    CHECK(sys::recv(inet[1], room, 1000) == 1000);
+    CHECK(sys::send_queue(inet[0]) == 2000);
+    CHECK(sys::shutdown_send(inet[0]) == 0);
+    CHECK(sys::send_queue(inet[0]) == 2001); // the FIN behind them
+
+    CHECK(sys::send(local[0], bytes.data(), 1000, false) == 1000);
+    CHECK(sys::send(local[0], bytes.data(), 1000, false) == 1000);
+    CHECK(sys::recv(local[1], room, 999) == 999);
+    CHECK(sys::send_queue(local[0]) == 2000);
+    CHECK(sys::recv(local[1], room, 1) == 1);
+    CHECK(sys::send_queue(local[0]) == 1000);
+}
+
 TEST_CASE("relay, to the client: idle_timeout counts from the last byte that the client took") {
     for_each_wait([](wait how) {
         relay_scene s({.idle_timeout = timeout}, inet_server);
