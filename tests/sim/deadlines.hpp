@@ -4,7 +4,7 @@
 //   before a turn   whom it may reap has nothing that could be done and was not told: a reaper hides lost wake-ups
 //   after it        none is overdue for longer than turns may put a timer off; and who ended by a timeout had one that
 //                   was due
-// Not late is asked only of a loop that is woken in time: where neither the clock jumps nor a sleep is too long.
+// Not late is asked only of a loop that is woken in time: where no clock jumps, no sleep is too long, no call is late.
 // Owner: a world.
 
 #include <cstdint>
