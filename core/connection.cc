@@ -125,9 +125,17 @@ bool connection::establish() noexcept {
     }
     timer_.cancel();
     flags_ |= conn_flag::connected;
-    stop_recv();
-    stop_send();
+    fdtab::stop_recv(*slot_);
+    fdtab::stop_send(*slot_);
+    // The transport may have read bytes behind its handshake: the socket does not tell of those. Costs one recv in vain.
+    if (hides_bytes()) may_recv();
     return true;
+}
+
+// For what its user calls after close().
+io_result connection::refuse_use() noexcept {
+    if (error_ == 0) error_ = EBADF;
+    return {io::failed, 0};
 }
 
 void connection::cant_send() noexcept {
@@ -138,8 +146,8 @@ void connection::cant_send() noexcept {
 void connection::fail(int error) noexcept {
     if (!is(conn_flag::failed)) error_ = static_cast<std::uint16_t>(error);
     flags_ |= conn_flag::failed;
-    stop_recv();
-    stop_send();
+    fdtab::stop_recv(*slot_);
+    fdtab::stop_send(*slot_);
     fds().set(*slot_, fd_state::news);
 }
 
@@ -151,15 +159,20 @@ void connection::give_up(int error) noexcept {
 
 void connection::end_recv() noexcept {
     flags_ |= conn_flag::recv_ended;
-    stop_recv();
+    fdtab::stop_recv(*slot_);
     cant_recv();
 }
 
 void connection::shutdown_send() noexcept {
     EXPECT_SLOW(is_mine());
+    EXPECT_SLOW(!was_closed(), closed_before);
+    if (!was_closed()) end_send();
+}
+
+void connection::end_send() noexcept {
     EXPECT(!is(conn_flag::send_ended));
     flags_ |= conn_flag::send_ended;
-    stop_send();
+    fdtab::stop_send(*slot_);
     if (!xprt_->shutdown) {
         sys::shutdown_send(fd()); // ENOTCONN: the peer has reset it, which wake tells
         return;
@@ -174,7 +187,7 @@ void connection::say_end() noexcept {
     switch (xprt_->shutdown(*this)) {
     case io::done: break;
     case io::again:
-        if (!is(conn_flag::failed)) want_send(); // else in cant_send(), as above
+        if (!is(conn_flag::failed)) fds().want_send(*slot_); // else in cant_send(), as above
         return;
     case io::closed:
     case io::failed:
@@ -182,12 +195,14 @@ void connection::say_end() noexcept {
         return;
     }
     flags_ &= ~conn_flag::ending;
-    stop_send();
+    fdtab::stop_send(*slot_);
     sys::shutdown_send(fd()); // ENOTCONN, as above
 }
 
 void connection::set_user_timeout(duration timeout) noexcept {
     EXPECT_SLOW(is_mine());
+    EXPECT_SLOW(!was_closed(), closed_before);
+    if (was_closed()) return;
     const bool is_tcp = family().counts_acked;
     if (!is_tcp || (timeout == duration{0} && !is(conn_flag::has_user_timeout))) return;
     weir::set_user_timeout(fd(), timeout);
@@ -206,15 +221,16 @@ end_cause connection::failure() const noexcept {
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT(is_mine());
     EXPECT(cause != end_cause::none);
-    EXPECT(!is(conn_flag::idle));      // the pool closes what it holds
-    EXPECT(!is(conn_flag::lingering)); // it is closed already
+    EXPECT_SLOW(!was_closed(), "closed a second time");
+    if (was_closed()) return verdict::gone;
+    EXPECT(!is(conn_flag::idle), "an idle connection is closed by its pool");
     const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
     const bool is_alive = is(conn_flag::connected) && !is_broken();
     if (!is_polite || !is_alive) return finish(intent, cause);
     // A FIN that is only known may stand behind unread input, and closing on that would reset the peer.
     const bool must_drain = intent == close_intent::graceful && !is(conn_flag::recv_ended);
     // Whoever ended his own side may still wait for the end of ours.
-    if (xprt_->shutdown && !is(conn_flag::send_ended)) shutdown_send();
+    if (xprt_->shutdown && !is(conn_flag::send_ended)) end_send();
     if (!must_drain && (!is(conn_flag::ending) || is(conn_flag::failed))) return finish(intent, cause);
     begin_linger(cause);
     return verdict::gone;
@@ -223,16 +239,16 @@ verdict connection::close(close_intent intent, end_cause cause) noexcept {
 void connection::begin_linger(end_cause cause) noexcept {
     cause_ = cause;
     loop().note(*slot_, fd_event::lingering, to_string(cause));
-    flags_ |= conn_flag::lingering;
+    flags_ |= conn_flag::lingering | conn_flag::closed;
     cb_ = &linger_cb;
     owner_ = nullptr;
     uses_ = 0;
     hook_.unlink();
     home_->lingering_.push_back(*this);
-    if (!is(conn_flag::send_ended)) shutdown_send();
-    arm(later(loop().now(), home_->options_.linger),
-        [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
-    if (!is(conn_flag::recv_ended)) want_recv();
+    if (!is(conn_flag::send_ended)) end_send();
+    timer_.fire = [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); };
+    loop().arm(timer_, later(loop().now(), home_->options_.linger));
+    if (!is(conn_flag::recv_ended)) fds().want_recv(*slot_);
 }
 
 const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send = keep_on, .wake = linger_wake};
@@ -240,7 +256,7 @@ const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send
 verdict connection::linger_recv(connection& conn) noexcept {
     const std::uint32_t bytes_max = conn.home_->options_.linger_bytes_max;
     for (;;) {
-        const io_result r = conn.recv(conn.home_->scratch(), conntab::scratch_bytes);
+        const io_result r = conn.xprt_->recv(conn, conn.home_->scratch(), conntab::scratch_bytes);
         if (r.end == io::again) return verdict::keep;
         if (r.end == io::closed && conn.is(conn_flag::ending)) return verdict::keep; // our own end is still to be sent
         if (r.end != io::done) return conn.finish(close_intent::after_fin, end_cause::none);
@@ -267,6 +283,8 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     const bool is_silent = intent == close_intent::silent && !peer_ended;
     if (intent == close_intent::abort || is_silent || is(conn_flag::ending)) sys::set_abortive(fd());
     loop().close(*slot_, to_string(cause_));
+    slot_ = &home_->dead_slot_;
+    flags_ |= conn_flag::closed;
     home_->bury(*this);
     return verdict::gone;
 }

@@ -16,6 +16,12 @@
 // Ends are told apart by intent and by cause, and neither is inferred from the other. The cause is set exactly once;
 // per conntab, opened_count() - live_count() is the sum of the causes.
 //
+// A closed connection is inert, in every build: recv, send and splice answer `failed` and reach neither a socket nor a
+// transport, error() says EBADF unless it said something before, and want, stop, attach, arm, disarm, shutdown and
+// close do nothing. This matters because the descriptor's number may belong to another connection already. A build
+// without NDEBUG stops at such a call instead, since the call is a mistake. The object itself can be read until the end
+// of the turn, or, while it lingers, until that has ended.
+//
 // Owner: the conntab. Users borrow a connection from adopt() or dial() until a callback of theirs answers `gone`.
 // Thread: one loop's. Allocation: in conntab::open().
 
@@ -48,6 +54,7 @@ enum class conn_flag : std::uint16_t {
     ending = 1 << 8,            // send_ended, but the transport's own end, and so the FIN, are still to be sent
     gave_up = 1 << 9,           // failed by our own doing: a deadline, a want of memory
     has_user_timeout = 1 << 10, // its TCP_USER_TIMEOUT is not the system's
+    closed = 1 << 11,           // closed by its user: was_closed()
 };
 template <>
 inline constexpr bool enable_flags<conn_flag> = true;
@@ -104,15 +111,22 @@ class alignas(64) connection {
     // Not while idle: the pool gives it back first.
     void attach(const data_cb& table, void* owner) noexcept {
         EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!is(conn_flag::idle | conn_flag::lingering));
+        EXPECT_SLOW(!was_closed(), closed_before);
+        EXPECT_SLOW(!is(conn_flag::idle), "an idle connection is served by its pool: take() gives it back");
+        if (was_closed()) [[unlikely]]
+            return;
         cb_ = &table;
         owner_ = owner;
     }
+    void attach(const data_cb&& table, void* owner) = delete; // a table outlives the connection: no temporary
 
     // --- bytes. Only while connected. Room for at least one: 0 received are taken for the peer's end.
     io_result recv(void* to, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(bytes > 0);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->recv(*this, to, bytes);
     }
     io_result send(std::string_view from, bool more = false) noexcept {
@@ -121,17 +135,26 @@ class alignas(64) connection {
     }
     io_result send_parts(const iovec* parts, std::size_t parts_count, bool more = false) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->send(*this, parts, parts_count, more);
     }
     // Bytes that stay in the kernel: xprt.hpp. Only if both its connections can.
     bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
     io_result splice_in(int pipe_fd, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(bytes > 0);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->splice_in(*this, pipe_fd, bytes);
     }
     io_result splice_out(int pipe_fd, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->splice_out(*this, pipe_fd, bytes);
     }
     // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room,
@@ -143,18 +166,27 @@ class alignas(64) connection {
 
     // --- what the user wants. Until connected nothing but wake is called, and these are the engine's and the
     // transport's: leave them alone.
-    void want_recv() noexcept { fds().want_recv(*slot_); }
+    void want_recv() noexcept {
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fds().want_recv(*slot_);
+    }
     void stop_recv() noexcept {
         EXPECT_SLOW(is_mine());
-        fdtab::stop_recv(*slot_);
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fdtab::stop_recv(*slot_);
     }
-    void want_send() noexcept { fds().want_send(*slot_); }
+    void want_send() noexcept {
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fds().want_send(*slot_);
+    }
     void stop_send() noexcept {
         EXPECT_SLOW(is_mine());
-        fdtab::stop_send(*slot_);
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fdtab::stop_send(*slot_);
     }
 
     // --- what the kernel says. For transports.
+    void may_recv() noexcept { fds().may_recv(*slot_); } // recv() may have something, though the kernel has not said so
     void cant_recv() noexcept { slot_->state &= ~(fd_state::recv_ready | fd_state::unsure); }
     void cant_send() noexcept;
     void fail(int error) noexcept; // errno; both directions are over
@@ -172,9 +204,11 @@ class alignas(64) connection {
     bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
     // Its socket is dead: an error was met or reported.
     bool is_broken() const noexcept { return is(conn_flag::failed) || slot_->is(fd_state::err); }
+    // close() was called, by whomever. It may still linger; for its user it is gone.
+    bool was_closed() const noexcept { return is(conn_flag::closed); }
     conn_origin origin() const noexcept { return origin_; }
-    fd_slot& slot() const noexcept { return *slot_; }
-    int fd() const noexcept { return slot_->fd; }
+    fd_slot& slot() const noexcept { return *slot_; } // its own while its socket is open, else one that nothing runs
+    int fd() const noexcept { return slot_->fd; }     // -1 once its socket was closed
     conntab& home() const noexcept { return *home_; }
     event_loop& loop() const noexcept;
     const ctrl& family() const noexcept { return *ctrl_; }
@@ -194,7 +228,8 @@ class alignas(64) connection {
     static void timed_out(timer& t, time_point) noexcept { of(t).give_up(ETIMEDOUT); }
     void disarm() noexcept {
         EXPECT_SLOW(is_mine());
-        timer_.cancel();
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) timer_.cancel();
     }
     static connection& of(timer& t) noexcept { return container_of<&connection::timer_>(t); }
 
@@ -202,7 +237,7 @@ class alignas(64) connection {
     // system call only where that may change something: none for 0 on a socket that has no other, none if not TCP.
     void set_user_timeout(duration timeout) noexcept;
 
-    // --- the end. The caller and every callback under way must not touch the connection afterwards.
+    // --- the end. Always `gone`. The caller and every callback under way must not use the connection afterwards.
     verdict close(close_intent intent, end_cause cause) noexcept;
 
     // --- how often it was used: counted by its user, looked at by an idle_pool
@@ -214,9 +249,12 @@ class alignas(64) connection {
     friend class idle_pool;
 
     enum class peer_kind : std::uint8_t { unknown, ipv4, ipv6, local };
+    static constexpr const char* closed_before = "used after it was closed: whoever closes answers `gone`";
 
     static void ready(fd_slot& slot) noexcept;
     static void tell(const fd_slot& slot, fd_facts& to) noexcept;
+    [[gnu::cold]] io_result refuse_use() noexcept;
+    void end_send() noexcept;
     bool go_on() noexcept;
     bool establish() noexcept;
     void say_end() noexcept;
@@ -233,7 +271,7 @@ class alignas(64) connection {
 
     const data_cb* cb_ = nullptr;
     void* owner_ = nullptr;
-    fd_slot* slot_ = nullptr;
+    fd_slot* slot_ = nullptr; // the conntab's dead_slot_ once the socket was closed
     const ctrl* ctrl_;
     const xprt* xprt_;
     void* xprt_context_ = nullptr;
@@ -328,9 +366,13 @@ class conntab {
     };
 
     void bury(connection& conn) noexcept;
+    // What the closed ones point to. It is marked `queued`, so that it never gets into a run list.
+    static constexpr fd_slot no_slot{
+        .handler = nullptr, .owner = nullptr, .generation = 0, .state = fd_state::queued, .next = -1, .fd = -1};
     static void free_dead(retired& r) noexcept;
 
     event_loop& loop_;
+    fd_slot dead_slot_ = no_slot;
     conntab_options options_;
     std::optional<fixed_pool<connection>> pool_;
     std::optional<block_pool> blocks_;
@@ -347,11 +389,15 @@ class conntab {
     } reliefs_[helpers_max];
 };
 
-// For a callback whose user may close any connection in passing: whether this one is still there, its generation tells.
+// For a callback whose user may close any connection in passing: whether this one is still its user's. The connection
+// itself is asked only while its slot is of the same generation.
 class still_there {
   public:
     explicit still_there(connection& conn) noexcept : slot_(conn.slot()), generation_(slot_.generation) {}
-    verdict answer() const noexcept { return slot_.generation == generation_ ? verdict::keep : verdict::gone; }
+    verdict answer() const noexcept {
+        const bool is_same = slot_.generation == generation_ && slot_.handler;
+        return is_same && !static_cast<connection*>(slot_.owner)->was_closed() ? verdict::keep : verdict::gone;
+    }
 
   private:
     fd_slot& slot_;
@@ -362,6 +408,9 @@ inline event_loop& connection::loop() const noexcept { return home_->loop(); }
 inline bool connection::is_mine() const noexcept { return home_->loop().is_mine(); }
 inline fdtab& connection::fds() const noexcept { return home_->loop().fds(); }
 inline void connection::arm(time_point deadline, timer::callback fire) noexcept {
+    EXPECT_SLOW(!was_closed(), closed_before);
+    if (was_closed()) [[unlikely]]
+        return;
     timer_.fire = fire;
     loop().arm(timer_, deadline);
 }

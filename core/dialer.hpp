@@ -25,5 +25,7 @@ struct dial_options {
 // ENOENT, EACCES, ...: connect() failed at once. Nothing is left open then. `conns` is open.
 result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
                          const data_cb& table, void* owner) noexcept;
+result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to, const dial_options& options,
+                         const data_cb&& table, void* owner) = delete; // a table outlives the connection: no temporary
 
 } // namespace weir::inline WEIR_KERNEL

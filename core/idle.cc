@@ -93,6 +93,8 @@ idle_pool::key idle_pool::key_of(const idle_identity& identity) noexcept {
 
 verdict idle_pool::park(connection& conn, key k, at_rest state, const park_options& how) noexcept {
     EXPECT(conns_.loop().is_mine());
+    EXPECT_SLOW(!conn.was_closed(), "parked after it was closed");
+    if (conn.was_closed()) return verdict::gone;
     if (conn.is(conn_flag::idle)) {
         EXPECT(&conn.owner_as<entry>().pool == this);
         return verdict::keep;
@@ -147,7 +149,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     by_age_.push_back(*e);
     in.entries.push_front(*e);
     // What the transport holds it only tells when it is asked.
-    if (conn.hides_bytes()) conns_.loop().fds().may_recv(conn.slot());
+    if (conn.hides_bytes()) conn.may_recv();
 }
 
 // Out of the pool: the only function that unlinks and uncounts.

@@ -40,6 +40,7 @@ relay_pool::pair* relay_pool::make_pair(connection& a) noexcept {
 
 result<void> relay_pool::join(connection& a, connection& b, std::string_view early_to_b,
                               std::string_view early_to_a, void* tag) noexcept {
+    if (a.was_closed() || b.was_closed()) return failure{EBADF};
     for (const connection* conn : {&a, &b}) {
         EXPECT(conn->is(conn_flag::connected));
         EXPECT(!conn->is(conn_flag::send_ended));
@@ -67,6 +68,8 @@ result<void> relay_pool::join(connection& a, connection& b, std::string_view ear
 }
 
 verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint& to) noexcept {
+    EXPECT_SLOW(!client.was_closed(), "relayed after it was closed");
+    if (client.was_closed()) return verdict::gone;
     pair* p = make_pair(client);
     if (!p) return client.close(close_intent::abort, end_cause::no_room);
     client.attach(pair_cb, p);

@@ -21,8 +21,8 @@ const char* to_string(fault kind) noexcept {
         "send_eagain",         "send_enobufs",     "send_enomem",      "recv_enomem",
         "recv_etimedout",      "option_einval",    "name_enobufs",     "map_enomem",
         "close_eintr",         "close_eio",        "wire_slow",        "wire_pieces",
-        "wire_reset",          "clock_jump",       "recv_with_cut",    "splice_cut",
-        "splice_mark",
+        "wire_reset",          "clock_jump",       "call_late",        "recv_with_cut",
+        "splice_cut",          "splice_mark",
     };
     static_assert(sizeof names / sizeof *names == fault_plan::kinds, "every kind has a name");
     EXPECT(kind < fault::count_);

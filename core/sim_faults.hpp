@@ -65,6 +65,7 @@ enum class fault : std::uint8_t {
     wire_pieces,   // it comes in parts
     wire_reset,    // both ends see a reset
     clock_jump,    // 1 to 20 s are gone
+    call_late,     // before a call the process has to wait for its processor, up to 5 ms: peers go on meanwhile
     recv_with_cut, // short of descriptors for what was passed; as often as accept_emfile
     splice_cut,    // to a socket, ended between two pieces by a signal; with epoll_early
     splice_mark,   // urgent data stands before bytes and a FIN, so that it answers 0; with wire_pieces

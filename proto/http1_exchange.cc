@@ -310,7 +310,7 @@ verdict http1_exchange::next_request() noexcept {
     next->has_backlog_ = true;
     client.attach(client_cb, next);
     client.want_recv();
-    room.conns.loop().fds().may_recv(client.slot());
+    client.may_recv();
     return verdict::gone;
 }
 

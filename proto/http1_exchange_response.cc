@@ -266,7 +266,7 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
     } else if (x.to_client_.empty()) {
         // A send has failed. What the server said before that comes first; behind it recv finds the end.
         server.want_recv();
-        x.conns().loop().fds().may_recv(server.slot());
+        server.may_recv();
     }
     return is.answer();
 }

@@ -180,7 +180,8 @@ void deadline_check::after_turn(kernel& k, event_loop& loop, conntab& conns) {
     if (knows_all_ && timeouts_count(conns) > timeouts_before_ && first_due_ > loop.now())
         k.violate("I9", "a connection ended by a timeout, and no deadline had come");
 
-    if (k.faults.ratio(fault::clock_jump) > 0 || k.faults.ratio(fault::epoll_late) > 0) return;
+    for (const fault kind : {fault::clock_jump, fault::epoll_late, fault::call_late})
+        if (k.faults.ratio(kind) > 0) return;
     std::uint64_t overdue = 0;
     each_deadline(conns, relays_,
                   [&](const timer& t, connection&) { overdue += due_at(t) < loop.now() - milliseconds{20}; });

@@ -5,7 +5,7 @@
 //   after it        none is overdue for longer than turns may put a timer off; and who ended by a timeout had one that
 //                   was due. A deadline of sending, or of a pair, ends no connection whose wire has moved less than the
 //                   timeout before: I20. Why a connection ended is in the loop's ledger.
-// Not late is asked only of a loop that is woken in time: where neither the clock jumps nor a sleep is too long.
+// Not late is asked only of a loop that is woken in time: where no clock jumps, no sleep is too long, no call is late.
 // Owner: a world.
 
 #include <cstdint>

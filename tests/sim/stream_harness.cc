@@ -113,7 +113,8 @@ house::house(world& w, town& people)
     : world_(w), people_(people), options_(draw(w)), door_(door_of(w.k.chance.below(4) == 0)),
       shops_count_(w.k.chance.between(1, shops_max)) {
     const fault_plan& faults = w.k.faults;
-    is_punctual_ = faults.ratio(fault::clock_jump) == 0 && faults.ratio(fault::epoll_late) == 0;
+    is_punctual_ = faults.ratio(fault::clock_jump) == 0 && faults.ratio(fault::epoll_late) == 0 &&
+                   faults.ratio(fault::call_late) == 0;
     how_.socket.backlog_count = static_cast<int>(w.k.chance.between(4, 16));
     how_.accept_budget = w.k.chance.between(1, 16);
     people.speak_proxy(options_.accept_proxy, static_cast<int>(options_.send));
