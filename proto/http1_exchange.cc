@@ -35,7 +35,7 @@ verdict http1_exchanges::begin(connection& client, const http1_applet* applet) n
         return verdict::keep;
     }
     counters.shed++;
-    if (trouble) {
+    if (trouble && lines.admits(static_cast<std::size_t>(http1_trouble::unavailable))) {
         char at[endpoint::log_text_max], line[640];
         const endpoint peer = client.peer();
         const std::string_view from = peer.specified() ? peer.log_text(at) : std::string_view{"-"};
@@ -125,8 +125,33 @@ verdict http1_exchange::late(const char* why) noexcept {
     return has_begun ? close_client(close_intent::abort, end_cause::timed_out) : refuse(408, why);
 }
 
+namespace {
+
+http1_trouble kind_of(int status) noexcept {
+    switch (status) {
+    case 502: return http1_trouble::bad_gateway;
+    case 503: return http1_trouble::unavailable;
+    case 504: return http1_trouble::late;
+    }
+    return http1_trouble::broken_off; // the status is the server's, which had been sent on
+}
+
+} // namespace
+
+void http1_exchanges::tell_left_out(void* self, std::size_t kind, std::uint64_t count) noexcept {
+    static constexpr const char* names[] = {"passed over", "502", "503", "504", "broken off"};
+    const http1_exchanges& room = *static_cast<const http1_exchanges*>(self);
+    if (!room.trouble) return;
+    char line[96];
+    const int n = std::snprintf(line, sizeof line, "%s: %llu more lines like this were not written", names[kind],
+                                static_cast<unsigned long long>(count));
+    room.trouble(room.gateway, {line, static_cast<std::size_t>(n)});
+}
+
 void http1_exchange::report(int status, const char* why) noexcept {
-    if (!room_.trouble) return;
+    http1_trouble kind = status == passed_over ? http1_trouble::passed_over : kind_of(status);
+    if (response_ == response_state::body) kind = http1_trouble::broken_off;
+    if (!room_.trouble || !room_.lines.admits(static_cast<std::size_t>(kind))) return;
     char at[endpoint::log_text_max], from[endpoint::log_text_max], line[1792];
     const std::string_view client = client_text(from);
     const std::string_view server = upstream_ ? upstream_->where.at.log_text(at) : std::string_view{"-"};

@@ -26,6 +26,7 @@
 #include "proto/http1_head.hpp"
 #include "proto/http1_reuse.hpp"
 #include "proto/http1_write.hpp"
+#include "proto/line_limit.hpp"
 #include "proto/upstream.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -51,6 +52,7 @@ struct http1_options {
     // TCP_USER_TIMEOUT of servers, socket.hpp. Raised to first_byte_timeout. A finite one ends slow readers.
     duration user_timeout = user_timeout_default;
     repeat repeats = repeat::automatic;
+    line_rate trouble_rate{}; // lines about 502, 503, 504, broken answers and servers passed over, of each kind
 };
 
 struct http1_counters {
@@ -282,6 +284,9 @@ class http1_exchange {
     block* head_table_ = nullptr; // lent to head_, for more fields than it holds itself
 };
 
+// What a line of trouble is about: each kind has its own budget.
+enum class http1_trouble : std::uint8_t { passed_over, bad_gateway, unavailable, late, broken_off };
+
 // What the exchanges of one gateway share. The gateway fills it and outlives them.
 struct http1_exchanges {
     conntab& conns;
@@ -298,11 +303,12 @@ struct http1_exchanges {
     // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the
     // upstream: the tunnel is one of its active_count.
     void (*client_gone)(void* gateway) noexcept = nullptr;
-    // One line, without its end: a 502, 503 or 504 with its cause.
+    // One line, without its end: a 502, 503 or 504 with its cause; and the sums of what `lines` held back.
     void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;
     // Null: no access log. One line, without its end.
     void (*access)(void* gateway, std::string_view line) noexcept = nullptr;
     void* gateway = nullptr;
+    line_limit lines; // of trouble: the kinds are http1_trouble's, the owner is this
 
     fixed_pool<http1_exchange> pool;
 
@@ -310,6 +316,8 @@ struct http1_exchanges {
     // `gone` if there was no room for it: it got a 503 and was closed.
     verdict begin(connection& client, const http1_applet* applet) noexcept;
     std::size_t active_count() const noexcept { return pool.used(); }
+
+    static void tell_left_out(void* self, std::size_t kind, std::uint64_t count) noexcept;
 };
 
 inline conntab& http1_exchange::conns() noexcept { return room_.conns; }

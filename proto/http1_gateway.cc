@@ -25,6 +25,8 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
                                           .client_waits = client_waits,
                                           .client_gone = client_gone,
                                           .gateway = this,
+                                          .lines = line_limit(conns.loop(), options.http.trouble_rate,
+                                                              http1_exchanges::tell_left_out, &exchanges_),
                                           .pool = fixed_pool<http1_exchange>(options.clients_max)},
       admin_{.name = "admin", .answer = answer_admin, .owner = this}, door_(*this, nullptr),
       admin_door_(*this, &admin_) {
@@ -186,6 +188,7 @@ void http1_gateway::drain_over(void* at) noexcept {
     http1_gateway& self = *static_cast<http1_gateway*>(at);
     self.cut_count_ = self.exchanges_.active_count() + self.tunnels_.pair_count();
     self.abort_all();
+    self.exchanges_.lines.tell_sums();
     self.drained_(self.drained_owner_);
 }
 

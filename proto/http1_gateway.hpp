@@ -57,7 +57,8 @@ class http1_gateway {
 
     // Where lines for people go; null: nowhere. `owner` is handed to both.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
-    // A 502, 503, 504, an answer that broke off, or a server that was passed over; for which client; and why.
+    // A 502, 503, 504, an answer that broke off, or a server that was passed over; for which client; and why. Of each of
+    // these kinds at most http1_options::trouble_rate, then a sum.
     void on_trouble(line_sink sink, void* owner) noexcept;
     // Each request once, when its answer is sent, when it is cut off, or when its tunnel begins: CLIENT "METHOD TARGET"
     // STATUS N bytes N us upstream SERVER [reused] [repeated] [cut off]. STATUS is 0 where no answer had begun. The

@@ -24,7 +24,9 @@ const data_cb stream_proxy::server_cb{.name = "stream-server", .recv = keep_on, 
 
 stream_proxy::stream_proxy(conntab& conns, const stream_proxy_options& options) noexcept
     : conns_(conns), options_(options), upstreams_(options.how),
-      relay_(conns, with_owner(options.relay, pair_ended, this)), sessions_(options.relay.pairs_max), door_(conns) {
+      relay_(conns, with_owner(options.relay, pair_ended, this)), sessions_(options.relay.pairs_max), door_(conns),
+      lines_(conns.loop(), options.trouble_rate, tell_left_out, this) {
+    static_assert(static_cast<std::size_t>(end_cause::count_) <= line_limit::kinds_max, "each cause is a kind");
     // What came with the line goes into one block, together with the line that is sent.
     EXPECT(options.proxy.bytes_max + proxy_v2_bytes_max <= block_bytes);
 }
@@ -93,6 +95,7 @@ verdict stream_proxy::greeting_recv(connection& client) noexcept {
         case io::done: s.early.grow(got.bytes); break;
         case io::again: return verdict::keep;
         case io::closed:
+            if (s.early.empty()) return p.refuse(s, p.counters_.silent, end_cause::peer_closed, nullptr);
             return p.refuse(s, p.counters_.bad_greetings, end_cause::peer_closed, "it ended within its PROXY line");
         case io::failed: return p.refuse(s, p.counters_.abandoned, end_cause::peer_failed, nullptr);
         }
@@ -220,7 +223,7 @@ verdict stream_proxy::start(session& s) noexcept {
 // Closes the client, and the server's connection if there is one. `words`: for people; null if there is nothing to say.
 verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const char* words) noexcept {
     why++;
-    if (trouble_ && words) {
+    if (trouble_ && words && lines_.admits(static_cast<std::size_t>(cause))) {
         char line[1280], at[endpoint::log_text_max], server_at[endpoint::log_text_max];
         const std::string_view from = s.peer.log_text(at);
         const bool is_server = cause == end_cause::connect_failed && s.failed;
@@ -233,6 +236,15 @@ verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const ch
     }
     end(s, cause);
     return verdict::gone;
+}
+
+void stream_proxy::tell_left_out(void* self, std::size_t cause, std::uint64_t count) noexcept {
+    const stream_proxy& p = *static_cast<const stream_proxy*>(self);
+    if (!p.trouble_) return;
+    char line[96];
+    const int n = std::snprintf(line, sizeof line, "clients refused: %s: %llu more lines like this were not written",
+                                to_string(static_cast<end_cause>(cause)), static_cast<unsigned long long>(count));
+    p.trouble_(p.trouble_owner_, {line, static_cast<std::size_t>(n)});
 }
 
 void stream_proxy::end(session& s, end_cause cause) noexcept {
@@ -275,6 +287,7 @@ void stream_proxy::drain_over(void* self) noexcept {
     stream_proxy& p = *static_cast<stream_proxy*>(self);
     p.cut_count_ = p.clients_count_;
     p.abort_all();
+    p.lines_.tell_sums();
     p.drained_(p.drained_owner_);
 }
 
@@ -284,6 +297,7 @@ void stream_proxy::add_counters(counter_table& to) const noexcept {
     to.add("relayed", counters_.relayed);
     to.add("refused", counters_.refused);
     to.add("bad_greetings", counters_.bad_greetings);
+    to.add("silent", counters_.silent);
     to.add("abandoned", counters_.abandoned);
     to.add("connect_failed", counters_.connect_failed);
     to.add("bytes", relay_.bytes_count());

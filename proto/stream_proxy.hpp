@@ -20,6 +20,7 @@
 #include "core/listener.hpp"
 #include "core/relay.hpp"
 #include "proto/counter_table.hpp"
+#include "proto/line_limit.hpp"
 #include "proto/proxy_line.hpp"
 #include "proto/upstream.hpp"
 
@@ -35,6 +36,7 @@ struct stream_proxy_options {
     proxy_options proxy{};                // of accept_proxy; bytes_max at most 16,152, EXPECTed. TLVs are not passed on
     duration proxy_timeout = seconds{10}; // for the whole line
     send_proxy send = send_proxy::off;
+    line_rate trouble_rate{}; // of on_trouble(), for each cause
 };
 
 class stream_proxy {
@@ -44,6 +46,7 @@ class stream_proxy {
         counter relayed;        // clients whose server was connected to
         counter refused;        // no server could be connected to, or not before a drain's limit
         counter bad_greetings;  // no PROXY line, a wrong one, or not in time
+        counter silent;         // ended without a byte, where a PROXY line was due: a probe of the port
         counter abandoned;      // the client failed before its server was connected
         counter connect_failed; // one server each
     };
@@ -63,7 +66,8 @@ class stream_proxy {
     result<void> listen(const address& at, const listener_options& options) noexcept;
     result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
 
-    // A line for people when a client is refused, with the reason. Null: nobody wants to know.
+    // A line for people when a client is refused, with the reason. At most trouble_rate of each cause, then a sum; a client
+    // that said nothing and ended has none. Null: nobody wants to know.
     using line_sink = void (*)(void* owner, std::string_view line) noexcept;
     void on_trouble(line_sink sink, void* owner) noexcept;
 
@@ -111,6 +115,7 @@ class stream_proxy {
     static verdict server_wake(connection& server) noexcept;
     static void pair_ended(void* self, void* to) noexcept;
     static void drain_over(void* self) noexcept;
+    static void tell_left_out(void* self, std::size_t cause, std::uint64_t count) noexcept;
 
     bool has_memory() const noexcept { return relay_.capacity() > 0 && sessions_.capacity() > 0; }
     listener_options for_clients(listener_options options) const noexcept;
@@ -133,6 +138,7 @@ class stream_proxy {
     listener door_;
     counters_type counters_;
     shared_count<std::uint32_t> clients_count_;
+    line_limit lines_;
     line_sink trouble_ = nullptr;
     void* trouble_owner_ = nullptr;
     drained drained_ = nullptr;

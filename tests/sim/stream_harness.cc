@@ -49,7 +49,7 @@ class house {
     // No reason for any of them comes from who behaves.
     std::uint64_t failures_count() const {
         const auto& c = proxy_->counters();
-        return c.refused + c.bad_greetings + c.abandoned + world_.conns->ended_count(end_cause::timed_out);
+        return c.refused + c.bad_greetings + c.silent + c.abandoned + world_.conns->ended_count(end_cause::timed_out);
     }
 
   private:
@@ -201,7 +201,7 @@ void house::check_books() {
         }
     }
     const std::size_t pairs = proxy_->relay().pair_count();
-    if (c.clients_total != c.relayed + c.refused + c.bad_greetings + c.abandoned + waiting)
+    if (c.clients_total != c.relayed + c.refused + c.bad_greetings + c.silent + c.abandoned + waiting)
         k.violate("I18", "clients are not counted once each");
     if (proxy_->clients_count() != waiting + pairs) k.violate("I18", "there are not as many clients as counted");
     if (proxy_->clients_count() > options_.relay.pairs_max) k.violate("I18", "there are more clients than may be");
