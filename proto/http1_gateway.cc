@@ -28,12 +28,16 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
       admin_{.name = "admin", .answer = answer_admin, .owner = this}, door_(*this, nullptr),
       admin_door_(*this, &admin_) {
     EXPECT(options.clients_max > 0);
-    EXPECT(options.http.head.head_bytes_max <= http1_exchange::head_bytes_max);
+    EXPECT(options.http.head.head_bytes_max <= http1_exchange::large_head_bytes_max);
 }
 
 http1_gateway::~http1_gateway() {
     drain_.stop();
     abort_all();
+}
+
+bool http1_gateway::has_blocks_for_heads() const noexcept {
+    return conns_.blocks().large_capacity() > 0 || !http1_exchange::needs_large_blocks(options_.http.head);
 }
 
 bool http1_gateway::has_memory() const noexcept {
@@ -48,17 +52,20 @@ void http1_gateway::add_upstream(const address& where, const xprt& transport) no
 
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
     return door_.port.open(*at.family, at.at, options, accepted, &door_);
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
     return door_.port.adopt(std::move(inherited), family, options, accepted, &door_);
 }
 
 result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner) noexcept {
+    EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
     return admin_door_.port.open(*at.family, at.at, {}, accepted, &admin_door_);
@@ -66,6 +73,7 @@ result<void> http1_gateway::listen_admin(const address& at, counters_writer writ
 
 result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer,
                                          void* owner) noexcept {
+    EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
     return admin_door_.port.adopt(std::move(inherited), family, {}, accepted, &admin_door_);
