@@ -346,14 +346,15 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     if (is_default) options_.blocks_max = std::min(2 * options.connections_max, blocks_default_max);
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_.emplace(std::size_t{2} * options.connections_max);
-    blocks_.emplace(options_.blocks_max);
+    blocks_.emplace(options_.blocks_max, options_.large_blocks_max);
     // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
     for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
-        blocks_.emplace(options_.blocks_max / 2);
-    scratch_.reset(new (std::nothrow) char[scratch_bytes]);
+        blocks_.emplace(options_.blocks_max / 2, options_.large_blocks_max);
+    scratch_.reset(new (std::nothrow) char[scratch_size()]);
     loop_.ledger().introduce(connection::ready, connection::tell);
     ipv6_peers_.reset(new (std::nothrow) ipv6_peer[std::size_t{2} * options.connections_max]);
-    if (pool_->capacity() > 0 && blocks_->capacity() > 0 && scratch_ && ipv6_peers_) return {};
+    const bool has_blocks = blocks_->capacity() > 0 && blocks_->large_capacity() == options_.large_blocks_max;
+    if (pool_->capacity() > 0 && has_blocks && scratch_ && ipv6_peers_) return {};
     pool_.reset();
     blocks_.reset();
     scratch_.reset();

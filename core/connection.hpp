@@ -295,6 +295,7 @@ enum class shortage : std::uint8_t { descriptors, connections };
 struct conntab_options {
     std::uint32_t connections_max = 1024;
     std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
+    std::uint32_t large_blocks_max = 0;         // 80 KB blocks, for bytes that must lie together: buffer.hpp
     duration linger = seconds{2};               // a graceful close waits no longer,
     std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more
 };
@@ -331,6 +332,10 @@ class conntab {
     // Room for bytes in passing: valid until the callback returns or calls something that may use it.
     static constexpr std::size_t scratch_bytes = 64 * 1024;
     char* scratch() noexcept { return scratch_.get(); }
+    // scratch_bytes, and as much as a large block holds if there are any.
+    std::size_t scratch_size() const noexcept {
+        return scratch_bytes + (options_.large_blocks_max > 0 ? large_block_bytes : 0);
+    }
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 

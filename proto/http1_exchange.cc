@@ -60,7 +60,7 @@ verdict http1_exchange::answer(const http1_answer& a) noexcept {
     status_ = a.status;
     client_framing_ = http1_body_kind::length;
     response_ = response_state::done;
-    const std::size_t n = write_answer(write_room(), write_room_bytes, a, method_ == http1_method::head, persistence);
+    const std::size_t n = write_answer(write_room(), write_room_bytes(), a, method_ == http1_method::head, persistence);
     EXPECT(n > 0);
     // An applet's answer may be larger than a block. Beyond what the socket takes at once, that is a shortage.
     switch (push(*client_, to_client_, {.head = {write_room(), n}})) {
@@ -251,7 +251,10 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
         to.fail(ENOBUFS); // what is missing now can never be made good
         return sent::broken;
     }
-    if (out.empty()) return sent::all;
+    if (out.empty()) {
+        if (out.attached()) out.clear(blocks());
+        return sent::all;
+    }
     to.want_send();
     if (&to == client_) await_taking();
     return sent::some;

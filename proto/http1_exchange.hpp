@@ -97,8 +97,14 @@ class http1_exchange {
     // The client's timer, armed while it was idle, has fired while an exchange serves it.
     static void client_timer(connection& client, time_point now) noexcept;
     bool is_of(const http1_exchanges& room) const noexcept { return &room_ == &room; }
-    // A larger head does not fit into what one read may take: no limit of a head lies above.
+    // A larger head does not fit into what one read may take: it needs a large block.
     static constexpr std::size_t head_bytes_max = block_bytes - 512 - 1;
+    // No limit of a head lies above: http1_head counts in 16 bits.
+    static constexpr std::size_t large_head_bytes_max = 0xffff;
+    // A conntab with large_blocks_max above 0 is needed for heads of that size. A field may grow by a byte on its way.
+    static constexpr bool needs_large_blocks(const http1_limits& limits) noexcept {
+        return limits.head_bytes_max + limits.fields_max > head_bytes_max + http1_head::fields_inline;
+    }
     // Closes both connections at once; the exchange is no more.
     void abort(end_cause cause) noexcept { abandon(cause); }
 
@@ -172,6 +178,7 @@ class http1_exchange {
     void drop_table() noexcept;
     verdict begin(std::string_view bytes) noexcept;
     verdict forward(std::string_view bytes) noexcept;
+    bool put_request_head() noexcept;
     void remember() noexcept;
     verdict read_body() noexcept;
     verdict take_body(char* in, std::size_t bytes, std::size_t& used) noexcept;
@@ -217,13 +224,16 @@ class http1_exchange {
     std::size_t unsent() const noexcept { return to_server_.size() - sent_bytes_; }
     bool keeps_no_server() const noexcept; // so the request says close: RFC 9112 section 9.6
     bool server_is_ready() const noexcept { return server_ && server_->is(conn_flag::connected); }
-    // The upper half of the scratch room is for writing heads and answers, the lower for receiving.
+    // The lower half of the first scratch_bytes is for receiving, all behind it for writing heads and answers.
     char* write_room() noexcept { return conns().scratch() + write_room_at; }
+    std::size_t write_room_bytes() noexcept { return conns().scratch_size() - write_room_at; }
 
     // What one read may take: with the framing around it, what is not sent at once still fits into one block.
     static constexpr std::size_t read_bytes_max = head_bytes_max + 1;
+    // The same of a large block: each field may grow by a space, and with a bare LF by a CR.
+    static constexpr std::size_t large_read_bytes_max = large_head_bytes_max + 1;
+    static_assert(large_read_bytes_max + 2 * http1_head::fields_capacity + 512 <= large_block_bytes);
     static constexpr std::size_t write_room_at = conntab::scratch_bytes / 2;
-    static constexpr std::size_t write_room_bytes = conntab::scratch_bytes / 2;
     static constexpr std::size_t copied_bytes_max = 2048; // a smaller body is copied behind its head
     static constexpr std::uint8_t interim_max = 16;       // 1xx responses before a final one
     static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request

@@ -36,7 +36,11 @@ verdict http1_exchange::read_head() noexcept {
     const bool in_scratch = from_client_.empty();
     buffer::room_view to{conns().scratch(), read_bytes_max};
     if (!in_scratch) to = from_client_.room(blocks());
-    EXPECT(to.bytes > 0); // a head that fills a block is over its limit
+    if (to.bytes == 0) { // the limit of a head lies above a block
+        if (!from_client_.enlarge(blocks())) return shed("no large block is left for a head");
+        to = from_client_.room(blocks());
+    }
+    EXPECT(to.bytes > 0); // a head that fills a large block is over any limit
     const io_result got = client_->recv(to.at, to.bytes);
     switch (got.end) {
     case io::again: return in_scratch ? wait_on(http1_wait::still) : verdict::keep; // nothing yet: without an exchange
@@ -141,18 +145,10 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
 
 // Writes the head anew and sends it on, with what has come of the body.
 verdict http1_exchange::forward(std::string_view bytes) noexcept {
-    const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
-    const auto persistence = wants_upgrade_      ? http1_persistence::upgrade
-                             : keeps_no_server() ? http1_persistence::close
-                                                 : http1_persistence::unsaid;
-    const buffer::room_view to = to_server_.room(blocks());
-    const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
-    if (n == 0) {
+    if (!put_request_head()) {
         to_server_.clear(blocks());
         return shed("no room for the request's head");
     }
-    to_server_.grow(n);
-
     char* rest = const_cast<char*>(bytes.data()) + head_.size(); // in our own memory: scratch room or from_client_
     const std::size_t rest_bytes = bytes.size() - head_.size();
     const bool in_buffer = !from_client_.empty();
@@ -173,6 +169,23 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     return acquire();
 }
 
+// Into a block, or else into a large one.
+bool http1_exchange::put_request_head() noexcept {
+    const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
+    const auto persistence = wants_upgrade_      ? http1_persistence::upgrade
+                             : keeps_no_server() ? http1_persistence::close
+                                                 : http1_persistence::unsaid;
+    do {
+        const buffer::room_view to = to_server_.room(blocks());
+        const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
+        if (n > 0) {
+            to_server_.grow(n);
+            return true;
+        }
+    } while (!to_server_.is_large() && to_server_.enlarge(blocks()));
+    return false;
+}
+
 // --- the body
 
 verdict http1_exchange::read_body() noexcept {
@@ -184,7 +197,8 @@ verdict http1_exchange::read_body() noexcept {
     std::size_t used = 0;
     if (!from_client_.empty()) {
         char* in = const_cast<char*>(from_client_.bytes().data());
-        if (take_body(in, from_client_.size(), used) == verdict::gone) return verdict::gone;
+        const std::size_t bytes = std::min(from_client_.size(), read_bytes_max);
+        if (take_body(in, bytes, used) == verdict::gone) return verdict::gone;
         from_client_.consume(used, blocks());
         return flush_to_server();
     }
@@ -249,7 +263,7 @@ bool http1_exchange::rate_is_low() noexcept {
 // bytes of `in` that are done with.
 verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used) noexcept {
     const bool direct = server_is_ready() && to_server_.empty() && !buggify(twist::send_buffered);
-    const std::size_t room = block_bytes - to_server_.size();
+    const std::size_t room = to_server_.capacity() - to_server_.size();
     const std::size_t fits = room > chunk_framing_max ? room - chunk_framing_max : 0;
     if (!direct) bytes = std::min(bytes, fits);
     const unframed u = unframe(request_body_, in, bytes);

@@ -42,8 +42,10 @@ verdict http1_exchange::read_response() noexcept {
     const bool in_scratch = from_server_.empty();
     buffer::room_view to{conns().scratch(), read_bytes_max};
     if (!in_scratch) {
+        if (from_server_.size() == read_bytes_max && !from_server_.enlarge(blocks()))
+            return run_short("no large block is left for a head");
         to = from_server_.room(blocks());
-        to.bytes = read_bytes_max - from_server_.size();
+        to.bytes = (from_server_.is_large() ? large_read_bytes_max : read_bytes_max) - from_server_.size();
         EXPECT(to.bytes > 0); // a head as large is over its limit
     }
     const io_result got = server_->recv(to.at, to.bytes);
@@ -74,7 +76,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
     used = 0;
     if (response_ == response_state::body) return take_response_body(in, bytes, {}, used);
 
-    http1_writer out{write_room(), write_room_bytes};
+    http1_writer out{write_room(), write_room_bytes()};
     switch (take_heads(in, bytes, used, out)) {
     case http1_head::progress::needs_table: return run_short("no block is left for the fields of a head");
     case http1_head::progress::bad:
@@ -100,6 +102,9 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
     }
     begin_response(out, {in + used, bytes - used});
     if (out.size() == 0) return fail(502, "a head too large to forward");
+    // What came in a large block goes on in one. Once a byte is sent on, no 503 can be said any more.
+    if (from_server_.is_large() && !to_client_.enlarge(blocks()))
+        return run_short("no large block is left for a head");
     response_ = response_state::body;
     return take_response_body(in + used, bytes - used, {write_room(), out.size()}, used);
 }

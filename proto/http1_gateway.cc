@@ -33,12 +33,16 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
     http1_options& http = exchanges_.options;
     http.user_timeout = user_timeout_for(http.user_timeout, http.first_byte_timeout);
     EXPECT(options.clients_max > 0);
-    EXPECT(options.http.head.head_bytes_max <= http1_exchange::head_bytes_max);
+    EXPECT(options.http.head.head_bytes_max <= http1_exchange::large_head_bytes_max);
 }
 
 http1_gateway::~http1_gateway() {
     drain_.stop();
     abort_all();
+}
+
+bool http1_gateway::has_blocks_for_heads() const noexcept {
+    return conns_.blocks().large_capacity() > 0 || !http1_exchange::needs_large_blocks(options_.http.head);
 }
 
 bool http1_gateway::has_memory() const noexcept {
@@ -58,17 +62,20 @@ listener_options http1_gateway::for_clients(listener_options options) const noex
 
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
     return door_.port.open(*at.family, at.at, for_clients(options), accepted, &door_);
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
     return door_.port.adopt(std::move(inherited), family, for_clients(options), accepted, &door_);
 }
 
 result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner) noexcept {
+    EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
     return admin_door_.port.open(*at.family, at.at, {}, accepted, &admin_door_);
@@ -76,6 +83,7 @@ result<void> http1_gateway::listen_admin(const address& at, counters_writer writ
 
 result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer,
                                          void* owner) noexcept {
+    EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
     return admin_door_.port.adopt(std::move(inherited), family, {}, accepted, &admin_door_);

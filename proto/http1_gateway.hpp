@@ -21,7 +21,8 @@
 namespace weir::inline WEIR_KERNEL {
 
 struct http1_gateway_options {
-    http1_options http{}; // head.head_bytes_max at most http1_exchange::head_bytes_max, EXPECTed: 15,871
+    // head.head_bytes_max at most 65,535: EXPECTed. http1_exchange::needs_large_blocks(http.head): above 15,871, say.
+    http1_options http{};
     idle_options idle{};  // idle_max 0: no server connection is kept, and each request tells its server so
     balance how = balance::round_robin;
     // Each above 0, EXPECTed. Tunnels count as clients.
@@ -35,7 +36,9 @@ struct http1_gateway_options {
 
 class http1_gateway {
   public:
-    // `conns` has room for two connections per client, and is used by nobody else.
+    // `conns` has room for two connections per client, and is used by nobody else. For heads above 15,871 bytes, or of
+    // more than a hundred fields, it has large blocks as well (conntab_options::large_blocks_max): EXPECTed by listen().
+    // A request with a large head holds two at a time, and so does its response.
     http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept;
     http1_gateway(const http1_gateway&) = delete;
     http1_gateway& operator=(const http1_gateway&) = delete;
@@ -97,6 +100,7 @@ class http1_gateway {
 
     bool has_memory() const noexcept;
     listener_options for_clients(listener_options options) const noexcept;
+    bool has_blocks_for_heads() const noexcept;
     static const data_cb waiting_cb;
     static verdict waiting_recv(connection& client) noexcept;
     static verdict waiting_wake(connection& client) noexcept;

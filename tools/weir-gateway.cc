@@ -34,7 +34,7 @@ void parse(settings& set, int argc, char** argv) {
                       "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;
     constexpr duration ms = milliseconds{1};
-    constexpr std::uint64_t head_max = http1_exchange::head_bytes_max;
+    constexpr std::uint64_t head_max = 64 * 1024; // which is taken for one byte less
     o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
     o.time("--first-byte-timeout", http.first_byte_timeout,
            "for an answer to begin, once the upstream has taken the request, and for its next bytes", ms);
@@ -50,7 +50,7 @@ void parse(settings& set, int argc, char** argv) {
     o.time("--fin-timeout", set.gateway.fin_timeout,
            "the same, once the upstream has ended its side or one side was reset", ms);
     o.size("--request-line-max", http.head.start_line_bytes_max, "-> 414; of a status line -> 502", {16, head_max});
-    o.size("--head-max", http.head.head_bytes_max, "of a request -> 431, of an answer -> 502", {16, head_max});
+    o.size("--head-max", http.head.head_bytes_max, "of a request -> 431, of an answer -> 502; at most 65,535 bytes", {16, head_max});
     o.count("--fields-max", http.head.fields_max, "in a head; likewise", {1, http1_head::fields_capacity});
     o.size("--body-rate-min", http.body_rate_min,
            "of a request with a length, a second, over --body-timeout; 0: any");
@@ -74,6 +74,8 @@ void parse(settings& set, int argc, char** argv) {
     http.user_timeout = set.gateway.tunnel_user_timeout = set.user_timeout;
     set.gateway.idle.probe = set.probe;
     if (set.body_max > 0) http.body_bytes_max = set.body_max;
+    constexpr std::uint32_t highest = http1_exchange::large_head_bytes_max;
+    http.head.head_bytes_max = std::min(http.head.head_bytes_max, highest);
 }
 
 http1_gateway_options limited(http1_gateway_options gateway, const tools::share& mine) {
@@ -83,16 +85,26 @@ http1_gateway_options limited(http1_gateway_options gateway, const tools::share&
     return gateway;
 }
 
+// Blocks of a thread for heads that do not fit into ordinary ones. Memory is touched when it is used.
+std::uint32_t large_blocks_of(const http1_limits& head, const tools::share& mine) {
+    constexpr std::uint32_t most = 1024; // 80 MB
+    return http1_exchange::needs_large_blocks(head) ? std::min(2 * mine.clients_max, most) : 0;
+}
+
 // What one thread has.
 struct worker {
     using settings = ::settings;
     static constexpr const char* in_use = "requests and tunnels";
 
     worker(event_loop& on, const settings& s, const tools::share& mine) noexcept
-        : loop(on), set(s), conns(on), connections_max(mine.connections_max), proxy(conns, limited(s.gateway, mine)) {}
+        : loop(on), set(s), conns(on), connections_max(mine.connections_max),
+          large_blocks_max(large_blocks_of(s.gateway.http.head, mine)), proxy(conns, limited(s.gateway, mine)) {}
 
     void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
-        if (auto r = conns.open({.connections_max = connections_max, .linger = set.linger}); !r)
+        const conntab_options room{.connections_max = connections_max,
+                                   .large_blocks_max = large_blocks_max,
+                                   .linger = set.linger};
+        if (auto r = conns.open(room); !r)
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
             proxy.add_upstream(set.upstreams[i].at);
@@ -125,7 +137,7 @@ struct worker {
     const settings& set;
     tools::log_file access;
     conntab conns;
-    std::uint32_t connections_max;
+    std::uint32_t connections_max, large_blocks_max;
     http1_gateway proxy;
 };
 

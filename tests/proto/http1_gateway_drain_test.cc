@@ -42,12 +42,6 @@ TEST_CASE("a tunnel keeps its client's place until it ends") {
     CHECK(rig.gateway->clients_count() == 0);
 }
 
-TEST_CASE("a gateway that allows larger heads than it can hold is a mistake") {
-    gateway_rig rig;
-    const auto limit = static_cast<std::uint32_t>(http1_exchange::head_bytes_max + 1);
-    CHECK(dies([&] { http1_gateway g(rig.conns, {.http = {.head = {.head_bytes_max = limit}}}); }, "head_bytes_max"));
-}
-
 TEST_CASE("without an exchange for it a request is a 503") {
     gateway_rig rig{{.clients_max = 1}};
     REQUIRE(rig.gateway->listen_admin({.family = &tcp, .at = endpoint::ipv4(0x7f000001, 0)}).ok());

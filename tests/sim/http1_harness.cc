@@ -80,6 +80,7 @@ class gateway_house {
     listener_options how_;
     std::optional<http1_gateway> gateway_;
     std::vector<block*> blocks_;
+    std::vector<large_block*> large_blocks_;
     std::uint64_t logged_count_ = 0; // requests that were understood
     time_point drain_at_ = never;
     duration limit_{};
@@ -100,7 +101,14 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.http.first_byte_timeout = seconds{4};
     o.http.write_timeout = seconds{4};
     o.http.repeats = chance.below(4) == 0 ? repeat::off : repeat::automatic;
-    if (chance.coin()) o.http.head = {.start_line_bytes_max = 300, .head_bytes_max = 900, .fields_max = 20};
+    const std::uint32_t heads = chance.below(8);
+    if (heads < 4) o.http.head = {.start_line_bytes_max = 300, .head_bytes_max = 900, .fields_max = 20};
+    if (heads == 4) {
+        o.http.head.head_bytes_max = chance.between(15'000, 65'535);
+        o.http.head.start_line_bytes_max = chance.between(8'000, o.http.head.head_bytes_max - 100);
+        o.http.head.fields_max = static_cast<std::uint16_t>(chance.between(100, 1000));
+        saw(mark::heads_may_be_large);
+    }
     o.idle.idle_max = chance.below(8) == 0 ? 0 : chance.between(1, 16);
     o.idle.age_max = chance.between(duration{milliseconds{50}}, duration{seconds{3}});
     o.idle.probe = chance.coin();
@@ -164,6 +172,8 @@ void gateway_house::take_blocks(std::size_t spare) {
     block_pool& pool = world_.conns->blocks();
     while (pool.capacity() - pool.used() > spare)
         blocks_.push_back(pool.make());
+    while (large_block* b = world_.k.chance.coin() ? pool.make_large() : nullptr)
+        large_blocks_.push_back(b);
     saw(mark::blocks_short);
 }
 
@@ -171,6 +181,9 @@ void gateway_house::give_blocks() {
     for (block* b : blocks_)
         world_.conns->blocks().free(*b);
     blocks_.clear();
+    for (large_block* b : large_blocks_)
+        world_.conns->blocks().free(*b);
+    large_blocks_.clear();
 }
 
 // ---- draining
@@ -233,14 +246,16 @@ void gateway_house::check_books() {
         k.violate("I18", "there are more clients than may be");
     if (asking == 0 && gateway_->counters().requests != logged_count_)
         k.violate("I18", "the access log has not one line for each request");
-    if (asking + tunneled == 0 && conns.blocks().used() != blocks_.size())
+    const bool is_given_back =
+        conns.blocks().used() == blocks_.size() && conns.blocks().large_used() == large_blocks_.size();
+    if (asking + tunneled == 0 && !is_given_back)
         k.violate("I5", "a block is held by nobody who needs one");
 }
 
 // ---- the run
 
 std::uint64_t run(std::uint64_t seed) {
-    world w{seed};
+    world w{seed, {.large_blocks_max = 12}};
     w.closes_what_failed = false; // what a server said before it failed is still passed on
     town people{w.k, town::between::judges, town::tongue::http1};
     std::optional<gateway_house> h;
@@ -270,7 +285,7 @@ std::uint64_t run(std::uint64_t seed) {
     serve_healthy(w, people, h->door(), is_scarce ? 1 : chance.between(2, 4), milliseconds{300});
     w.require_by(w.k.time.now + seconds{15}, "I8", "an idle connection outlived its age",
                  [&] { return w.conns->live_count() == 0; });
-    if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");
+    if (w.conns->blocks().used() + w.conns->blocks().large_used() != 0) w.k.violate("I5", "a block was not given back");
 
     w.k.note("teardown");
     h->drain(chance.between(duration{}, duration{seconds{1}}));

@@ -103,6 +103,9 @@ bool is_payload(std::string_view bytes, std::uint64_t id, std::uint32_t from = 0
 std::uint64_t tunnel_id(const errand& e, bool is_server);
 // The head of that errand, at times with all that is not to be passed on. `pads`: at times as large as `limits` allow.
 std::string head_of(const errand& e, const http1_limits& limits, bool pads, dice& chance);
+// One more field in a head without its last empty line, so that it is as large as may be. False: it was too large.
+bool pad(std::string& head, const http1_limits& limits);
+void pad_fields(std::string& head, const http1_limits& limits);
 // A head that is refused, and with what.
 std::string bad_head(const http1_limits& limits, dice& chance, int& status);
 

@@ -222,6 +222,15 @@ void server::speak_http() noexcept {
     }
     if (chance.below(4) == 0) head += "Connection: x-hop\r\nX-Hop: 1\r\n";
     if (chance.below(8) == 0) head += "Keep-Alive: timeout=2\r\n";
+    const http1_limits& limits = home->rules_.options.head;
+    const bool pads = limits.head_bytes_max <= 20 * home->k_.options().network.buffer_bytes_max;
+    if (pads && chance.below(32) == 0) pad_fields(head, limits);
+    if (pads && chance.below(16) == 0) {
+        http1_limits less = limits;
+        less.head_bytes_max -= 64; // for the framing
+        less.fields_max -= 1;
+        if (pad(head, less)) saw(mark::answer_of_the_largest_size);
+    }
     const bool says_length = form == body_form::length && e.status != 204;
     if (says_length) head += "Content-Length: " + std::to_string(e.answer_bytes) + "\r\n";
     const std::string body = is_bodiless ? "" : payload(e.id, e.answer_bytes);

@@ -96,6 +96,9 @@ const char* to_string(mark what) noexcept {
         "request broken",
         "line behind a body",
         "head of the largest size",
+        "head of the most fields",
+        "answer of the largest size",
+        "heads may be large",
         "head too large",
         "refused as due",
         "client late",
@@ -142,7 +145,7 @@ world::world(std::uint64_t seed, const pace& may) : k(draw(seed, may)) {
     k.faults.pause();
     check.emplace(*loop);
     conns = std::make_unique<conntab>(*loop);
-    if (!conns->open({.connections_max = connections_max})) k.violate("I10", "no conntab, though nothing is wrong");
+    if (!conns->open({.connections_max = connections_max, .large_blocks_max = may.large_blocks_max})) k.violate("I10", "no conntab, though nothing is wrong");
 }
 
 void world::open_loop(const pace& may) {

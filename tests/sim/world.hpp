@@ -111,6 +111,9 @@ enum class mark : std::uint8_t {
     request_broken,
     line_behind_a_body,
     head_of_the_largest_size,
+    head_of_the_most_fields,
+    answer_of_the_largest_size,
+    heads_may_be_large,
     head_too_large,
     refused_as_due,
     client_late,
@@ -161,6 +164,7 @@ struct no_allocations {
 // What a harness lets be drawn for its loop, beside what every loop has.
 struct pace {
     bool may_spin = false, may_be_precise = false;
+    std::uint32_t large_blocks_max = 0;
     bool leaves_watches = false; // its user closes what somebody else holds, without a word to epoll
 };
 
