@@ -1,9 +1,11 @@
 #pragma once
-// deadlines: the timers of connections and of a relay's pairs, watched from outside: I8, I9, and I4 at every reap.
+// deadlines: the timers of connections and of a relay's pairs, watched from outside: I8, I9, I20, and I4 at every reap.
 //
 //   before a turn   whom it may reap has nothing that could be done and was not told: a reaper hides lost wake-ups
 //   after it        none is overdue for longer than turns may put a timer off; and who ended by a timeout had one that
 //                   was due
+//   when a timer     whom it ends has no bytes that came before the deadline and that the library never asked for (I20)
+//   fires
 // Not late is asked only of a loop that is woken in time: where neither the clock jumps nor a sleep is too long.
 // Owner: a world.
 
@@ -26,10 +28,11 @@ class deadline_check {
     }
 
     void before_turn(kernel& k, loop_check& check, conntab& conns);
-    void after_turn(kernel& k, const event_loop& loop, conntab& conns);
+    void after_turn(kernel& k, event_loop& loop, conntab& conns);
 
   private:
     static std::uint64_t timeouts_count(const conntab& conns) noexcept;
+    void observe(kernel& k, timer& t, connection& end);
 
     const relay_pool* relays_[2]{};
     bool knows_all_ = false;

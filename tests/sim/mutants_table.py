@@ -75,6 +75,26 @@ MUTANTS = [
     mutant("what is near is not waited for", "timers", "I8",
            ("core/timers.cc", "near_.empty() ? never : time_of(near_first_)", "never")),
 
+    # ---- events before the clock
+    mutant("an interrupted wait is taken for an answer", "relay", "I20",
+           ("core/loop.cc", "    if (batch == poller::batch::interrupted) return;\n",
+            "    if (batch == poller::batch::interrupted) return reported_.all(read_clock());\n")),
+    mutant("timers are judged by the newest clock", "relay", "I20",
+           ("core/loop.cc", "std::min(reported_.until(), now_)", "now_")),
+    mutant("a sleep that an event ended is taken for slept out", "http1", "I20",
+           ("core/loop.cc", "events == 0 ? read_at_ + sleep : read_at_", "read_at_ + sleep")),
+    mutant("a full batch is taken for the last one", "http1", "I20",
+           ("core/loop.cc", "if (batch == poller::batch::full) reported_.some(", "if (events > 65536) reported_.some(")),
+    mutant("timers wait for four full batches only", "http1", "I20 I8",
+           ("core/reported.hpp", "left_count_ = std::max<std::uint64_t>(watched, 1);",
+            "left_count_ = std::min<std::uint64_t>(watched, 4 * std::max<std::uint64_t>(reports, 1));")),
+    mutant("a round of full batches proves its end", "http1", "I20",
+           ("core/reported.hpp", "if (!in_round()) until_ = round_began_;", "if (!in_round()) until_ = at;")),
+
+    mutant("a server that its client held up keeps its old deadline", "http1", "I20",
+           ("proto/http1_exchange_response.cc", "    else if (x.server_) x.resume_server();",
+            "    else if (x.server_) x.server_->want_recv();")),
+
     # ---- mailbox
     mutant("mailbox sleeps without looking again", "mailbox", "I4",
            ("core/mailbox.cc",
