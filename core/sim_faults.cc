@@ -22,7 +22,7 @@ const char* to_string(fault kind) noexcept {
         "recv_etimedout",      "option_einval",    "name_enobufs",     "map_enomem",
         "close_eintr",         "close_eio",        "wire_slow",        "wire_pieces",
         "wire_reset",          "clock_jump",       "call_late",        "recv_with_cut",
-        "splice_cut",          "splice_mark",
+        "splice_cut",          "splice_mark",      "stop_in_sleep",    "stop_in_call",
     };
     static_assert(sizeof names / sizeof *names == fault_plan::kinds, "every kind has a name");
     EXPECT(kind < fault::count_);
@@ -42,8 +42,8 @@ constexpr errnos_of documented[] = {
     {call::epoll_open, {EMFILE, ENFILE, ENOMEM}},
     {call::epoll_add, {ENOMEM, ENOSPC, EPERM}},
     {call::epoll_change, {ENOMEM}},
-    {call::epoll_wait, {EINTR}},                 // settled by the seam: no events
-    {call::epoll_wait_precise, {ENOSYS, EPERM}}, // EINTR: as epoll_wait
+    {call::epoll_wait, {EINTR}},                 // of a sleep only
+    {call::epoll_wait_precise, {ENOSYS, EPERM}}, // EINTR: asked as of epoll_wait
     {call::epoll_busy_poll, {ENOTTY, EOPNOTSUPP, EPERM, EINVAL}},
     {call::eventfd_open, {EMFILE, ENFILE, ENOMEM}},
     {call::eventfd_ring, {EAGAIN}},  // the counter is full
@@ -134,6 +134,8 @@ void fault_plan::draw(dice& chance) noexcept {
         auto& ratio = ratios_[static_cast<std::size_t>(kind)];
         if (ratio > 50) ratio = 50;
     }
+    set(fault::stop_in_sleep, 20 * ratio(fault::clock_jump)); // of the sleeps that epoll_early ends
+    set(fault::stop_in_call, ratio(fault::clock_jump) / 8);
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -104,12 +104,13 @@ class kernel {
     }
     void* map(std::size_t bytes) noexcept;
     void unmap(void* at) noexcept;
-    // timeout < 0: without end.
+    // timeout < 0: without end. -EINTR: a signal ended the sleep.
     int wait(epoll_set& set, epoll_event* events, int events_max, duration timeout) noexcept;
     // A moment in which the library looks at memory again and again: time goes on, and so do the others.
     void relax() noexcept;
 
   private:
+    void stand_still() noexcept;
     void check_spin(epoll_set& set, duration timeout, int n) noexcept;
     int collect(epoll_set& set, epoll_event* events, int events_max) noexcept;
 

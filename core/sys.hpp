@@ -5,7 +5,7 @@
 // allocates, blocks and asks the network; thread_start; unlink_socket, set_nonblocking and raise_descriptor_limit,
 // which look first. None touches the process's signal dispositions. EINTR ends here: what may be repeated is repeated;
 // close() is not (the descriptor is gone, close(2)), and an interrupted connect() goes on by itself (EINPROGRESS,
-// connect(2)).
+// connect(2)). Only the two calls that wait for epoll answer -EINTR, because their time-out would begin anew.
 // Every descriptor made here is close-on-exec, every socket non-blocking.
 //
 // Thread: any. Owner: the caller of what a function returns (unique_fd.hpp).
@@ -53,8 +53,10 @@ int epoll_open() noexcept;
 int epoll_add(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) noexcept;
 int epoll_change(int epoll_fd, int fd, std::uint32_t events, std::uint64_t data) noexcept;
 int epoll_remove(int epoll_fd, int fd) noexcept;
-int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept; // EINTR: 0 events
-// The same to the nanosecond, epoll_pwait2(2). -ENOSYS: Linux before 5.11; -EPERM: a filter that does not know it.
+// -EINTR: a signal ended the wait, and nothing was looked at. SIGCONT does so without a handler, signal(7). Never with a
+// time-out of 0.
+int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept;
+// The same to the nanosecond, epoll_pwait2(2). Besides -ENOSYS: Linux before 5.11; -EPERM: a filter that does not know it.
 int epoll_wait_precise(int epoll_fd, epoll_event* events, int events_max, duration timeout) noexcept;
 // Asks the network cards for packets while it waits. -ENOTTY: Linux before 6.9; -EOPNOTSUPP: built without;
 // -EPERM: a budget above 64 without CAP_NET_ADMIN; -EINVAL: a number out of range.

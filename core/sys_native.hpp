@@ -43,17 +43,13 @@ inline int epoll_remove(int epoll_fd, int fd) noexcept {
 }
 
 inline int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept {
-    const int n = ::epoll_wait(epoll_fd, events, events_max, timeout_ms);
-    if (n >= 0) return n;
-    return errno == EINTR ? 0 : -errno;
+    return detail::value_or_error(::epoll_wait(epoll_fd, events, events_max, timeout_ms));
 }
 
 inline int epoll_wait_precise(int epoll_fd, epoll_event* events, int events_max, duration timeout) noexcept {
     const auto whole = std::chrono::duration_cast<seconds>(timeout);
     const timespec t{.tv_sec = whole.count(), .tv_nsec = (timeout - whole).count()};
-    const int n = ::epoll_pwait2(epoll_fd, events, events_max, &t, nullptr);
-    if (n >= 0) return n;
-    return errno == EINTR ? 0 : -errno;
+    return detail::value_or_error(::epoll_pwait2(epoll_fd, events, events_max, &t, nullptr));
 }
 
 // struct epoll_params and EPIOCSPARAMS of <linux/eventpoll.h>, which has them since 6.9.

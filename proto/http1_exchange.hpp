@@ -186,6 +186,7 @@ class http1_exchange {
     void expect_body() noexcept;
     void begin_window() noexcept;
     void hold_client() noexcept;
+    void resume_server() noexcept;
     verdict acquire() noexcept;
     void rule_out(int error) noexcept;
     verdict connect_failed() noexcept;

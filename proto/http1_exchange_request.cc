@@ -214,8 +214,10 @@ verdict http1_exchange::read_body() noexcept {
     body_bytes_ += got.bytes;
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
     if (request_ == request_state::cut) return verdict::keep; // it was refused: what stands behind is nothing
-    // What is not taken yet may be the body's end, which is never too late.
-    if (request_ == request_state::body && used == got.bytes && rate_is_low())
+    // What is not taken yet may be the body's end, which is never too late. A read that was filled says that more has
+    // come, and the rate is judged when that is counted: the process may have stood still.
+    const bool all_counted = used == got.bytes && got.bytes < read_bytes_max;
+    if (request_ == request_state::body && all_counted && rate_is_low())
         return late("the request's body comes too slowly");
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");

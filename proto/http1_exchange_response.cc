@@ -387,8 +387,16 @@ verdict http1_exchange::client_send(connection& client) noexcept {
     x.client_deadline_ = never;
     if (x.request_ == request_state::body && client.slot().is(fd_state::recv_active)) x.expect_body();
     if (x.response_ == response_state::done) x.finish();
-    else if (x.server_) x.server_->want_recv();
+    else if (x.server_) x.resume_server();
     return is.answer();
+}
+
+// The client has taken everything that was there. The time of the server begins now: what the server sent meanwhile
+// waits in the kernel, and a deadline that is due in this turn would end the answer before that is read.
+void http1_exchange::resume_server() noexcept {
+    server_->want_recv();
+    if (!connecting_ && !awaiting_proof_) // these have deadlines of another kind
+        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
 }
 
 verdict http1_exchange::client_wake(connection& client) noexcept {

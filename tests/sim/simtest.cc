@@ -38,7 +38,7 @@ constexpr struct {
      "wire_slow wire_pieces one_accept accept_unsure timer_last splice_ take_probes"},
     {&timers_harness,
      "accept_ socket_ connect_ epoll_change_enomem epoll_late epoll_spurious eventfd_eagain send_ recv_ "
-     "option_ name_ wire_slow wire_pieces clock_jump call_late one_accept accept_unsure splice_ slot_later "
+     "option_ name_ wire_slow wire_pieces clock_jump call_late stop_ one_accept accept_unsure splice_ slot_later "
      "take_probes ring_anyway"},
     {&takeover_harness, "connect_eaddrnotavail connect_enetunreach connect_at_once connect_timed_out connect_lost "
                         "connect_eintr eventfd_eagain recv_etimedout option_ splice_ send_buffered take_probes "

@@ -224,7 +224,8 @@ void house::check_deadline(const connection& client) {
 }
 
 void house::check_drain() {
-    constexpr std::uint32_t turns_max = 64; // in which a timer may be put off
+    // In so many turns a timer may be put off: by two rounds of full batches, and by twists.
+    const std::uint32_t turns_max = 64 + 2 * world_.loop->fds().used_count();
     const bool is_overdue = is_draining() && !is_drained_ && world_.loop->now() > until_ + milliseconds{20};
     overdue_turns_ = is_overdue ? overdue_turns_ + 1 : 0;
     if (overdue_turns_ > turns_max) world_.k.violate("I8", "a drain outlived its limit");
