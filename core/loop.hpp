@@ -121,6 +121,11 @@ class event_loop {
     fd_ledger& ledger() noexcept { return ledger_; }
     void note(const fd_slot& slot, fd_event what, const char* by) noexcept { ledger_.note(slot, what, by, now_); }
     std::uint32_t list_descriptors(line_sink out) noexcept { return ledger_.list(fds_, now_, out); }
+    // ledger.hpp: list_some(). The number of descriptors that a whole list has: open_count().
+    std::uint32_t list_some(std::uint32_t from, std::uint32_t lines_max, line_sink out) noexcept {
+        return ledger_.list_some(fds_, from, lines_max, now_, out);
+    }
+    std::uint32_t open_count() const noexcept { return fds_.used_count(); }
 
     // The send side met EAGAIN: not ready until the kernel says so.
     result<void> cant_send(fd_slot& slot) noexcept {

@@ -74,11 +74,12 @@ result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, cons
     return door_.port.adopt(std::move(inherited), family, for_clients(options), accepted, &door_);
 }
 
-result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner) noexcept {
+result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner,
+                                         const listener_options& options) noexcept {
     EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
-    return admin_door_.port.open(*at.family, at.at, {}, accepted, &admin_door_);
+    return admin_door_.port.open(*at.family, at.at, options, accepted, &admin_door_);
 }
 
 result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer,

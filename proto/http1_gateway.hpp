@@ -54,7 +54,8 @@ class http1_gateway {
     // GET /counters answers with JSON: this gateway's counters, or what `writer` writes to `room` (2 KB and more) and
     // whose size it returns; 0: it does not fit. Another path is a 404, another method a 405.
     using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
-    result<void> listen_admin(const address& at, counters_writer writer = nullptr, void* owner = nullptr) noexcept;
+    result<void> listen_admin(const address& at, counters_writer writer = nullptr, void* owner = nullptr,
+                              const listener_options& options = {}) noexcept;
     result<void> listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer = nullptr,
                               void* owner = nullptr) noexcept;
 

@@ -16,7 +16,9 @@
 //         void open(crew<worker>& home, std::uint32_t index);         or ends the program with 1
 //         void drain(drain_kind, done, owner);                        the proxy's drain(), perhaps for the second time
 //         int admin_fd();                                             -1: there is no other listener
+//         endpoint admin_at();                                        unspecified: likewise
 //         void reopen();                                              after reopen_on_hangup(): SIGHUP
+//                                                                     lines of a worker go to home.lines(index)
 //         P proxy;                                                    http1_gateway, stream_proxy
 //     };
 //
@@ -33,6 +35,7 @@
 #include "core/loop_group.hpp"
 #include "tools/crew_options.hpp"
 #include "tools/inheritance.hpp"
+#include "tools/open_report.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
 
@@ -61,6 +64,7 @@ class crew {
                                    .owner = this});
         if (!opened) fail("%u loops cannot be opened: %s", set_.threads, std::strerror(opened.error()));
         if (will_hand_on()) hand_on();
+        remember_files();
         group_.tell(to_begin);
         announce(members_[0].local);
         group_.run();
@@ -76,6 +80,9 @@ class crew {
 
     // What the process before had for that; none if there was none. For Worker::open() of worker 0.
     unique_fd inherited(heirloom what, const endpoint& wanted) noexcept { return heritage_.socket(what, 0, wanted); }
+
+    // What a worker says while the loops run: stderr, and never waits. From open() on, in the worker's thread.
+    log_writer& lines(std::uint32_t index) noexcept { return *members_[index].lines; }
 
     // The counters of all, and of those that have ended already. Any thread.
     static std::size_t write_counters(void* self, std::span<char> room) noexcept {
@@ -93,6 +100,8 @@ class crew {
     struct member {
         crew* home = nullptr;
         event_loop* loop = nullptr;
+        std::optional<log_writer> lines; // outlives what writes to it
+        std::optional<open_report> report;
         std::optional<Worker> it;
         endpoint local;
         int listening_fd = -1; // the proxy's
@@ -105,6 +114,8 @@ class crew {
         member& m = home.members_[index];
         m.home = &home;
         m.loop = &loop;
+        m.lines.emplace().open_stderr(loop);
+        m.report.emplace(loop, *m.lines);
         m.it.emplace(loop, home.set_, share_of(home.clients_max_, home.set_.threads, index));
         m.it->open(home, index);
         home.listen(m, index);
@@ -122,6 +133,8 @@ class crew {
         m.it->proxy.add_counters(home.ended_);
         home.cut_count_ += m.it->proxy.cut_count();
         m.it.reset();
+        m.report.reset();
+        m.lines.reset();
     }
 
     // Loop 0 has the signals: it goes on until all have drained.
@@ -132,14 +145,14 @@ class crew {
         if (++home.drained_count_ == home.set_.threads) home.group_.loop(0).stop();
     }
 
-    static void told(void* self, event_loop& loop, std::uint32_t index, std::uint32_t what) noexcept {
+    static void told(void* self, event_loop&, std::uint32_t index, std::uint32_t what) noexcept {
         crew& home = *static_cast<crew*>(self);
         member& m = home.members_[index];
         switch (static_cast<message>(what)) {
         case to_begin: home.begin(m); break;
         case to_drain: m.it->drain(drain_kind::end, drained, &m); break;
         case to_hand_over: m.it->drain(drain_kind::hand_over, drained, &m); break;
-        case to_report: say_open(loop, index, home.set_.threads, write_counters, self); break;
+        case to_report: m.report->begin(index, home.set_.threads, write_counters, self); break;
         case to_reopen: m.it->reopen(); break;
         }
     }
@@ -150,7 +163,8 @@ class crew {
         const bool reuses_port = !is_one_socket() && (set_.threads > 1 || will_hand_on());
         m.is_held = index > 0 && heritage_.is_taking();
         const listener_options own{.socket = {.reuse_port = reuses_port, .held = m.is_held,
-                                              .user_timeout = set_.user_timeout}};
+                                              .user_timeout = set_.user_timeout,
+                                              .file = at.file}};
         const endpoint wanted = index == 0 ? at.at.at : members_[0].local;
         result<void> r;
         if (index > 0 && is_one_socket()) r = proxy.listen(duplicate(members_[0].listening_fd), family_of(at), own);
@@ -186,8 +200,12 @@ class crew {
         for (std::uint32_t i = 0; i < (is_one_socket() ? 1 : set_.threads); i++)
             heritage_.offer(heirloom::listener, i, members_[i].listening_fd);
         if (const int fd = members_[0].it->admin_fd(); fd >= 0) heritage_.offer(heirloom::admin, 0, fd);
-        heritage_.give(
-            group_.loop(0), [](void* self) noexcept { static_cast<crew*>(self)->group_.tell(to_hand_over); }, this);
+        const auto taken = [](void* self) noexcept {
+            crew& home = *static_cast<crew*>(self);
+            home.is_handed_on_ = true;
+            home.group_.tell(to_hand_over);
+        };
+        heritage_.give(group_.loop(0), lines(0), taken, this);
         heritage_.confirm();
     }
     // It cannot be bound a second time.
@@ -198,6 +216,7 @@ class crew {
         if (!reopens_) std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
         const auto stop = [](void* self) noexcept {
             crew& home = *static_cast<crew*>(self);
+            home.remove_files();
             home.heritage_.stop(); // before any listener that it offers is closed
             home.group_.tell(to_drain);
         };
@@ -209,12 +228,27 @@ class crew {
             fail("signals cannot be received: %s", std::strerror(r.error()));
     }
 
+    // Files of unix listeners. What was inherited by its number is another's to remove.
+    void remember_files() noexcept {
+        if (set_.listen.fd < 0) files_[0].remember(members_[0].local);
+        files_[1].remember(members_[0].it->admin_at());
+        if (will_hand_on()) files_[2].remember(set_.takeover.at.at);
+    }
+    // In the thread of loop 0, and so is is_handed_on_: then they are the next process's.
+    void remove_files() noexcept {
+        if (is_handed_on_) return;
+        for (socket_file_kept& file : files_)
+            file.remove();
+    }
+
     const settings& set_;
     const std::uint32_t clients_max_;
     loop_group group_;
     std::unique_ptr<member[]> members_;
     inheritance heritage_;
     bool reopens_ = false;
+    bool is_handed_on_ = false;
+    std::array<socket_file_kept, 3> files_; // listener, admin, takeover
     std::mutex lock_;
     counter_table ended_; // under lock_, and so is the next
     std::size_t cut_count_ = 0;

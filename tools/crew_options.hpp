@@ -10,7 +10,7 @@
 namespace weir::inline WEIR_KERNEL::tools {
 
 struct crew_options {
-    listen_place listen;
+    listen_place listen{.file = {.mode = 0666}}; // as a port of TCP: a folder can keep others out
     std::array<upstream_place, upstream_set::capacity> upstreams;
     std::size_t upstreams_count = 0;
     balance how = balance::round_robin;

@@ -5,7 +5,7 @@
 
 #include "proto/http1_gateway.hpp"
 #include "tools/crew.hpp"
-#include "tools/log_file.hpp"
+#include "tools/log_writer.hpp"
 
 namespace {
 
@@ -15,7 +15,7 @@ struct settings : tools::crew_options {
     http1_gateway_options gateway;
     std::uint64_t body_max = 0;
     const char* access_log = nullptr;
-    tools::listen_place admin;
+    tools::listen_place admin{.file = {.mode = 0600}}; // what it tells is not for every user
     bool probe = false;
     duration linger = seconds{2};
 };
@@ -64,11 +64,13 @@ void parse(settings& set, int argc, char** argv) {
     o.flag("--probe", set.probe, "peek at an idle connection before it is used");
     o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");
     o.text("--access-log", set.access_log, "FILE",
-           "a line per request; -: standard output. What is not read is lost, and counted on stderr");
+           "a line per request; -, /dev/stdout, /dev/fd/N: as inherited. What is not read is lost, and counted on stderr");
     o.listen_at("--admin", set.admin, "where GET /counters answers, with the sums over all threads");
     o.flag("--quiet", set.quiet, "no line for each 502, 503 and 504");
     tools::declare(o, set);
     o.parse(argc, argv);
+    if (set.access_log && tools::own_descriptor(set.access_log) == -EBADF)
+        tools::options::wrong("--access-log", "%s: that descriptor is not open", set.access_log);
     if (set.admin.fd >= 0) tools::options::wrong("--admin", "an address; an inherited descriptor is not taken here");
     set.gateway.how = set.how;
     http.user_timeout = set.gateway.tunnel_user_timeout = set.user_timeout;
@@ -108,11 +110,10 @@ struct worker {
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
             proxy.add_upstream(set.upstreams[i].at);
-        if (!set.quiet) proxy.on_trouble(tools::say_line, nullptr);
+        if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
         if (set.access_log) {
-            access.open(loop, set.access_log);
-            proxy.on_access(
-                [](void* to, std::string_view line) noexcept { static_cast<worker*>(to)->access.line(line); }, this);
+            access.open(loop, set.access_log, home.lines(index));
+            proxy.on_access(tools::log_writer::take, &access);
         }
         if (index > 0) return;
         if (set.access_log) home.reopen_on_hangup();
@@ -120,7 +121,7 @@ struct worker {
         const auto write = tools::crew<worker>::write_counters;
         unique_fd before = home.inherited(tools::heirloom::admin, set.admin.at.at);
         auto r = before ? proxy.listen_admin(std::move(before), *set.admin.at.family, write, &home)
-                        : proxy.listen_admin(set.admin.at, write, &home);
+                        : proxy.listen_admin(set.admin.at, write, &home, {.socket = {.file = set.admin.file}});
         if (!r) tools::fail("cannot listen at %s: %s", set.admin.text, std::strerror(r.error()));
         if (set.takeover.at.family) proxy.admin_port().share();
         char text[endpoint::text_max];
@@ -132,10 +133,11 @@ struct worker {
     }
     void reopen() noexcept { access.reopen(); }
     int admin_fd() const noexcept { return proxy.admin_port().fd(); }
+    endpoint admin_at() const noexcept { return proxy.admin_port().local(); }
 
     event_loop& loop;
     const settings& set;
-    tools::log_file access;
+    tools::log_writer access;
     conntab conns;
     std::uint32_t connections_max, large_blocks_max;
     http1_gateway proxy;
@@ -144,6 +146,7 @@ struct worker {
 } // namespace
 
 int main(int argc, char** argv) {
+    tools::hold_standard_descriptors();
     settings set;
     parse(set, argc, argv);
     tools::crew<worker> crew{set, tools::prepare_process()};

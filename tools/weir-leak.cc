@@ -192,6 +192,7 @@ void print_json(const std::vector<row>& rows) {
 } // namespace
 
 int main(int argc, char** argv) {
+    tools::hold_standard_descriptors();
     const settings set = parse(argc, argv);
     tools::prepare_process();
     const bool is_self = !set.target.at.family;

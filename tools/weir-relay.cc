@@ -66,18 +66,19 @@ struct worker {
     worker(event_loop& loop, const settings& s, const tools::share& mine) noexcept
         : set(s), conns(loop), connections_max(mine.connections_max), proxy(conns, limited(s.stream, s, mine)) {}
 
-    void open(tools::crew<worker>&, std::uint32_t) noexcept {
+    void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
         if (auto r = conns.open({.connections_max = connections_max}); !r)
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
             proxy.add_upstream(set.upstreams[i].at);
-        if (!set.quiet) proxy.on_trouble(tools::say_line, nullptr);
+        if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
     }
     void drain(drain_kind how, stream_proxy::drained done, void* owner) noexcept {
         proxy.drain(how, set.drain, done, owner);
     }
     void reopen() noexcept {}
     int admin_fd() const noexcept { return -1; }
+    endpoint admin_at() const noexcept { return {}; }
 
     const settings& set;
     conntab conns;
@@ -88,6 +89,7 @@ struct worker {
 } // namespace
 
 int main(int argc, char** argv) {
+    tools::hold_standard_descriptors();
     settings set;
     set.user_timeout = set.stream.relay.user_timeout;
     parse(set, argc, argv);
