@@ -70,6 +70,7 @@ TEST_CASE("a violation of a loop names the descriptor, its role and its table") 
         REQUIRE(sys::send(ends[1], "x", 1, false) == 1);
         loop.turn(milliseconds{1}); // it is told
         fdtab::cant_recv(conn.value()->slot());
+        loop.turn(milliseconds{1}); // it stands on the run list still
         loop.turn(milliseconds{1});
         CHECK(j.violated == "I4");
         CHECK(j.texts.find("asleep, and something could be received: " + name + " (recv_active") != j.texts.npos);
