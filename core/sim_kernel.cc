@@ -3,6 +3,7 @@
 #include "core/sim_kernel.hpp"
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 
@@ -162,7 +163,7 @@ void kernel::relax() noexcept {
     spun_ += moment;
     if (spun_ > spun_max && options_.strict) {
         spun_ = {};
-        violate("I11", "the loop looks and looks, and does not sleep");
+        spins("the loop looks and looks, and does not sleep");
     }
 }
 
@@ -176,7 +177,7 @@ void kernel::check_spin(epoll_set& set, duration timeout, int n) noexcept {
     if (!looked) spun_ = {};
     if (set.idle_turns > idle_turns_max && options_.strict) {
         set.idle_turns = 0;
-        violate("I11", "the loop turns, and nothing changes");
+        spins("the loop turns, and nothing changes");
     }
 }
 
@@ -240,7 +241,22 @@ void kernel::report(const char* invariant, const char* text, std::uint64_t entri
     std::fprintf(stderr, "seed %llu: %s: %s\n", static_cast<unsigned long long>(options_.seed), invariant, text);
 }
 
-void kernel::violate(const char* invariant, const char* text) noexcept {
+void kernel::on_spin(spin_report tell, void* owner) noexcept {
+    spin_report_ = tell;
+    spin_owner_ = owner;
+}
+
+void kernel::spins(const char* what) noexcept {
+    if (spin_report_) spin_report_(spin_owner_, what);
+    else violate("I11", "%s", what);
+}
+
+void kernel::violate(const char* invariant, const char* format, ...) noexcept {
+    char text[256];
+    va_list values;
+    va_start(values, format);
+    std::vsnprintf(text, sizeof text, format, values);
+    va_end(values);
     if (violation_) {
         violation_(violation_owner_, *this, invariant, text);
         return;

@@ -204,8 +204,9 @@ verdict http1_exchange::read_body() noexcept {
     }
     char* in = conns().scratch();
     const io_result got = client_->recv(in, read_bytes_max);
+    constexpr const char* too_slow = "the request's body comes too slowly";
     switch (got.end) {
-    case io::again: return verdict::keep;
+    case io::again: return !awaits_continue_ && rate_is_low() ? late(too_slow) : verdict::keep;
     case io::closed: return abandon(end_cause::peer_closed);
     case io::failed: return abandon(end_cause::peer_failed);
     case io::done: break;
@@ -214,11 +215,10 @@ verdict http1_exchange::read_body() noexcept {
     body_bytes_ += got.bytes;
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
     if (request_ == request_state::cut) return verdict::keep; // it was refused: what stands behind is nothing
-    // What is not taken yet may be the body's end, which is never too late. A read that was filled says that more has
-    // come, and the rate is judged when that is counted: the process may have stood still.
-    const bool all_counted = used == got.bytes && got.bytes < read_bytes_max;
-    if (request_ == request_state::body && all_counted && rate_is_low())
-        return late("the request's body comes too slowly");
+    // What is not taken yet may be the body's end, which is never too late. The rate is judged when all that has come is
+    // counted: the process may have stood still.
+    const bool all_counted = used == got.bytes && !client_->slot().is(fd_state::recv_ready);
+    if (request_ == request_state::body && all_counted && rate_is_low()) return late(too_slow);
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
     return flush_to_server();

@@ -269,8 +269,9 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
     if (x.awaiting_proof_) {
         x.server_ended(io::failed);
     } else if (x.to_client_.empty()) {
-        // A send has failed. What the server said before that comes first; behind it recv finds the end.
-        server.want_recv();
+        // A send has failed. What the server said before that comes first, in the next turn and before a deadline that is
+        // due in this one; behind it recv finds the end.
+        x.resume_server();
         server.may_recv();
     }
     return is.answer();
@@ -391,8 +392,8 @@ verdict http1_exchange::client_send(connection& client) noexcept {
     return is.answer();
 }
 
-// The client has taken everything that was there. The time of the server begins now: what the server sent meanwhile
-// waits in the kernel, and a deadline that is due in this turn would end the answer before that is read.
+// What the server has sent is read from now on, and its time begins now: a deadline that is due in this turn would end
+// the answer before the bytes that wait in the kernel are read.
 void http1_exchange::resume_server() noexcept {
     server_->want_recv();
     if (!connecting_ && !awaiting_proof_) // these have deadlines of another kind

@@ -267,6 +267,35 @@ TEST_CASE("the time of a server that its client held up begins when the client h
     CHECK(rig.gateway->active_count() == 1);
 }
 
+TEST_CASE("the last words of a server that failed are read before a deadline that is due in the same turn") {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n");
+    peer s = rig.server();
+    const std::string go = "HTTP/1.1 100 Continue\r\n\r\n";
+    s.say(go); // its deadline begins
+    rig.expect(c, go);
+    for (int i = 0; i < 2; i++) {
+        rig.pass(seconds{29});
+        c.say(pattern(40'000));
+        rig.settle();
+        s.pull();
+        rig.settle();
+        s.pull();
+    }
+    rig.pass(seconds{2} - milliseconds{1});
+
+    c.say("x"); // meets the reset
+    const std::string words = own_answer(413, "Content Too Large", "no\n", closes);
+    s.say(words);
+    s.reset();
+    rig.pass(milliseconds{1});
+
+    (void)rig.until([&] { return c.ended(); });
+    CHECK(c.got.starts_with("HTTP/1.1 413 "));
+    CHECK(rig.counters().failed == 0);
+}
+
 TEST_CASE("a client idle between requests gets a silent FIN after the keep-alive timeout") {
     gateway_rig rig;
     peer c = rig.client();

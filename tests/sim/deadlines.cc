@@ -108,32 +108,40 @@ std::uint64_t put_off_before = 0; // slots of this turn that a twist left unrun
 struct end_of_life {
     const fd_slot* slot = nullptr;
     const connection* conn = nullptr;
+    const char* table = "";
     std::uint32_t generation = 0;
     bool has_unseen = false; // bytes or an end in its socket that came before the deadline and nobody has asked for
 };
 
-end_of_life look_at(const kernel& k, connection* conn, time_point due) noexcept {
+end_of_life look_at(const kernel& k, connection* conn, bool is_pair, time_point due) noexcept {
     if (!conn) return {};
     const fd_slot& slot = conn->slot();
     const auto& socket = static_cast<const stream&>(*k.at(slot.fd));
+    // What a connection has to send, it has a deadline for, and what it says meanwhile does not count. A pair has one
+    // deadline for all.
+    const bool is_of_sending = !is_pair && slot.is(fd_state::send_active);
     // epoll_few hides events behind a batch that looks like the last one, which Linux does not.
     const bool is_excused =
         k.faults.ratio(fault::epoll_few) > 0 || k.twists.marks(twist::slot_later) != put_off_before;
     return {.slot = &slot,
             .conn = conn,
+            .table = conn->cb().name,
             .generation = slot.generation,
-            .has_unseen = slot.is(fd_state::recv_active) && socket.came_at < due && !is_excused};
+            .has_unseen = slot.is(fd_state::recv_active) && socket.came_at < due && !is_of_sending && !is_excused};
 }
 
 void fire_observed(timer& t, time_point now) noexcept {
     const observed o = observed_timers.find(&t)->second;
     const time_point due = time_point{} + duration{static_cast<std::int64_t>(t.at)};
-    const end_of_life before[] = {look_at(*o.k, o.ends[0], due), look_at(*o.k, o.ends[1], due)};
+    const bool is_pair = o.ends[1] != nullptr;
+    const end_of_life before[] = {look_at(*o.k, o.ends[0], is_pair, due), look_at(*o.k, o.ends[1], is_pair, due)};
     o.fire(t, now);
     for (const end_of_life& end : before) {
         if (!end.has_unseen) continue;
         const bool has_ended = end.slot->generation != end.generation || end.conn->is(conn_flag::lingering);
-        if (has_ended) o.k->violate("I20", "a deadline ended a connection whose bytes had come and were not looked at");
+        if (has_ended)
+            o.k->violate("I20", "a deadline ended a connection whose bytes had come and were not looked at: fd %d %s",
+                         end.slot->fd, end.table);
     }
 }
 

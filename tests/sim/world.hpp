@@ -208,7 +208,7 @@ class world {
     void require_by(time_point end, const char* invariant, const char* text, Condition holds) {
         while (k.time.now < end && !holds())
             turn(std::min<duration>(end - k.time.now, milliseconds{50}));
-        if (!holds()) k.violate(invariant, text);
+        if (!holds()) k.violate(invariant, "%s", text);
     }
 
     // Another thread, as steps between the calls of this one: posts letters, each of which must run once.
