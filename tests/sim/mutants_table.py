@@ -175,6 +175,8 @@ MUTANTS = [
            ("core/idle.cc", "    conn.want_recv();\n    const bool is_shorter", "    const bool is_shorter")),
     mutant("pool hands out a dirty connection", "idle", "I16",
            ("core/idle.cc", "        if (is_quiet(e->conn)) return", "        if (!e->conn.ended()) return")),
+    mutant("a connection that rests is lent", "idle", "I16",
+           ("core/idle.cc", "        if (e->rests_until > conns_.loop().now()) return;\n", "")),
     mutant("caps of the pool ignored", "idle", "EXPECT",
            ("core/idle.cc", "while (evict_one(*k.in_)) {", "while (false) {")),
     mutant("swap to idle with bytes buffered", "http1", "I16",
