@@ -29,6 +29,7 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
       admin_door_(*this, &admin_) {
     EXPECT(options.clients_max > 0);
     EXPECT(options.http.head.head_bytes_max <= http1_exchange::head_bytes_max);
+    EXPECT(check_upgrades(options.http.upgrades) == http1_upgrades_error::none);
 }
 
 http1_gateway::~http1_gateway() {
