@@ -4,9 +4,6 @@
 
 #include <algorithm>
 
-#include "proto/http1_text.hpp"
-#include "proto/http1_write.hpp"
-
 namespace weir::inline WEIR_KERNEL {
 
 namespace {
@@ -16,31 +13,6 @@ using namespace http1_text;
 bool same_protocol(std::string_view a, std::string_view b) noexcept {
     const auto same_letter = [](char x, char y) { return fold(x) == fold(y); };
     return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_letter);
-}
-
-// The bit of the first element that is equal to `protocol`. 0: there is none.
-http1_upgrade_set bit_of(std::string_view protocol, std::string_view allowed) noexcept {
-    http1_upgrade_set bit = 1;
-    while (allowed.data() != nullptr && bit != 0) {
-        const std::string_view element = next_element(allowed);
-        if (element.empty()) continue;
-        if (same_protocol(element, protocol)) return bit;
-        bit = static_cast<http1_upgrade_set>(bit << 1);
-    }
-    return 0;
-}
-
-// Calls `take(protocol)` for each element of all Upgrade fields.
-template <class Take>
-void for_each_protocol(const http1_head& head, Take take) noexcept {
-    for (std::size_t i = 0; i < head.field_count(); i++) {
-        const http1_field f = head.field(i);
-        if (f.id != http1_name::upgrade) continue;
-        std::string_view protocols = f.value;
-        do {
-            if (const std::string_view protocol = next_element(protocols); !protocol.empty()) take(protocol);
-        } while (protocols.data() != nullptr);
-    }
 }
 
 bool is_protocol(std::string_view text) noexcept {
@@ -71,33 +43,34 @@ http1_upgrades_error check_upgrades(std::string_view allowed) noexcept {
     return http1_upgrades_error::none;
 }
 
+http1_upgrade_set upgrade_bit(std::string_view protocol, std::string_view allowed) noexcept {
+    http1_upgrade_set bit = 1;
+    while (allowed.data() != nullptr && bit != 0) {
+        const std::string_view element = next_element(allowed);
+        if (element.empty()) continue;
+        if (same_protocol(element, protocol)) return bit;
+        bit = static_cast<http1_upgrade_set>(bit << 1);
+    }
+    return 0;
+}
+
 http1_upgrade_set upgrades_asked(const http1_head& request, std::string_view allowed) noexcept {
     http1_upgrade_set asked = 0;
     if (!request.has_upgrade()) return asked;
-    for_each_protocol(request, [&](std::string_view protocol) {
-        asked = static_cast<http1_upgrade_set>(asked | bit_of(protocol, allowed));
+    for_each_upgrade(request, [&](std::string_view protocol) {
+        asked = static_cast<http1_upgrade_set>(asked | upgrade_bit(protocol, allowed));
     });
     return asked;
 }
 
 bool is_switch_to(const http1_head& response, std::string_view allowed, http1_upgrade_set asked) noexcept {
     bool names_one = false, names_other = false;
-    for_each_protocol(response, [&](std::string_view protocol) {
-        const bool is_asked = (bit_of(protocol, allowed) & asked) != 0;
+    for_each_upgrade(response, [&](std::string_view protocol) {
+        const bool is_asked = (upgrade_bit(protocol, allowed) & asked) != 0;
         names_one |= is_asked;
         names_other |= !is_asked;
     });
     return names_one && !names_other;
-}
-
-void put_upgrades(http1_writer& out, const http1_head& request, std::string_view allowed) noexcept {
-    std::string_view before = "Upgrade: ";
-    for_each_protocol(request, [&](std::string_view protocol) {
-        if (bit_of(protocol, allowed) == 0) return;
-        out.put(before).put(protocol);
-        before = ", ";
-    });
-    out.put("\r\n");
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -19,10 +19,9 @@
 #include <string_view>
 
 #include "proto/http1_head.hpp"
+#include "proto/http1_text.hpp"
 
 namespace weir::inline WEIR_KERNEL {
-
-class http1_writer;
 
 // Elements of one list, a bit for each: the first element is bit 0.
 using http1_upgrade_set = std::uint16_t;
@@ -46,7 +45,21 @@ http1_upgrade_set upgrades_asked(const http1_head& request, std::string_view all
 // servers leave that out, and the status says as much.
 bool is_switch_to(const http1_head& response, std::string_view allowed, http1_upgrade_set asked) noexcept;
 
-// Writes the allowed offers of a request, in its order and spelling: "Upgrade: a, b\r\n".
-void put_upgrades(http1_writer& out, const http1_head& request, std::string_view allowed) noexcept;
+// The bit of the first element of `allowed` that is equal to `protocol`. 0: there is none.
+http1_upgrade_set upgrade_bit(std::string_view protocol, std::string_view allowed) noexcept;
+
+// Calls `take(protocol)` for each element of all Upgrade fields, as it came and in that order.
+template <class Take>
+void for_each_upgrade(const http1_head& head, Take take) noexcept {
+    for (std::size_t i = 0; i < head.field_count(); i++) {
+        const http1_field f = head.field(i);
+        if (f.id != http1_name::upgrade) continue;
+        std::string_view protocols = f.value;
+        do {
+            const std::string_view protocol = http1_text::next_element(protocols);
+            if (!protocol.empty()) take(protocol);
+        } while (protocols.data() != nullptr);
+    }
+}
 
 } // namespace weir::inline WEIR_KERNEL

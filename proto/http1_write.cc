@@ -23,6 +23,17 @@ void put_all_of(http1_writer& out, const http1_head& head, http1_name id, std::s
         if (const http1_field f = head.field(i); f.id == id) out.put_field(name, f.value);
 }
 
+// The allowed offers of a request, in its order and spelling, in one field.
+void put_upgrades(http1_writer& out, const http1_head& request, std::string_view allowed) noexcept {
+    std::string_view before = "Upgrade: ";
+    for_each_upgrade(request, [&](std::string_view protocol) {
+        if (upgrade_bit(protocol, allowed) == 0) return;
+        out.put(before).put(protocol);
+        before = ", ";
+    });
+    out.put("\r\n");
+}
+
 void put_persistence(http1_writer& out, const http1_head& head, http1_persistence persistence,
                      std::string_view allowed) noexcept {
     switch (persistence) {

@@ -7,8 +7,6 @@
 
 #include <doctest/doctest.h>
 
-#include "proto/http1_write.hpp"
-
 namespace {
 
 using namespace weir;
@@ -109,14 +107,6 @@ TEST_CASE("a 101 names what was asked for, at least one, and no other") {
         CHECK(switches(row.fields, "a, b/2, c", 0b101) == row.is);
         CHECK_FALSE(switches(row.fields, "a, b/2, c", 0));
     }
-}
-
-TEST_CASE("an upgrade is written as the client offered it, without the rest") {
-    const std::string text = "GET / HTTP/1.1\r\nHost: h\r\n" + named + "Upgrade: C, h2c ,b/2\r\nX: y\r\nUpgrade: a, d\r\n\r\n";
-    char room[100];
-    http1_writer out{room, sizeof room};
-    put_upgrades(out, parsed(http1_kind::request, text), "a, b/2, c");
-    CHECK(std::string_view{room, out.size()} == "Upgrade: C, b/2, a\r\n");
 }
 
 } // namespace

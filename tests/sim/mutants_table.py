@@ -442,7 +442,7 @@ MUTANTS = [
     mutant("http1: a 101 to another protocol than was asked for makes a tunnel", "http1", "I6 I7 I10",
            ("proto/http1_exchange_heads.cc", "    if (!is_switch_to(", "    if (false && !is_switch_to(")),
     mutant("http1: an upgrade that is not allowed is asked for", "http1", "I6",
-           ("proto/http1_upgrade.cc", "        if (bit_of(protocol, allowed) == 0) return;\n", "")),
+           ("proto/http1_write.cc", "        if (upgrade_bit(protocol, allowed) == 0) return;\n", "")),
     mutant("http1: bytes before a tunnel are lost", "http1", "I6 I7",
            ("proto/http1_exchange_heads.cc", "to_client_.bytes(), from_client_.bytes(), upstream_);",
             "to_client_.bytes(), {}, upstream_);")),
