@@ -187,11 +187,12 @@ void http1_exchange::log_access(ending how) noexcept {
     const std::string_view server =
         upstream_ ? upstream_->where.at.log_text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
+    const char* const end = how == ending::whole ? "" : how == ending::cut ? " cut off" : " cut off, client gone";
     const int n = std::snprintf(
         line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
         client.data(), static_cast<int>(what.size()), what.data(), status_,
         static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us), static_cast<int>(server.size()),
-        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", how == ending::cut ? " cut off" : "");
+        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", end);
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -358,8 +359,8 @@ verdict http1_exchange::abandon(end_cause cause) noexcept {
     return close_client(close_intent::abort, cause);
 }
 
-verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
-    log_access(ending::cut); // unless it was answered
+verdict http1_exchange::close_client(close_intent intent, end_cause cause, ending how) noexcept {
+    log_access(how); // unless it was answered
     drop_server(close_intent::silent, end_cause::done);
     http1_exchanges& room = room_;
     connection& client = *client_;

@@ -25,6 +25,7 @@
 #include "proto/http1_body.hpp"
 #include "proto/http1_head.hpp"
 #include "proto/http1_reuse.hpp"
+#include "proto/http1_upgrade.hpp"
 #include "proto/http1_write.hpp"
 #include "proto/line_limit.hpp"
 #include "proto/upstream.hpp"
@@ -32,6 +33,13 @@
 namespace weir::inline WEIR_KERNEL {
 
 enum class repeat : std::uint8_t { automatic, off };
+
+// What a client's FIN means behind a complete request. TCP does not tell a client that has closed from one that has
+// only ended its own side and still reads.
+enum class client_fin : std::uint8_t {
+    abort, // the client has gone: the exchange is given up, and its server connection is closed
+    wait,  // the client still reads: it gets its answer
+};
 
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
@@ -53,6 +61,12 @@ struct http1_options {
     duration user_timeout = user_timeout_default;
     repeat repeats = repeat::automatic;
     line_rate trouble_rate{}; // lines about 502, 503, 504, broken answers and servers passed over, of each kind
+    client_fin on_client_fin = client_fin::abort;
+    // The protocols that a request may ask for by Upgrade, check_upgrades() is `none`: EXPECTed. Outlives the gateway.
+    std::string_view upgrades = "websocket";
+    // A server connection rests for so long after an answer without a body whose head announced one (HEAD, 304), before
+    // a request is sent on it: a server that sends that body all the same is found out. 0: no rest.
+    duration rest = milliseconds{10};
 };
 
 struct http1_counters {
@@ -61,7 +75,7 @@ struct http1_counters {
     counter refused;           // requests answered 4xx or 5xx for what they said, by us
     counter failed;            // answered 502, 503 or 504 by us
     counter truncated;         // the response broke off after its head was sent on
-    counter abandoned;         // the client went before its response was complete
+    counter abandoned;         // the client went before its response was complete: reset, or client_fin::abort
     counter repeated;          // sent once more on a fresh connection
     counter repeated_by_proof; // of these: not idempotent, but the server never had a byte
     counter reused;            // requests sent on a connection that had been idle
@@ -107,12 +121,17 @@ class http1_exchange {
     }
     // Closes both connections at once; the exchange is no more.
     void abort(end_cause cause) noexcept { abandon(cause); }
+    // The request is complete, none stands behind it as far as was read, and its response is still to come or coming.
+    bool awaits_server() const noexcept {
+        return request_ == request_state::done && response_ != response_state::done && from_client_.empty();
+    }
 
   private:
     friend struct http1_exchanges;
 
     enum class request_state : std::uint8_t { head, body, done, cut };
     enum class response_state : std::uint8_t { none, head, body, done };
+    enum class ending : std::uint8_t { whole, cut, client_gone };
     // What was taken out of the bytes a side received.
     struct unframed {
         std::size_t used; // bytes of the input that are done with
@@ -135,7 +154,7 @@ class http1_exchange {
     verdict next_request() noexcept;
     verdict wait_on(http1_wait how) noexcept;
     verdict abandon(end_cause cause) noexcept;
-    verdict close_client(close_intent intent, end_cause cause) noexcept;
+    verdict close_client(close_intent intent, end_cause cause, ending how = ending::cut) noexcept;
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
     http1_persistence say_persistence(bool stays) noexcept;
@@ -145,7 +164,6 @@ class http1_exchange {
     std::string_view client_text(char (&room)[endpoint::log_text_max]) const noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
-    enum class ending : std::uint8_t { whole, cut };
     void log_access(ending how) noexcept;
     static unframed unframe(http1_body& body, char* in, std::size_t bytes) noexcept;
     // What goes out at once: a head, body bytes, and the framing between and behind them.
@@ -198,17 +216,13 @@ class http1_exchange {
     // --- http1_exchange_response.cc: from the server to the client
     static verdict server_recv(connection& server) noexcept;
     static verdict server_wake(connection& server) noexcept;
-    static verdict client_send(connection& client) noexcept;
-    static verdict client_wake(connection& client) noexcept;
     verdict read_response() noexcept;
     verdict take_response(char* in, std::size_t bytes, std::size_t& used) noexcept;
-    http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
     void write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept;
     void begin_response(http1_writer& out, std::string_view behind) noexcept;
     verdict take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept;
     verdict response_over(bool has_surplus) noexcept;
     void release_server(bool has_surplus) noexcept;
-    verdict become_tunnel(std::string_view head, std::string_view early) noexcept;
     verdict server_ended(io how) noexcept;
     verdict truncated(const char* why, end_cause of_living = end_cause::protocol) noexcept;
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
@@ -218,6 +232,20 @@ class http1_exchange {
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
     void dialed() noexcept;
+
+    // --- http1_exchange_heads.cc: Host, interim heads, 101
+    std::string_view longest_host(std::span<char, endpoint::text_max> room) const noexcept;
+    [[nodiscard]] bool name_host() noexcept;
+    http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
+    bool take_interim(std::size_t bytes) noexcept;
+    verdict switch_protocols(http1_writer& out, std::string_view early) noexcept;
+    verdict become_tunnel(std::string_view head, std::string_view early) noexcept;
+
+    // --- http1_exchange_client.cc: the client's other callbacks
+    static verdict client_send(connection& client) noexcept;
+    static verdict client_wake(connection& client) noexcept;
+    bool client_has_gone() noexcept;
+    verdict give_up() noexcept;
 
     conntab& conns() noexcept;
     block_pool& blocks() noexcept;
@@ -236,7 +264,13 @@ class http1_exchange {
     static_assert(large_read_bytes_max + 2 * http1_head::fields_capacity + 512 <= large_block_bytes);
     static constexpr std::size_t write_room_at = conntab::scratch_bytes / 2;
     static constexpr std::size_t copied_bytes_max = 2048; // a smaller body is copied behind its head
-    static constexpr std::uint8_t interim_max = 16;       // 1xx responses before a final one
+    // 1xx responses before a final one: at most 64 KB, and 32 KB for each second. Each counts as 1 KB at least, so 64 of
+    // them may come at once, and 32 a second for as long as the server likes.
+    static constexpr std::size_t interim_bytes_min = 1024;
+    static constexpr std::size_t interim_bytes_per_s = 32 * 1024;
+    static constexpr duration interim_burst = seconds{2}; // 64 KB at that rate
+    // Written anew a head may be longer, by a space for each field. What comes in one read is sent as one piece.
+    static constexpr std::size_t interim_growth_max = 256;
     static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request
 
     http1_exchanges& room_;
@@ -253,21 +287,22 @@ class http1_exchange {
     bool client_asked_keep_alive_ = false;        // in words; matters for 1.0
     bool close_said_ = false;                     // our response had Connection: close
     bool keep_alive_said_ = false;
-    bool wants_upgrade_ = false;
+    bool needs_host_ = false;        // HTTP/1.0 without Host: each server gets its own name
     bool binds_user_ = false;        // request or response authenticate the server's connection
     bool awaits_continue_ = false;   // the client waits for a 100 before it sends its body, of which no byte has come
     bool has_backlog_ = false;       // from_client_ holds bytes of this request that were not looked at
     bool connecting_ = false;        // server_ was dialed and has not answered
     bool request_chunked_ = false;   // how the body goes to the server
     bool response_chunked_ = false;  // how the body goes to the client
+    bool body_is_only_said_ = false; // the response has none, and its head announces one: HEAD, 304
     bool reused_ = false;            // server_ had been idle before
     bool repeated_ = false;          // at most once
     bool by_proof_ = false;          // and the server never had a byte
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
-    bool response_begun_ = false;    // at least one byte of it has come
+    bool response_begun_ = false;    // at least one byte of it has come; an empty line before it is none
     bool logged_ = false;            // the request has its line in the access log
-    std::uint8_t interim_count_ = 0; // 1xx responses so far
+    http1_upgrade_set upgrades_ = 0; // what the server was asked to switch to
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
     http1_server_facts server_facts_{};
     int status_ = 0;
@@ -279,6 +314,7 @@ class http1_exchange {
     time_point client_deadline_ = never;
     time_point server_deadline_ = never; // of first_byte_timeout; its timer may fire earlier, for a look
     send_progress to_client_progress_, to_server_progress_;
+    time_point interims_paid_{};       // when the 1xx so far would have come at interim_bytes_per_s; 0: none has
     time_point body_since_{};          // the present window of the minimum rate
     std::uint64_t body_bytes_ = 0;     // received in it
     std::uint64_t response_bytes_ = 0; // of the body

@@ -122,7 +122,7 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
     version_ = head_.version();
     client_keep_alive_ = head_.keep_alive();
     client_asked_keep_alive_ = head_.keep_alive_requested();
-    wants_upgrade_ = head_.has_upgrade();
+    upgrades_ = upgrades_asked(head_, room_.options.upgrades);
     binds_user_ = head_.binds_user();
     awaits_continue_ = head_.expect_continue();
     const http1_body_kind kind = head_.body_kind();
@@ -166,18 +166,22 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     client_->stop_recv(); // of a body, flush_to_server() asks for more
     expect_response();
     response_ = response_state::head;
-    return acquire();
+    return client_has_gone() ? give_up() : acquire();
 }
 
 // Into a block, or else into a large one.
 bool http1_exchange::put_request_head() noexcept {
     const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
-    const auto persistence = wants_upgrade_      ? http1_persistence::upgrade
+    const auto persistence = upgrades_           ? http1_persistence::upgrade
                              : keeps_no_server() ? http1_persistence::close
                                                  : http1_persistence::unsaid;
+    needs_host_ = !head_.names_host();
+    char longest[endpoint::text_max];
+    const http1_forwarding how{.upgrades = room_.options.upgrades,
+                               .own_host = needs_host_ ? longest_host(longest) : std::string_view{}};
     do {
         const buffer::room_view to = to_server_.room(blocks());
-        const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
+        const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence, how) : 0;
         if (n > 0) {
             to_server_.grow(n);
             return true;
@@ -200,7 +204,7 @@ verdict http1_exchange::read_body() noexcept {
         const std::size_t bytes = std::min(from_client_.size(), read_bytes_max);
         if (take_body(in, bytes, used) == verdict::gone) return verdict::gone;
         from_client_.consume(used, blocks());
-        return flush_to_server();
+        return client_has_gone() ? give_up() : flush_to_server();
     }
     char* in = conns().scratch();
     const io_result got = client_->recv(in, read_bytes_max);
@@ -221,7 +225,7 @@ verdict http1_exchange::read_body() noexcept {
     if (request_ == request_state::body && all_counted && rate_is_low()) return late(too_slow);
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
-    return flush_to_server();
+    return client_has_gone() ? give_up() : flush_to_server();
 }
 
 // The client is to go on with its body; the time until then is its own, unless it waits for its server's 100. One that
@@ -307,6 +311,7 @@ verdict http1_exchange::acquire() noexcept {
             report(passed_over, std::strerror(connect_error_)); // the one before, which this one stands in for
         connect_error_ = 0;
         upstream_ = next;
+        if (needs_host_ && !name_host()) return shed("no room for the request's head");
         if (!repeated_) {
             // What could not be repeated gets no connection that the server may be about to close.
             const bool is_safe = is_idempotent(method_);

@@ -34,6 +34,7 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
     http.user_timeout = user_timeout_for(http.user_timeout, http.first_byte_timeout);
     EXPECT(options.clients_max > 0);
     EXPECT(options.http.head.head_bytes_max <= http1_exchange::large_head_bytes_max);
+    EXPECT(check_upgrades(options.http.upgrades) == http1_upgrades_error::none);
 }
 
 http1_gateway::~http1_gateway() {

@@ -65,9 +65,9 @@ class http1_gateway {
     // these kinds at most http1_options::trouble_rate, then a sum.
     void on_trouble(line_sink sink, void* owner) noexcept;
     // Each request once, when its answer is sent, when it is cut off, or when its tunnel begins: CLIENT "METHOD TARGET"
-    // STATUS N bytes N us upstream SERVER [reused] [repeated] [cut off]. STATUS is 0 where no answer had begun. The
-    // client is told as connection::peer() knows it, also one that has reset; "-": it does not. In the quotes, what is not
-    // printable ASCII, '"' and '\' are \xHH.
+    // STATUS N bytes N us upstream SERVER [reused] [repeated] [cut off[, client gone]]. STATUS is 0 where no answer had
+    // begun. `client gone`: client_fin::abort. The client is told as connection::peer() knows it, also one that has
+    // reset; "-": it does not. In the quotes, what is not printable ASCII, '"' and '\' are \xHH.
     void on_access(line_sink sink, void* owner) noexcept;
 
     // Stops listening, lets what runs finish, then calls `done` once; after `limit` whatever still runs is closed.

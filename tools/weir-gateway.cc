@@ -22,6 +22,20 @@ struct settings : tools::crew_options {
 
 constexpr const char* unsolicited_words[] = {"kill", "drain"};
 constexpr const char* repeat_words[] = {"auto", "off"};
+constexpr const char* client_fin_words[] = {"abort", "wait"};
+
+void check_upgrade_option(const char* list) {
+    switch (check_upgrades(list)) {
+    case http1_upgrades_error::none: return;
+    case http1_upgrades_error::not_a_protocol:
+        tools::options::wrong("--upgrade", "protocols like websocket or name/version, separated by commas, not '%s'", list);
+    case http1_upgrades_error::http:
+        tools::options::wrong("--upgrade", "no version of HTTP (h2c, h2, HTTP/2.0): such a tunnel carries requests past "
+                                           "every limit and the access log");
+    case http1_upgrades_error::too_many:
+        tools::options::wrong("--upgrade", "at most %zu protocols", http1_upgrades_max);
+    }
+}
 
 void parse(settings& set, int argc, char** argv) {
     tools::options o{
@@ -35,6 +49,7 @@ void parse(settings& set, int argc, char** argv) {
     http1_options& http = set.gateway.http;
     constexpr duration ms = milliseconds{1};
     constexpr std::uint64_t head_max = 64 * 1024; // which is taken for one byte less
+    const char* upgrades = http.upgrades.data(); // a literal
     o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
     o.time("--first-byte-timeout", http.first_byte_timeout,
            "for an answer to begin, once the upstream has taken the request, and for its next bytes", ms);
@@ -63,6 +78,10 @@ void parse(settings& set, int argc, char** argv) {
     o.choice("--unsolicited", set.gateway.idle.on_bytes, unsolicited_words, "bytes on an idle connection");
     o.flag("--probe", set.probe, "peek at an idle connection before it is used");
     o.choice("--retry", http.repeats, repeat_words, "repeat a request where that is proven harmless");
+    o.choice("--client-fin", http.on_client_fin, client_fin_words,
+             "of a client whose request is complete. abort: it has gone, and so is the request; wait: it still reads");
+    o.text("--upgrade", upgrades, "TOKEN[,TOKEN...]",
+           "what a client may ask for by Upgrade; any other is taken out of its request");
     o.text("--access-log", set.access_log, "FILE",
            "a line per request; -, /dev/stdout, /dev/fd/N: as inherited. What is not read is lost, and counted on stderr");
     o.listen_at("--admin", set.admin, "where GET /counters answers, with the sums over all threads");
@@ -73,6 +92,8 @@ void parse(settings& set, int argc, char** argv) {
         tools::options::wrong("--access-log", "%s: that descriptor is not open", set.access_log);
     if (set.admin.fd >= 0) tools::options::wrong("--admin", "an address; an inherited descriptor is not taken here");
     set.gateway.how = set.how;
+    check_upgrade_option(upgrades);
+    http.upgrades = upgrades;
     http.user_timeout = set.gateway.tunnel_user_timeout = set.user_timeout;
     set.gateway.idle.probe = set.probe;
     if (set.body_max > 0) http.body_bytes_max = set.body_max;

@@ -66,6 +66,7 @@ class gateway_house {
     void look();
     void check_books();
     void check_drain();
+    void check_gone() const;
     // A body that is too slow is told by a read of it.
     bool times_out_by_timers() const { return options_.http.body_rate_min == 0; }
 
@@ -101,6 +102,8 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.http.first_byte_timeout = seconds{4};
     o.http.write_timeout = seconds{4};
     o.http.repeats = chance.below(4) == 0 ? repeat::off : repeat::automatic;
+    o.http.on_client_fin = chance.coin() ? client_fin::abort : client_fin::wait;
+    o.http.upgrades = "other, weir-test";
     const std::uint32_t heads = chance.below(8);
     if (heads < 4) o.http.head = {.start_line_bytes_max = 300, .head_bytes_max = 900, .fields_max = 20};
     if (heads == 4) {
@@ -162,6 +165,8 @@ void gateway_house::open() {
 
 void gateway_house::close() {
     if (gateway_->counters().repeated > 0) saw(mark::http_repeated);
+    if (options_.http.on_client_fin == client_fin::abort && gateway_->counters().abandoned > 0)
+        saw(mark::http_client_gone);
     world_.watch_accepts(nullptr, 0);
     if (times_out_by_timers()) world_.watch_pairs(nullptr);
     world_.after_turns(nullptr, nullptr);
@@ -219,6 +224,7 @@ void gateway_house::check_drain() {
 void gateway_house::look() {
     check_books();
     check_drain();
+    check_gone();
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
 }
 
@@ -251,6 +257,19 @@ void gateway_house::check_books() {
         conns.blocks().used() == blocks_.size() && conns.blocks().large_used() == large_blocks_.size();
     if (asking + tunneled == 0 && !is_given_back)
         k.violate("I5", "a block is held by nobody who needs one");
+}
+
+// A client whose end is known, whose request is complete and who has said nothing behind it is served no longer.
+void gateway_house::check_gone() const {
+    if (options_.http.on_client_fin == client_fin::wait) return;
+    conntab& conns = *world_.conns;
+    for (connection* conn = conns.first(); conn; conn = conns.after(*conn)) {
+        const bool is_known = conn->slot().ended() && !conn->slot().is(fd_state::news); // else its wake is still to come
+        if (!is_known || std::string_view{conn->cb().name} != "http1-client") continue;
+        if (!conn->owner_as<http1_exchange>().awaits_server()) continue;
+        if (static_cast<stream&>(*world_.k.at(conn->fd())).in.empty())
+            world_.k.violate("I4", "a client has gone, and its server works on for it");
+    }
 }
 
 // ---- the run

@@ -256,6 +256,10 @@ class town {
     bool may_sip(remote& r, manner& how, time_point& not_before) noexcept;
     std::size_t sip_bytes() noexcept;
     std::uint32_t draw_bytes() noexcept;
+    // A client that ends its side behind a request has gone.
+    bool gives_up_behind_a_fin() const noexcept {
+        return tongue_ == tongue::http1 && rules_.options.on_client_fin == client_fin::abort;
+    }
     client* asker(std::uint64_t id) noexcept;
     void check_end(const tally& heard, const tally& said) noexcept;
     void check_silent_end() noexcept;

@@ -25,6 +25,7 @@ struct errand {
     std::uint32_t body_bytes = 0;
     std::uint32_t answer_bytes = 0;
     bool is_old = false;    // HTTP/1.0
+    bool names_host = true; // else it gets its server's own name
     bool keeps = true;      // its client's connection may stay
     bool expects = false;   // 100-continue
     bool upgrades = false;  // 101, and then a tunnel

@@ -80,6 +80,7 @@ void client::draw_errand(errand& e) noexcept {
     e.answer_bytes = home->draw_bytes();
     e.is_old = chance.below(8) == 0;
     if (e.is_old) saw(mark::client_of_1_0);
+    e.names_host = !e.is_old || chance.coin();
     const bool may_close = is_last || (!must_succeed && chance.below(8) == 0);
     e.keeps = !may_close || chance.below(4) != 0;
     if (!e.keeps) saw(mark::client_says_close);
@@ -185,6 +186,8 @@ void client::hear_hint(errand& e, int status, std::string_view head) noexcept {
     }
     const bool is_hint = (status == 100 || status == 103) && field_text(head, "x-hint") == "1";
     if (!is_hint || ++voice.hints > e.hints_said) k.violate("I6", "a client got a 1xx that no server has said");
+    const auto ms = static_cast<std::uint64_t>((k.time.now - e.asked_at) / milliseconds{1});
+    if (voice.hints > 64 + ms * 32 / 1000 + 1) k.violate("I8", "a client got more 1xx than may come in that time");
     voice.held_until = {};
     end->wake_in(duration{1000});
 }

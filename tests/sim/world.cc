@@ -90,6 +90,7 @@ const char* to_string(mark what) noexcept {
         "tunnel bytes early",
         "used after strays",
         "request repeated",
+        "client gone",
         "client of HTTP/1.0",
         "client says close",
         "request in chunks",

@@ -105,6 +105,7 @@ enum class mark : std::uint8_t {
     tunnel_bytes_early,
     used_after_strays,
     http_repeated,
+    http_client_gone,
     client_of_1_0,
     client_says_close,
     request_in_chunks,
