@@ -315,13 +315,12 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     EXPECT(!pool_);
     EXPECT(options.connections_max > 0);
     options_ = options;
-    const bool is_default = options_.blocks_max == 0;
-    if (is_default) options_.blocks_max = 2 * options.connections_max;
+    if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_.emplace(std::size_t{2} * options.connections_max);
     blocks_.emplace(options_.blocks_max);
-    // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
-    for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
+    // The worst case may ask for more than a small machine allows, and half will do.
+    for (; blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
         blocks_.emplace(options_.blocks_max / 2);
     scratch_.reset(new (std::nothrow) char[scratch_bytes]);
     loop_.ledger().introduce(connection::ready, connection::tell);

@@ -253,8 +253,8 @@ enum class shortage : std::uint8_t { descriptors, connections };
 
 struct conntab_options {
     std::uint32_t connections_max = 1024;
-    // 16 KB blocks for pending bytes. 0: two per connection, which is what one can hold; of address space, since a block
-    // is memory only once it was used. Where so much address space is refused, half, and so on down to 1,024.
+    // 16 KB blocks for pending bytes. 0: two per connection, one for each direction. They are address space, since a
+    // block is memory only once it was used; where so much is refused it is half, and so on down to 1,024.
     std::uint32_t blocks_max = 0;
     duration linger = seconds{2};               // a graceful close waits no longer,
     std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more

@@ -1,6 +1,5 @@
 // weir-gateway: an HTTP/1.1 keep-alive reverse proxy. Options, and what each of its threads has.
 
-#include <algorithm>
 #include <cstring>
 
 #include "proto/http1_gateway.hpp"
@@ -70,12 +69,16 @@ void parse(settings& set, int argc, char** argv) {
     http.user_timeout = set.user_timeout;
     set.gateway.idle.probe = set.probe;
     if (set.body_max > 0) http.body_bytes_max = set.body_max;
+    set.idle_max = set.gateway.idle.idle_max;
+    set.admin_clients_max = set.admin.at.family ? http1_gateway::admin_clients_max : 0;
+    set.lingers = true;
 }
 
 http1_gateway_options limited(http1_gateway_options gateway, const tools::share& mine) {
-    gateway.clients_max = mine.clients_max;
-    gateway.tunnels_max = mine.clients_max;
-    gateway.idle.idle_max = std::min(gateway.idle.idle_max, mine.clients_max);
+    gateway.clients_max = mine.limits.clients_max;
+    gateway.tunnels_max = mine.limits.clients_max;
+    gateway.places = &mine.places;
+    gateway.idle.idle_max = mine.limits.idle_max;
     return gateway;
 }
 
@@ -85,11 +88,14 @@ struct worker {
     static constexpr const char* in_use = "requests and tunnels";
 
     worker(event_loop& on, const settings& s, const tools::share& mine) noexcept
-        : loop(on), set(s), conns(on), connections_max(mine.connections_max), proxy(conns, limited(s.gateway, mine)) {}
+        : loop(on), set(s), options(limited(s.gateway, mine)), conns(on), proxy(conns, options) {}
 
     void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
-        if (auto r = conns.open({.connections_max = connections_max, .linger = set.linger}); !r)
-            tools::fail("no memory for %u connections: lower --max-connections", connections_max);
+        const conntab_options needed{.connections_max = http1_gateway::connections_needed(options),
+                                     .blocks_max = http1_gateway::blocks_needed(options),
+                                     .linger = set.linger};
+        if (auto r = conns.open(needed); !r)
+            tools::fail("no memory for %u connections: lower --max-connections", needed.connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
             proxy.add_upstream(set.upstreams[i].at);
         if (!set.quiet) proxy.on_trouble(tools::say_line, nullptr);
@@ -119,9 +125,9 @@ struct worker {
 
     event_loop& loop;
     const settings& set;
+    const http1_gateway_options options;
     tools::log_file access;
     conntab conns;
-    std::uint32_t connections_max;
     http1_gateway proxy;
 };
 
