@@ -329,7 +329,7 @@ endpoint connection::peer() const noexcept {
 conntab::~conntab() {
     while (connection* conn = lingering_.front())
         conn->finish(close_intent::after_fin, end_cause::none);
-    while (connection* conn = live_.front()) {
+    while (connection* conn = first()) {
         conn->flags_ &= ~conn_flag::idle;
         conn->finish(close_intent::silent, end_cause::shutdown);
     }
@@ -342,13 +342,12 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     EXPECT(!pool_);
     EXPECT(options.connections_max > 0);
     options_ = options;
-    const bool is_default = options_.blocks_max == 0;
-    if (is_default) options_.blocks_max = std::min(2 * options.connections_max, blocks_default_max);
+    if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_.emplace(std::size_t{2} * options.connections_max);
     blocks_.emplace(options_.blocks_max, options_.large_blocks_max);
-    // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
-    for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
+    // The worst case may ask for more than a small machine allows, and half will do.
+    for (; blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
         blocks_.emplace(options_.blocks_max / 2, options_.large_blocks_max);
     scratch_.reset(new (std::nothrow) char[scratch_size()]);
     loop_.ledger().introduce(connection::ready, connection::tell);
@@ -438,13 +437,40 @@ void conntab::no_shortage(void* owner) noexcept {
 bool conntab::relieve(shortage of) noexcept {
     // The places of the dead are free at the end of the turn, whoever else dies until then.
     if (of == shortage::connections && pool_->full()) return false;
-    if (connection* conn = lingering_.front()) {
-        conn->finish(close_intent::after_fin, end_cause::none);
-        return true;
-    }
+    if (end_lingering()) return true;
     for (auto& entry : reliefs_)
         if (entry.callback && entry.callback(entry.owner, of)) return true;
     return false;
+}
+
+bool conntab::end_lingering() noexcept {
+    connection* conn = lingering_.front();
+    if (conn) conn->finish(close_intent::after_fin, end_cause::none);
+    return conn != nullptr;
+}
+
+connection* conn_queue::first_from(conn_queue* queue) noexcept {
+    while (queue && queue->empty())
+        queue = queue->next_;
+    return queue ? queue->front() : nullptr;
+}
+
+connection* conntab::first() noexcept { return live_.empty() ? conn_queue::first_from(queues_) : live_.front(); }
+
+connection* conntab::after(connection& conn) noexcept {
+    if (live_.is_last(conn)) return conn_queue::first_from(queues_);
+    for (conn_queue* queue = queues_; queue; queue = queue->next_)
+        if (queue->list_.is_last(conn)) return conn_queue::first_from(queue->next_);
+    return live_.after(conn); // what is not the last of its list has one behind it, whichever list that is
+}
+
+conn_queue::~conn_queue() {
+    while (connection* conn = front())
+        take_out(*conn);
+    conn_queue** at = &home_.queues_;
+    while (*at != this)
+        at = &(*at)->next_;
+    *at = next_;
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -40,6 +40,7 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+class conn_queue;
 class conntab;
 
 enum class conn_flag : std::uint16_t {
@@ -246,6 +247,7 @@ class alignas(64) connection {
 
   private:
     friend class conntab;
+    friend class conn_queue;
     friend class idle_pool;
 
     enum class peer_kind : std::uint8_t { unknown, ipv4, ipv6, local };
@@ -278,7 +280,7 @@ class alignas(64) connection {
     conntab* home_;
     time_point born_{};
     timer timer_;
-    list_hook hook_; // among the conntab's live ones, then among its dead ones
+    list_hook hook_; // in the conntab's list of live ones or in a conn_queue, then among the dead ones
     conn_flag flags_{};
     std::uint16_t error_ = 0;
     end_cause cause_ = end_cause::none;
@@ -294,8 +296,10 @@ enum class shortage : std::uint8_t { descriptors, connections };
 
 struct conntab_options {
     std::uint32_t connections_max = 1024;
-    std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
-    std::uint32_t large_blocks_max = 0;         // 80 KB blocks, for bytes that must lie together: buffer.hpp
+    // 16 KB blocks for pending bytes. 0: two per connection, one for each direction. They are address space, since a
+    // block is memory only once it was used; where so much is refused it is half, and so on down to 1,024.
+    std::uint32_t blocks_max = 0;
+    std::uint32_t large_blocks_max = 0; // 80 KB blocks, for bytes that must lie together: buffer.hpp
     duration linger = seconds{2};               // a graceful close waits no longer,
     std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more
 };
@@ -347,6 +351,8 @@ class conntab {
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
     bool relieve(shortage of) noexcept;
+    // Closes the connection that has lingered for the longest. False: no connection lingers.
+    bool end_lingering() noexcept;
 
     event_loop& loop() const noexcept { return loop_; }
     std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }
@@ -356,13 +362,14 @@ class conntab {
     bool is_open() const noexcept { return pool_.has_value(); }
     bool full() const noexcept { return live_count_ >= options_.connections_max || pool_->full(); }
 
-    // For ledgers and shutdown: those that have a user, in the order they were opened. Lingering ones have none.
-    connection* first() noexcept { return live_.front(); }
-    connection* after(connection& conn) noexcept { return live_.after(conn); }
+    // For ledgers and shutdown: the connections that have a user, in the order in which they were opened; those of a
+    // conn_queue come last, in the queue's order. Lingering connections have no user.
+    connection* first() noexcept;
+    connection* after(connection& conn) noexcept;
 
   private:
     friend class connection;
-    static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
+    friend class conn_queue;
 
     // Trivial, so that memory for it stays untouched until one is kept.
     struct ipv6_peer {
@@ -384,6 +391,7 @@ class conntab {
     std::unique_ptr<char[]> scratch_;
     std::unique_ptr<ipv6_peer[]> ipv6_peers_; // [the connection's place in pool_]
     list<&connection::hook_> live_, lingering_, dead_;
+    conn_queue* queues_ = nullptr; // linked by next_
     retired retired_;
     shared_count<std::uint32_t> live_count_;
     std::array<counter, 3> opened_{};
@@ -392,6 +400,38 @@ class conntab {
         relief callback = nullptr;
         void* owner = nullptr;
     } reliefs_[helpers_max];
+};
+
+// Connections in an order that their user keeps, such as clients by how long they wait. The connection's own links make
+// the queue, so that a place in it costs no memory. A connection is in one queue at most, and leaves it when it closes
+// or lingers. Owner: the user; the conntab outlives it. Thread: the loop's. Allocation: none.
+class conn_queue {
+  public:
+    explicit conn_queue(conntab& home) noexcept : home_(home), next_(home.queues_) { home.queues_ = this; }
+    conn_queue(const conn_queue&) = delete;
+    conn_queue& operator=(const conn_queue&) = delete;
+    ~conn_queue(); // its connections stay open
+
+    // `conn`, which has a user, becomes the last of this queue, wherever it was before.
+    void push_back(connection& conn) noexcept {
+        conn.hook_.unlink();
+        list_.push_back(conn);
+    }
+    // `conn` leaves the queue that it is in, if it is in one.
+    void take_out(connection& conn) noexcept {
+        conn.hook_.unlink();
+        home_.live_.push_back(conn);
+    }
+    connection* front() noexcept { return list_.front(); }
+    bool empty() const noexcept { return list_.empty(); }
+
+  private:
+    friend class conntab;
+    static connection* first_from(conn_queue* queue) noexcept; // of it and the queues behind it; null: there is none
+
+    conntab& home_;
+    conn_queue* next_;
+    list<&connection::hook_> list_;
 };
 
 // For a callback whose user may close any connection in passing: whether this one is still its user's. The connection

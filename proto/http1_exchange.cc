@@ -28,27 +28,10 @@ http1_exchange::~http1_exchange() {
         b->clear(blocks());
 }
 
-verdict http1_exchanges::begin(connection& client, const http1_applet* applet) noexcept {
+void http1_exchanges::begin(connection& client, const http1_applet* applet) noexcept {
     http1_exchange* x = pool.make(*this, client, applet);
-    if (x) {
-        client.attach(http1_exchange::client_cb, x);
-        return verdict::keep;
-    }
-    counters.shed++;
-    if (trouble && lines.admits(static_cast<std::size_t>(http1_trouble::unavailable))) {
-        char at[endpoint::log_text_max], line[640];
-        const endpoint peer = client.peer();
-        const std::string_view from = peer.specified() ? peer.log_text(at) : std::string_view{"-"};
-        const int n = std::snprintf(line, sizeof line, "503 \"\" client %.*s upstream -: no exchange is left",
-                                    static_cast<int>(from.size()), from.data());
-        trouble(gateway, {line, static_cast<std::size_t>(n)});
-    }
-    char text[256];
-    const std::size_t n = write_answer(text, sizeof text, {.status = 503, .body = "No room for this request now.\n"},
-                                       false, http1_persistence::close);
-    client.send({text, n}); // what does not fit now is not worth waiting for
-    client_gone(gateway);
-    return client.close(close_intent::graceful, end_cause::no_room);
+    EXPECT(x != nullptr); // there are as many as clients of both listeners
+    client.attach(http1_exchange::client_cb, x);
 }
 
 // --- answers of our own
@@ -270,6 +253,7 @@ end_cause http1_exchange::cause_of(const connection& broken) noexcept {
 
 // Its request permitting.
 bool http1_exchange::client_may_stay() const noexcept {
+    if (room_.is_pressed(room_.gateway, applet_)) return false;
     return client_keep_alive_ && !room_.draining && client_->uses() < room_.options.keep_alive_requests;
 }
 
@@ -364,9 +348,10 @@ verdict http1_exchange::close_client(close_intent intent, end_cause cause, endin
     drop_server(close_intent::silent, end_cause::done);
     http1_exchanges& room = room_;
     connection& client = *client_;
+    const http1_applet* applet = applet_;
     room.pool.free(*this);
     client.close(intent, cause);
-    room.client_gone(room.gateway);
+    room.client_gone(room.gateway, applet);
     return verdict::gone;
 }
 

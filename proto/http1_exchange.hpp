@@ -81,7 +81,7 @@ struct http1_counters {
     counter reused;            // requests sent on a connection that had been idle
     counter fresh;             // requests sent on a connection dialed for them
     counter tunnels;
-    counter shed; // no exchange, block, tunnel or descriptor was left: 503
+    counter shed; // no block, tunnel or descriptor was left: 503
 };
 
 // Something within the process that answers instead of a server.
@@ -189,6 +189,7 @@ class http1_exchange {
     // --- http1_exchange_request.cc: from the client to the server
     static verdict client_recv(connection& client) noexcept;
     verdict read_head() noexcept;
+    bool may_hold_head() noexcept;
     verdict pass_lines(http1_wait how) noexcept;
     verdict take_head(std::string_view bytes) noexcept;
     void expect_response() noexcept;
@@ -349,7 +350,9 @@ struct http1_exchanges {
                          http1_wait how) noexcept = nullptr;
     // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the
     // upstream: the tunnel is one of its active_count.
-    void (*client_gone)(void* gateway) noexcept = nullptr;
+    void (*client_gone)(void* gateway, const http1_applet* applet) noexcept = nullptr;
+    // Another client needs the place of one that would only wait.
+    bool (*is_pressed)(void* gateway, const http1_applet* applet) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause; and the sums of what `lines` held back.
     void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;
     // Null: no access log. One line, without its end.
@@ -359,9 +362,8 @@ struct http1_exchanges {
 
     fixed_pool<http1_exchange> pool;
 
-    // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams. Answers
-    // `gone` if there was no room for it: it got a 503 and was closed.
-    verdict begin(connection& client, const http1_applet* applet) noexcept;
+    // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams.
+    void begin(connection& client, const http1_applet* applet) noexcept;
     std::size_t active_count() const noexcept { return pool.used(); }
 
     static void tell_left_out(void* self, std::size_t kind, std::uint64_t count) noexcept;

@@ -60,7 +60,8 @@ verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     case http1_head::progress::more:
         if (head_.has_not_begun() && head_.consumed() == bytes.size())
             return pass_lines(is_backlog || client_deadline_ != never ? http1_wait::anew : http1_wait::still);
-        if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full)
+        if (from_client_.empty() &&
+            (!may_hold_head() || from_client_.append(bytes, blocks()) == buffer::append_result::full))
             return shed("no block is left for a head");
         if (client_deadline_ == never) set_client_deadline(later(now(), room_.options.header_timeout));
         return verdict::keep;
@@ -94,6 +95,13 @@ void http1_exchange::expect_response() noexcept {
     http1_limits limits = room_.options.head;
     limits.allow_bare_lf = limits.allow_bare_lf || room_.options.server_bare_lf;
     head_.start(http1_kind::response, limits);
+}
+
+// The last quarter of the blocks is not for heads that are incomplete, which clients may keep so for as long as the
+// header timeout: complete requests need blocks to be forwarded.
+bool http1_exchange::may_hold_head() noexcept {
+    const std::size_t capacity = blocks().capacity();
+    return blocks().used() < capacity - capacity / 4;
 }
 
 // Empty lines, and nothing behind them: no request has begun, and none is late (RFC 9112 section 2.2). Old clients send

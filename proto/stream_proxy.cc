@@ -24,15 +24,18 @@ const data_cb stream_proxy::server_cb{.name = "stream-server", .recv = keep_on, 
 
 stream_proxy::stream_proxy(conntab& conns, const stream_proxy_options& options) noexcept
     : conns_(conns), options_(options), upstreams_(options.how),
-      relay_(conns, with_owner(options.relay, pair_ended, this)), sessions_(options.relay.pairs_max), door_(conns),
+      gate_(conns, {.clients_max = options.relay.pairs_max, .places = options.places, .accepted = accepted,
+                    .let_go = let_go, .cut_off = cut_off, .owner = this}),
+      relay_(conns, with_owner(options.relay, pair_ended, this)), sessions_(options.relay.pairs_max),
       lines_(conns.loop(), options.trouble_rate, tell_left_out, this) {
     static_assert(static_cast<std::size_t>(end_cause::count_) <= line_limit::kinds_max, "each cause is a kind");
+    EXPECT(!options.places || options.places->clients_max() <= options.relay.pairs_max);
     // What came with the line goes into one block, together with the line that is sent.
     EXPECT(options.proxy.bytes_max + proxy_v2_bytes_max <= block_bytes);
 }
 
 stream_proxy::~stream_proxy() {
-    drain_.stop();
+    gate_.stop_drain();
     abort_all();
 }
 
@@ -44,13 +47,13 @@ listener_options stream_proxy::for_clients(listener_options options) const noexc
 result<void> stream_proxy::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     if (!has_memory()) return failure{ENOMEM};
-    return door_.open(*at.family, at.at, for_clients(options), accepted, this);
+    return gate_.listen(at, for_clients(options));
 }
 
 result<void> stream_proxy::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     if (!has_memory()) return failure{ENOMEM};
-    return door_.adopt(std::move(inherited), family, for_clients(options), accepted, this);
+    return gate_.listen(std::move(inherited), family, for_clients(options));
 }
 
 void stream_proxy::on_trouble(line_sink sink, void* owner) noexcept {
@@ -63,8 +66,6 @@ void stream_proxy::on_trouble(line_sink sink, void* owner) noexcept {
 void stream_proxy::accepted(void* self, connection& client, const endpoint& peer) noexcept {
     stream_proxy& p = *static_cast<stream_proxy*>(self);
     p.counters_.clients_total++;
-    p.clients_count_++;
-    if (p.clients_count_ >= p.options_.relay.pairs_max) p.door_.pause();
     session* s = p.sessions_.make(p, client, peer);
     EXPECT(s != nullptr); // there are as many as clients
     p.waiting_.push_back(*s);
@@ -81,6 +82,14 @@ void stream_proxy::await_greeting(session& s) noexcept {
     s.line.start(options_.proxy);
     s.client->arm(later(conns_.loop().now(), options_.proxy_timeout), greeting_late);
     s.client->want_recv();
+    gate_.waits(*s.client);
+}
+
+// Of a client whose PROXY line has not begun: another one needs its place.
+void stream_proxy::let_go(void* self, connection& client) noexcept {
+    stream_proxy& p = *static_cast<stream_proxy*>(self);
+    p.refuse(client.owner_as<session>(), p.counters_.bad_greetings, end_cause::idle_evicted,
+             "its PROXY line has not begun, and another client needs its place");
 }
 
 verdict stream_proxy::greeting_recv(connection& client) noexcept {
@@ -92,8 +101,13 @@ verdict stream_proxy::greeting_recv(connection& client) noexcept {
         const std::size_t bytes_max = std::max<std::size_t>(p.options_.proxy.bytes_max, proxy_v1_bytes_max);
         const io_result got = client.recv(room.at, bytes_max - s.early.size());
         switch (got.end) {
-        case io::done: s.early.grow(got.bytes); break;
-        case io::again: return verdict::keep;
+        case io::done:
+            s.early.grow(got.bytes);
+            p.gate_.stops_waiting(client);
+            break;
+        case io::again:
+            if (s.early.empty()) s.early.clear(p.conns_.blocks()); // a client that only waits holds none
+            return verdict::keep;
         case io::closed:
             if (s.early.empty()) return p.refuse(s, p.counters_.silent, end_cause::peer_closed, nullptr);
             return p.refuse(s, p.counters_.bad_greetings, end_cause::peer_closed, "it ended within its PROXY line");
@@ -195,7 +209,7 @@ std::size_t stream_proxy::write_line(const session& s, std::span<char> room) con
     } else if (s.peer.family() != AF_UNIX) {
         const auto local = local_endpoint(s.client->fd());
         source = s.peer;
-        destination = local ? local.value() : door_.local(); // ENOBUFS: who it is must not depend on that
+        destination = local ? local.value() : port().local(); // ENOBUFS: who it is must not depend on that
     }
     if (options_.send == send_proxy::v1)
         return write_proxy_v1(room.first<proxy_v1_bytes_max>(), source, destination).size();
@@ -254,17 +268,12 @@ void stream_proxy::end(session& s, end_cause cause) noexcept {
     s.client->close(close_intent::abort, cause);
     s.hook.unlink();
     sessions_.free(s);
-    client_gone();
-}
-
-void stream_proxy::client_gone() noexcept {
-    clients_count_--;
-    if (clients_count_ == options_.relay.pairs_max - 1) door_.resume();
+    gate_.gone();
 }
 
 void stream_proxy::pair_ended(void* self, void* to) noexcept {
     static_cast<upstream*>(to)->active_count--;
-    static_cast<stream_proxy*>(self)->client_gone();
+    static_cast<stream_proxy*>(self)->gate_.gone();
 }
 
 void stream_proxy::abort_all() noexcept {
@@ -274,25 +283,19 @@ void stream_proxy::abort_all() noexcept {
 }
 
 void stream_proxy::drain(drain_kind how, duration limit, drained done, void* owner) noexcept {
-    EXPECT(done != nullptr);
-    if (drained_) return;
-    drained_ = done;
-    drained_owner_ = owner;
-    if (how == drain_kind::end) door_.accept_rest(options_.relay.pairs_max - clients_count_); // they would be reset
-    door_.close();
-    drain_.begin(conns_, limit, drain_over, this);
+    if (!gate_.is_draining()) gate_.drain(how, limit, done, owner);
 }
 
-void stream_proxy::drain_over(void* self) noexcept {
+std::size_t stream_proxy::cut_off(void* self) noexcept {
     stream_proxy& p = *static_cast<stream_proxy*>(self);
-    p.cut_count_ = p.clients_count_;
+    const std::size_t count = p.clients_count();
     p.abort_all();
     p.lines_.tell_sums();
-    p.drained_(p.drained_owner_);
+    return count;
 }
 
 void stream_proxy::add_counters(counter_table& to) const noexcept {
-    to.add("clients", clients_count_);
+    to.add("clients", clients_count());
     to.add("clients_total", counters_.clients_total);
     to.add("relayed", counters_.relayed);
     to.add("refused", counters_.refused);
@@ -300,10 +303,11 @@ void stream_proxy::add_counters(counter_table& to) const noexcept {
     to.add("silent", counters_.silent);
     to.add("abandoned", counters_.abandoned);
     to.add("connect_failed", counters_.connect_failed);
+    to.add("clients_let_go", gate_.let_go_count());
     to.add("bytes", relay_.bytes_count());
     to.add("spliced_bytes", relay_.spliced_count());
     to.add("unspliced", relay_.unspliced_count());
-    add_engine_counters(to, conns_, door_);
+    add_engine_counters(to, conns_, port());
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -5,14 +5,14 @@
 //
 // Every worker listens at the same port with SO_REUSEPORT, and the kernel spreads the clients over them; what cannot be
 // bound twice (a unix socket, an inherited descriptor) is one socket that all accept from. Worker 0 has the main
-// thread, the signals and what only one can have. What is limited for the process (clients, descriptors) is split.
+// thread, the signals and what only one can have. The limit of clients is common to all workers: client_places.hpp.
 //
 // A Worker is made, used and destroyed in its loop's thread:
 //
 //     struct worker {
 //         using settings = ...;                                       derived from crew_options
 //         static constexpr const char* in_use = "...";                what a drain may have to cut off
-//         worker(event_loop& loop, const settings& set, share mine);
+//         worker(event_loop& loop, const settings& set, const share& mine);
 //         void open(crew<worker>& home, std::uint32_t index);         or ends the program with 1
 //         void drain(drain_kind, done, owner);                        the proxy's drain(), perhaps for the second time
 //         int admin_fd();                                             -1: there is no other listener
@@ -46,14 +46,14 @@ class crew {
 
     // `set` is borrowed. `descriptors`: how many the process may have.
     crew(const settings& set, std::uint32_t descriptors) noexcept
-        : set_(set), clients_max_(clients_allowed(set, descriptors)),
+        : set_(set), limits_(allowed(set, descriptors)), places_(limits_.clients_max, set.threads),
           members_(new (std::nothrow) member[set.threads]) {}
     crew(const crew&) = delete;
     crew& operator=(const crew&) = delete;
 
     // Returns when every worker has drained. Ends the program with 1 if one cannot start.
     void run() noexcept {
-        if (!members_) fail("no memory for %u threads", set_.threads);
+        if (!members_ || !places_.has_memory()) fail("no memory for %u threads", set_.threads);
         if (set_.takeover.fd >= 0) options::wrong("--takeover", "a unix address; no descriptor is taken here");
         if (will_hand_on()) take_over();
         auto opened = group_.open({.loops_count = set_.threads,
@@ -116,7 +116,7 @@ class crew {
         m.loop = &loop;
         m.lines.emplace().open_stderr(loop);
         m.report.emplace(loop, *m.lines);
-        m.it.emplace(loop, home.set_, share_of(home.clients_max_, home.set_.threads, index));
+        m.it.emplace(loop, home.set_, share{home.limits_, home.places_});
         m.it->open(home, index);
         home.listen(m, index);
         if (index == 0) home.take_signals(loop);
@@ -242,7 +242,8 @@ class crew {
     }
 
     const settings& set_;
-    const std::uint32_t clients_max_;
+    const allowance limits_;
+    client_places places_; // outlives the loops
     loop_group group_;
     std::unique_ptr<member[]> members_;
     inheritance heritage_;

@@ -1,6 +1,5 @@
 // weir-gateway: an HTTP/1.1 keep-alive reverse proxy. Options, and what each of its threads has.
 
-#include <algorithm>
 #include <cstring>
 
 #include "proto/http1_gateway.hpp"
@@ -99,19 +98,23 @@ void parse(settings& set, int argc, char** argv) {
     if (set.body_max > 0) http.body_bytes_max = set.body_max;
     constexpr std::uint32_t highest = http1_exchange::large_head_bytes_max;
     http.head.head_bytes_max = std::min(http.head.head_bytes_max, highest);
+    set.idle_max = set.gateway.idle.idle_max;
+    set.admin_clients_max = set.admin.at.family ? http1_gateway::admin_clients_max : 0;
+    set.lingers = true;
 }
 
 http1_gateway_options limited(http1_gateway_options gateway, const tools::share& mine) {
-    gateway.clients_max = mine.clients_max;
-    gateway.tunnels_max = mine.clients_max;
-    gateway.idle.idle_max = std::min(gateway.idle.idle_max, mine.clients_max);
+    gateway.clients_max = mine.limits.clients_max;
+    gateway.tunnels_max = mine.limits.clients_max;
+    gateway.places = &mine.places;
+    gateway.idle.idle_max = mine.limits.idle_max;
     return gateway;
 }
 
 // Blocks of a thread for heads that do not fit into ordinary ones. Memory is touched when it is used.
 std::uint32_t large_blocks_of(const http1_limits& head, const tools::share& mine) {
     constexpr std::uint32_t most = 1024; // 80 MB
-    return http1_exchange::needs_large_blocks(head) ? std::min(2 * mine.clients_max, most) : 0;
+    return http1_exchange::needs_large_blocks(head) ? std::min(2 * mine.limits.clients_max, most) : 0;
 }
 
 // What one thread has.
@@ -120,15 +123,16 @@ struct worker {
     static constexpr const char* in_use = "requests and tunnels";
 
     worker(event_loop& on, const settings& s, const tools::share& mine) noexcept
-        : loop(on), set(s), conns(on), connections_max(mine.connections_max),
-          large_blocks_max(large_blocks_of(s.gateway.http.head, mine)), proxy(conns, limited(s.gateway, mine)) {}
+        : loop(on), set(s), options(limited(s.gateway, mine)), conns(on),
+          large_blocks_max(large_blocks_of(s.gateway.http.head, mine)), proxy(conns, options) {}
 
     void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
-        const conntab_options room{.connections_max = connections_max,
-                                   .large_blocks_max = large_blocks_max,
-                                   .linger = set.linger};
-        if (auto r = conns.open(room); !r)
-            tools::fail("no memory for %u connections: lower --max-connections", connections_max);
+        const conntab_options needed{.connections_max = http1_gateway::connections_needed(options),
+                                     .blocks_max = http1_gateway::blocks_needed(options),
+                                     .large_blocks_max = large_blocks_max,
+                                     .linger = set.linger};
+        if (auto r = conns.open(needed); !r)
+            tools::fail("no memory for %u connections: lower --max-connections", needed.connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
             proxy.add_upstream(set.upstreams[i].at);
         if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
@@ -158,9 +162,10 @@ struct worker {
 
     event_loop& loop;
     const settings& set;
+    const http1_gateway_options options;
     tools::log_writer access;
     conntab conns;
-    std::uint32_t connections_max, large_blocks_max;
+    std::uint32_t large_blocks_max;
     http1_gateway proxy;
 };
 

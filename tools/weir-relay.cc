@@ -1,7 +1,5 @@
 // weir-relay: an L4 proxy. Options, and what each of its threads has.
 
-#include <algorithm>
-
 #include "proto/stream_proxy.hpp"
 #include "tools/crew.hpp"
 
@@ -53,7 +51,8 @@ void parse(settings& set, int argc, char** argv) {
 }
 
 stream_proxy_options limited(stream_proxy_options stream, const tools::crew_options& set, const tools::share& mine) {
-    stream.relay.pairs_max = mine.clients_max;
+    stream.relay.pairs_max = mine.limits.clients_max;
+    stream.places = &mine.places;
     stream.relay.pipes.pipes_max = set.pipes_max;
     return stream;
 }
@@ -64,7 +63,8 @@ struct worker {
     static constexpr const char* in_use = "clients";
 
     worker(event_loop& loop, const settings& s, const tools::share& mine) noexcept
-        : set(s), conns(loop), connections_max(mine.connections_max), proxy(conns, limited(s.stream, s, mine)) {}
+        : set(s), conns(loop), connections_max(stream_proxy::connections_needed(limited(s.stream, s, mine))),
+          proxy(conns, limited(s.stream, s, mine)) {}
 
     void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
         if (auto r = conns.open({.connections_max = connections_max}); !r)

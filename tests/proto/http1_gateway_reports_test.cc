@@ -55,7 +55,8 @@ TEST_CASE("the admin page gives the counters as JSON, answers the rest with 404 
     CHECK(value_in(m.body, "requests") == 2); // this one, too
     CHECK(value_in(m.body, "responses") == 1);
     CHECK(value_in(m.body, "idle") == 1);
-    CHECK(value_in(m.body, "clients") == 2);
+    CHECK(value_in(m.body, "clients") == 1);
+    CHECK(value_in(m.body, "admin_clients") == 1);
     CHECK(value_in(m.body, "accepted") == 2);
     CHECK(value_in(m.body, "dialed") == 1);
     CHECK(value_in(m.body, "end_done") == 0);

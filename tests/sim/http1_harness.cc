@@ -8,6 +8,7 @@
 
 #include "proto/tcp.hpp"
 #include "proto/unix.hpp"
+#include "sim/backlog.hpp"
 #include "sim/peers.hpp"
 
 namespace simtest {
@@ -55,7 +56,8 @@ class gateway_house {
     bool is_drained() const { return is_drained_; }
     // No client is there, and nobody but idle connections.
     bool is_empty() const {
-        return gateway_->clients_count() == 0 && world_.conns->live_count() == gateway_->idle().idle_count();
+        return gateway_->clients_count() + gateway_->admin_gate().clients_count() == 0 &&
+               world_.conns->live_count() == gateway_->idle().idle_count();
     }
     const endpoint& door() const { return door_.at; }
 
@@ -88,6 +90,7 @@ class gateway_house {
     time_point until_{}; // the drain's limit, once it has begun
     bool is_drained_ = false;
     std::uint32_t overdue_turns_ = 0;
+    backlog_check backlog_;
 };
 
 http1_gateway_options gateway_house::draw(world& w) {
@@ -118,7 +121,7 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.idle.seed = chance.next();
     o.idle.on_bytes = chance.below(4) == 0 ? unsolicited::drain : unsolicited::kill;
     o.how = chance.coin() ? balance::least : balance::round_robin;
-    o.clients_max = chance.between(8, 32);
+    o.clients_max = chance.coin() ? chance.between(4, 6) : chance.between(8, 32);
     o.tunnels_max = chance.between(4, 6); // at least one for each healthy client
     o.tunnel_idle_timeout = seconds{6};
     o.fin_timeout = seconds{2};
@@ -156,7 +159,10 @@ void gateway_house::open() {
     drain_at_ = never;
     until_ = {};
     is_drained_ = false;
+    rules_.may_leave_early = false;
+    people_.follow(rules_);
     overdue_turns_ = 0;
+    backlog_ = {};
     world_.watch_accepts(&gateway_->port(), how_.accept_budget);
     if (times_out_by_timers()) world_.watch_pairs(&tunnels_of(*gateway_));
     world_.watch_exchanges(options_.http.first_byte_timeout, options_.http.write_timeout);
@@ -225,6 +231,13 @@ void gateway_house::look() {
     check_books();
     check_drain();
     check_gone();
+    const bool has_admins = gateway_->admin_gate().clients_count() > 0; // which wait in the same way, at another gate
+    backlog_.look(world_, gateway_->gate(),
+                  [&](const connection& conn) { return !has_admins && conn.cb().name == std::string_view{"http1-waiting"}; });
+    if (gateway_->gate().let_go_count() > 0 && !rules_.may_leave_early) {
+        rules_.may_leave_early = true;
+        people_.follow(rules_);
+    }
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
 }
 
@@ -245,11 +258,11 @@ void gateway_house::check_books() {
         if (role == "relay") tunneled++;
     }
     if (gateway_->active_count() != asking) k.violate("I18", "there are not as many exchanges as clients that ask");
-    if (gateway_->clients_count() != waiting + asking + (tunneled + 1) / 2)
+    const std::uint32_t admins = gateway_->admin_gate().clients_count();
+    if (gateway_->clients_count() + admins != waiting + asking + (tunneled + 1) / 2)
         k.violate("I18", "there are not as many clients as counted");
     if (serving > asking) k.violate("I18", "a server's connection is nobody's");
-    // The admin page lets its clients in above the limit.
-    if (!has_admin_ && gateway_->clients_count() > options_.clients_max)
+    if (gateway_->clients_count() > options_.clients_max || admins > http1_gateway::admin_clients_max)
         k.violate("I18", "there are more clients than may be");
     if (asking == 0 && gateway_->counters().requests != logged_count_)
         k.violate("I18", "the access log has not one line for each request");
@@ -288,7 +301,7 @@ std::uint64_t run(std::uint64_t seed) {
     }
     if (chance.below(6) == 0) h->take_blocks(chance.below(4));
 
-    go_through_trouble(w, people, h->door(), 16);
+    go_through_trouble(w, people, h->door(), 24);
     h->give_blocks();
     w.turn_until(w.k.time.now + seconds{12}); // upstreams that rested are asked again after 10 s
     w.require_by(w.k.time.now + seconds{60}, "I8", "a client is served beyond every deadline",

@@ -58,7 +58,7 @@ struct http_rules {
     endpoint admin{};             // unspecified: none
     bool drains_unasked = false;  // bytes that nobody asked for do not end an idle server connection
     bool keeps_servers = true;    // else each request says close to its server
-    bool may_leave_early = false; // it is drained: a client that waits may be closed before its time
+    bool may_leave_early = false; // it is drained, or was full: a client that waits may be closed before its time
 };
 
 // What a server knows of the request that it is at.

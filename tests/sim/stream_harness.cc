@@ -8,6 +8,7 @@
 
 #include "proto/tcp.hpp"
 #include "proto/unix.hpp"
+#include "sim/backlog.hpp"
 #include "sim/peers.hpp"
 
 namespace simtest {
@@ -81,6 +82,7 @@ class house {
     time_point until_{}; // the drain's limit, once it has begun
     bool is_drained_ = false;
     std::uint32_t overdue_turns_ = 0;
+    backlog_check backlog_;
 };
 
 stream_proxy_options house::draw(world& w) {
@@ -138,6 +140,7 @@ void house::open() {
     until_ = {};
     is_drained_ = false;
     overdue_turns_ = 0;
+    backlog_ = {};
     world_.watch_accepts(&proxy_->port(), how_.accept_budget);
     world_.watch_pairs(&proxy_->relay());
     world_.after_turns([](void* self) { static_cast<house*>(self)->look(); }, this);
@@ -180,6 +183,8 @@ void house::drained(void* self) noexcept {
 void house::look() {
     check_books();
     check_drain();
+    // Whether a PROXY line has begun cannot be seen from here.
+    backlog_.look(world_, proxy_->gate(), [](const connection&) { return false; });
     see();
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
 }

@@ -115,6 +115,8 @@ const char* to_string(mark what) noexcept {
         "gateway drained in need",
         "gateway: unix door",
         "gateway: unix server",
+        "place awaited",
+        "client let go",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];

@@ -130,6 +130,8 @@ enum class mark : std::uint8_t {
     http_drained_in_trouble,
     http_unix_door,
     http_unix_server,
+    place_awaited,
+    client_let_go,
     count_
 };
 const char* to_string(mark what) noexcept;
