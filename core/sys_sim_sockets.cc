@@ -146,7 +146,7 @@ int close(int fd) noexcept {
     crossing c{call::close, fd};
     if (!c.any()) return c.broken(EBADF);
     if (stream* s = c.socket(); s && s->met_itself && !s->linger_zero && c.k.options().strict)
-        c.k.violate("I20", "a connection that has met itself leaves its server's port in TIME_WAIT");
+        c.k.violate("I22", "a connection that has met itself leaves its server's port in TIME_WAIT");
     c.k.drop(fd); // whatever is answered, the descriptor is gone
     if (const int error = c.planned()) return c.done(-error);
     static constexpr ways_to_fail ways[] = {{fault::close_eintr, EINTR}, {fault::close_eio, EIO}};
@@ -195,7 +195,7 @@ count send_through(crossing& c, stream& s, const iovec* parts, std::size_t parts
     std::size_t asked = 0;
     for (std::size_t i = 0; i < parts_count; i++)
         asked += parts[i].iov_len;
-    if (s.met_itself && c.k.options().strict) c.k.violate("I20", "bytes were sent to where they came from");
+    if (s.met_itself && c.k.options().strict) c.k.violate("I22", "bytes were sent to where they came from");
     const int error = struck(c, s, send_ways);
     if (error && error != EAGAIN) return -error;
     const bool can = s.at == stream::phase::established && !s.error && !s.send_shut && s.peer;
