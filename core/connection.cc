@@ -7,41 +7,6 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-const char* to_string(end_cause cause) noexcept {
-    EXPECT(cause < end_cause::count_);
-    switch (cause) {
-    case end_cause::none: return "none";
-    case end_cause::done: return "done";
-    case end_cause::peer_closed: return "peer_closed";
-    case end_cause::peer_failed: return "peer_failed";
-    case end_cause::protocol: return "protocol";
-    case end_cause::timed_out: return "timed_out";
-    case end_cause::no_room: return "no_room";
-    case end_cause::connect_failed: return "connect_failed";
-    case end_cause::connect_timed_out: return "connect_timed_out";
-    case end_cause::idle_peer_closed: return "idle_peer_closed";
-    case end_cause::idle_peer_failed: return "idle_peer_failed";
-    case end_cause::idle_unsolicited: return "idle_unsolicited";
-    case end_cause::idle_age: return "idle_age";
-    case end_cause::idle_worn: return "idle_worn";
-    case end_cause::idle_evicted: return "idle_evicted";
-    case end_cause::idle_pressure: return "idle_pressure";
-    case end_cause::idle_flushed: return "idle_flushed";
-    case end_cause::shutdown: return "shutdown";
-    case end_cause::count_: break;
-    }
-    return "";
-}
-
-const char* to_string(conn_origin origin) noexcept {
-    switch (origin) {
-    case conn_origin::accepted: return "accepted";
-    case conn_origin::dialed: return "dialed";
-    case conn_origin::adopted: return "adopted";
-    }
-    return "";
-}
-
 // For the ledger. A connection has no table between its adoption and its user's first attach().
 void connection::tell(const fd_slot& slot, fd_facts& to) noexcept {
     const connection& conn = *static_cast<const connection*>(slot.owner);
@@ -275,6 +240,7 @@ verdict connection::linger_wake(connection& conn) noexcept {
 verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     EXPECT((cause_ == end_cause::none) != (cause == end_cause::none));
     if (cause != end_cause::none) cause_ = cause;
+    if (is(conn_flag::connecting)) home_->redials_->remove(*this);
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
     // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid.
@@ -350,12 +316,16 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     for (; blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
         blocks_.emplace(options_.blocks_max / 2, options_.large_blocks_max);
     scratch_.reset(new (std::nothrow) char[scratch_size()]);
+    redials_.emplace(loop_, options_.connections_max);
+    if (sys::local_ports(local_ports_) < 0) local_ports_ = {}; // not to be read: it may be any
     loop_.ledger().introduce(connection::ready, connection::tell);
     ipv6_peers_.reset(new (std::nothrow) ipv6_peer[std::size_t{2} * options.connections_max]);
     const bool has_blocks = blocks_->capacity() > 0 && blocks_->large_capacity() == options_.large_blocks_max;
-    if (pool_->capacity() > 0 && has_blocks && scratch_ && ipv6_peers_) return {};
+    const bool has_pools = pool_->capacity() > 0 && has_blocks && redials_->capacity() > 0;
+    if (has_pools && scratch_ && ipv6_peers_) return {};
     pool_.reset();
     blocks_.reset();
+    redials_.reset();
     scratch_.reset();
     ipv6_peers_.reset();
     return failure{ENOMEM};

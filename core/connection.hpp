@@ -36,6 +36,7 @@
 #include "core/data_cb.hpp"
 #include "core/loop.hpp"
 #include "core/pool.hpp"
+#include "core/redial.hpp"
 #include "core/xprt.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -340,6 +341,9 @@ class conntab {
     std::size_t scratch_size() const noexcept {
         return scratch_bytes + (options_.large_blocks_max > 0 ? large_block_bytes : 0);
     }
+    // For dial(): connects that wait for room in a unix backlog, and the ports from which a connect may come.
+    redial_pool& redials() noexcept { return *redials_; }
+    const sys::port_range& local_ports() const noexcept { return local_ports_; }
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 
@@ -388,6 +392,8 @@ class conntab {
     conntab_options options_;
     std::optional<fixed_pool<connection>> pool_;
     std::optional<block_pool> blocks_;
+    std::optional<redial_pool> redials_;
+    sys::port_range local_ports_{}; // as of open()
     std::unique_ptr<char[]> scratch_;
     std::unique_ptr<ipv6_peer[]> ipv6_peers_; // [the connection's place in pool_]
     list<&connection::hook_> live_, lingering_, dead_;

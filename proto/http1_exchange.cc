@@ -24,6 +24,7 @@ http1_exchange::http1_exchange(http1_exchanges& room, connection& client, const 
 http1_exchange::~http1_exchange() {
     EXPECT(server_ == nullptr);
     drop_table();
+    if (upstream_) room_.upstreams.let_go(*upstream_);
     for (buffer* b : {&from_client_, &to_server_, &from_server_, &to_client_})
         b->clear(blocks());
 }
@@ -359,7 +360,7 @@ void http1_exchange::drop_server(close_intent intent, end_cause cause) noexcept 
     if (!server_) return;
     connection& server = *server_;
     server_ = nullptr;
-    upstream_->active_count--;
+    upstream_->of->active_count--;
     server.close(intent, cause);
 }
 

@@ -8,9 +8,9 @@
 //   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only
 //     for what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
 //     fills it stops receiving.
-//   - While a request runs on a connection that was idle before, the bytes sent are kept until the first byte of the
-//     response: what it takes to repeat it on a fresh connection. See may_repeat(). They are no longer once they are
-//     more than half a block and its body goes on.
+//   - The bytes sent are kept until the first byte of the response: what it takes to repeat the request on a fresh
+//     connection. See may_repeat(). They are not kept once they are more than half a block and the body goes on, nor
+//     for a request on a fresh connection to the only server.
 //   - When both messages are done, http1_reuse decides what becomes of the two connections. The server's is parked the
 //     moment the response is read, the client's goes back to its idle table, and the exchange to its pool.
 //
@@ -206,13 +206,17 @@ class http1_exchange {
     void begin_window() noexcept;
     void hold_client() noexcept;
     void resume_server() noexcept;
-    verdict acquire() noexcept;
-    void rule_out(int error) noexcept;
-    verdict connect_failed() noexcept;
-    void assign(connection& server, bool is_reused) noexcept;
     verdict flush_to_server() noexcept;
     void stop_keeping() noexcept;
     static verdict server_send(connection& server) noexcept;
+
+    // --- http1_exchange_server.cc: which server is asked, and its connection
+    verdict acquire() noexcept;
+    verdict none_is_left() noexcept;
+    bool rule_out(int error) noexcept;
+    void ask_next(upstream_address& next) noexcept;
+    verdict connect_failed() noexcept;
+    void assign(connection& server, bool is_reused) noexcept;
 
     // --- http1_exchange_response.cc: from the server to the client
     static verdict server_recv(connection& server) noexcept;
@@ -272,12 +276,14 @@ class http1_exchange {
     static constexpr duration interim_burst = seconds{2}; // 64 KB at that rate
     // Written anew a head may be longer, by a space for each field. What comes in one read is sent as one piece.
     static constexpr std::size_t interim_growth_max = 256;
+    // What TCP_INFO counts as acknowledged once a connect is through: the SYN.
+    static constexpr std::int64_t acked_by_connect = 1;
     static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request
 
     http1_exchanges& room_;
     connection* client_;           // null once it was closed or given away
     connection* server_ = nullptr; // null: not yet, or no more
-    upstream* upstream_ = nullptr;
+    upstream_address* upstream_ = nullptr; // asked, or asked last; held
     const http1_applet* applet_;
 
     request_state request_ = request_state::head;
@@ -310,8 +316,7 @@ class http1_exchange {
     std::uint32_t keep_alive_s_ = 0; // Keep-Alive: timeout= of the response
     std::uint32_t sent_bytes_ = 0;   // of to_server_; beyond 0 only while keeping_ or partly sent
     std::int64_t acked_before_ = -1; // bytes_acked before the request's first byte; -1: not asked
-    upstream_set::mask tried_ = 0;
-    int connect_error_ = 0; // errno of the last server that was ruled out
+    upstream_set::attempts attempts_; // its error is that of the latest server that was ruled out, until that is told
     time_point client_deadline_ = never;
     time_point server_deadline_ = never; // of first_byte_timeout; its timer may fire earlier, for a look
     send_progress to_client_progress_, to_server_progress_;
@@ -349,7 +354,7 @@ struct http1_exchanges {
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
                          http1_wait how) noexcept = nullptr;
     // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the
-    // upstream: the tunnel is one of its active_count.
+    // address of its server: the tunnel holds it, and is one of its upstream's active_count.
     void (*client_gone)(void* gateway, const http1_applet* applet) noexcept = nullptr;
     // Another client needs the place of one that would only wait.
     bool (*is_pressed)(void* gateway, const http1_applet* applet) noexcept = nullptr;

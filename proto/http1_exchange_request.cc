@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/buggify.hpp"
-#include "core/dialer.hpp"
 #include "proto/http1_exchange.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -307,72 +306,6 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
         if (r == buffer::append_result::full) return shed("no block is left for a body");
     }
     return verdict::keep;
-}
-
-// --- the server's connection
-
-verdict http1_exchange::acquire() noexcept {
-    for (;;) {
-        upstream* next = room_.upstreams.choose(tried_, now());
-        if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
-        if (connect_error_)
-            report(passed_over, std::strerror(connect_error_)); // the one before, which this one stands in for
-        connect_error_ = 0;
-        upstream_ = next;
-        if (needs_host_ && !name_host()) return shed("no room for the request's head");
-        if (!repeated_) {
-            // What could not be repeated gets no connection that the server may be about to close.
-            const bool is_safe = is_idempotent(method_);
-            const idle_pool::need need{.age_max = is_safe ? duration::max() : room_.idle.safe_age(upstream_->key)};
-            if (connection* idle = room_.idle.take(upstream_->key, server_cb, this, need)) {
-                room_.upstreams.connected(*upstream_); // it keeps what it was given
-                assign(*idle, true);
-                return flush_to_server();
-            }
-        }
-        const address& where = upstream_->where;
-        const dial_options how{.timeout = room_.options.connect_timeout,
-                               .user_timeout = room_.options.user_timeout,
-                               .transport = upstream_->transport};
-        auto dialed = dial(conns(), *where.family, where.at, how, server_cb, this);
-        if (dialed) {
-            assign(*dialed.value(), false);
-            return verdict::keep;
-        }
-        const int error = dialed.error();
-        if (is_shortage(error) || error == EADDRNOTAVAIL) return run_short(std::strerror(error)); // not the server's
-        rule_out(error);
-    }
-}
-
-// This server is not asked again for this request, and rests.
-void http1_exchange::rule_out(int error) noexcept {
-    connect_error_ = error;
-    tried_ |= room_.upstreams.bit_of(*upstream_);
-    room_.upstreams.failed(*upstream_, now());
-}
-
-// The dialed server did not answer. The request was not sent, so the next server may have it.
-verdict http1_exchange::connect_failed() noexcept {
-    rule_out(server_->error());
-    drop_server(close_intent::silent, server_->failure());
-    return acquire();
-}
-
-void http1_exchange::assign(connection& server, bool is_reused) noexcept {
-    server_ = &server;
-    upstream_->active_count++;
-    server.count_use();
-    reused_ = is_reused;
-    connecting_ = !is_reused;
-    keeping_ = is_reused && room_.options.repeats == repeat::automatic;
-    sent_bytes_ = 0;
-    acked_before_ = -1;
-    to_server_progress_ = {};
-    if (is_reused) room_.counters.reused++;
-    // The count now is the proof later that the server's kernel never took a byte of this request.
-    if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
-        acked_before_ = sys::bytes_acked(server.fd());
 }
 
 verdict http1_exchange::flush_to_server() noexcept {

@@ -4,11 +4,22 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+namespace {
+
+// One for each address that an upstream may have.
+idle_options with_keys(idle_options idle) noexcept {
+    constexpr std::uint32_t keys_min = upstream_set::capacity * upstream::addresses_max;
+    idle.keys_max = std::max(idle.keys_max, keys_min);
+    return idle;
+}
+
+} // namespace
+
 const data_cb http1_gateway::waiting_cb{
     .name = "http1-waiting", .recv = waiting_recv, .send = keep_on, .wake = waiting_wake};
 
 http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept
-    : conns_(conns), options_(options), idle_(conns, options.idle),
+    : conns_(conns), options_(options), idle_(conns, with_keys(options.idle)),
       tunnels_(conns, {.pairs_max = options.tunnels_max,
                        .fin_timeout = options.fin_timeout,
                        .idle_timeout = options.tunnel_idle_timeout,
@@ -52,9 +63,37 @@ bool http1_gateway::has_memory() const noexcept {
     return exchanges_.pool.capacity() > 0 && has_idle && tunnels_.capacity() > 0;
 }
 
-void http1_gateway::add_upstream(const address& where, const xprt& transport) noexcept {
-    upstreams_.add(where, transport,
-                   idle_.key_of({.remote = where.at, .family = where.family, .transport = &transport}));
+void http1_gateway::add_upstream(std::span<const address> where, const xprt& transport) noexcept {
+    upstreams_.add(where, transport);
+    give_keys(upstreams_.size() - 1);
+}
+
+void http1_gateway::set_upstream(std::size_t i, std::span<const address> where) noexcept {
+    upstreams_.replace(i, where);
+    give_keys(i);
+}
+
+// A key for each address that is listed, and for no other.
+void http1_gateway::give_keys(std::size_t i) noexcept {
+    upstream& u = upstreams_.at(i);
+    for (upstream_address& a : u.places) {
+        if (a.is_listed || !a.key) continue;
+        if (!shares_key(a)) idle_.forget(a.key);
+        a.key = {};
+    }
+    for (const std::uint8_t place : u.order()) {
+        upstream_address& a = u.places[place];
+        if (!a.key)
+            a.key = idle_.key_of({.remote = a.where.at, .family = a.where.family, .transport = u.transport});
+    }
+}
+
+// Two upstreams may be at one address.
+bool http1_gateway::shares_key(const upstream_address& a) const noexcept {
+    for (std::size_t i = 0; i < upstreams_.size(); i++)
+        for (const upstream_address& other : upstreams_.at(i).places)
+            if (&other != &a && other.key == a.key) return true;
+    return false;
 }
 
 listener_options http1_gateway::for_clients(listener_options options) const noexcept {
@@ -146,8 +185,10 @@ bool http1_gateway::is_pressed(void* self, const http1_applet* applet) noexcept 
     return static_cast<http1_gateway*>(self)->door_of(applet).gate.is_pressed();
 }
 
-void http1_gateway::tunnel_ended(void* self, void* to) noexcept {
-    static_cast<upstream*>(to)->active_count--;
+void http1_gateway::tunnel_ended(void* self, void* at, relay_end) noexcept {
+    upstream_address& to = *static_cast<upstream_address*>(at);
+    to.of->active_count--;
+    static_cast<http1_gateway*>(self)->upstreams_.let_go(to);
     client_gone(self, nullptr);
 }
 

@@ -61,7 +61,14 @@ class http1_gateway {
     ~http1_gateway();
 
     // Before the first request; at least one, at most upstream_set::capacity. The clients' transport: listener_options.
-    void add_upstream(const address& where, const xprt& transport = raw_xprt) noexcept;
+    void add_upstream(const address& where, const xprt& transport = raw_xprt) noexcept {
+        add_upstream({&where, 1}, transport);
+    }
+    // One upstream by all addresses of its name: upstream_set::add().
+    void add_upstream(std::span<const address> where, const xprt& transport = raw_xprt) noexcept;
+    // Another set of addresses for the upstream that was added as number `i`, from 0: upstream_set::replace(). What runs
+    // stays with its address; idle connections to an address that is gone are closed.
+    void set_upstream(std::size_t i, std::span<const address> where) noexcept;
 
     // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for. A user_timeout of
     // the clients is raised to write_timeout.
@@ -103,6 +110,7 @@ class http1_gateway {
     const client_gate& admin_gate() const noexcept { return admin_door_.gate; }
     const http1_counters& counters() const noexcept { return exchanges_.counters; }
     const idle_pool& idle() const noexcept { return idle_; }
+    const upstream_set& upstreams() const noexcept { return upstreams_; }
     std::uint32_t clients_count() const noexcept { return door_.gate.clients_count(); } // without the admin page's
     std::size_t active_count() const noexcept { return exchanges_.active_count(); }
 
@@ -133,7 +141,9 @@ class http1_gateway {
     static void client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept;
     static void client_gone(void* self, const http1_applet* applet) noexcept;
     static bool is_pressed(void* self, const http1_applet* applet) noexcept;
-    static void tunnel_ended(void* self, void* to) noexcept;
+    static void tunnel_ended(void* self, void* to, relay_end how) noexcept;
+    void give_keys(std::size_t i) noexcept;
+    bool shares_key(const upstream_address& a) const noexcept;
     static void trouble(void* self, std::string_view line) noexcept;
     static void access(void* self, std::string_view line) noexcept;
     static http1_answer answer_admin(void* self, const http1_head& request, std::span<char> room) noexcept;

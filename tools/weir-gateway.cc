@@ -42,7 +42,7 @@ void parse(settings& set, int argc, char** argv) {
          .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
          .purpose = "Forwards HTTP/1.1 requests to the upstreams and keeps their connections for the next one.\n"
                     "SIGTERM, SIGINT: stop accepting, finish what runs, exit 0; a second one: exit 1 at once.\n"
-                    "SIGUSR1: say what is open and the counters. SIGHUP: open the access log anew.",
+                    "SIGUSR1: say what is open and the counters. SIGHUP: open the access log anew, look names up again.",
          .examples = {"weir-gateway 127.0.0.1:8080 127.0.0.1:8081",
                       "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;
@@ -134,14 +134,13 @@ struct worker {
         if (auto r = conns.open(needed); !r)
             tools::fail("no memory for %u connections: lower --max-connections", needed.connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
-            proxy.add_upstream(set.upstreams[i].at);
+            proxy.add_upstream(set.upstreams[i].addresses());
         if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
         if (set.access_log) {
             access.open(loop, set.access_log, home.lines(index));
             proxy.on_access(tools::log_writer::take, &access);
         }
         if (index > 0) return;
-        if (set.access_log) home.reopen_on_hangup();
         if (!set.admin.at.family) return;
         const auto write = tools::crew<worker>::write_counters;
         unique_fd before = home.inherited(tools::heirloom::admin, set.admin.at.at);
@@ -156,7 +155,9 @@ struct worker {
     void drain(drain_kind how, http1_gateway::drained done, void* owner) noexcept {
         proxy.drain(how, set.drain, done, owner);
     }
-    void reopen() noexcept { access.reopen(); }
+    void reopen() noexcept {
+        if (set.access_log) access.reopen();
+    }
     int admin_fd() const noexcept { return proxy.admin_port().fd(); }
     endpoint admin_at() const noexcept { return proxy.admin_port().local(); }
 

@@ -27,7 +27,7 @@ void parse(settings& set, int argc, char** argv) {
          .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
          .purpose = "Carries bytes between its clients and the upstreams, and ends and aborts as what they are.\n"
                     "SIGTERM, SIGINT: stop accepting, let what runs end, exit 0; a second one: exit 1 at once.\n"
-                    "SIGUSR1: say what is open and the counters.",
+                    "SIGUSR1: say what is open and the counters. SIGHUP: look names up again.",
          .examples = {"weir-relay 127.0.0.1:6380 127.0.0.1:6379",
                       "weir-relay --threads 2 --balance least --send-proxy v2 [::]:8443 10.0.0.1:443 10.0.0.2:443"}}};
     relay_options& relay = set.stream.relay;
@@ -70,7 +70,7 @@ struct worker {
         if (auto r = conns.open({.connections_max = connections_max}); !r)
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
-            proxy.add_upstream(set.upstreams[i].at);
+            proxy.add_upstream(set.upstreams[i].addresses());
         if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
     }
     void drain(drain_kind how, stream_proxy::drained done, void* owner) noexcept {

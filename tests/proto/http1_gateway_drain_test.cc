@@ -42,8 +42,6 @@ TEST_CASE("a tunnel keeps its client's place until it ends") {
     CHECK(rig.gateway->clients_count() == 0);
 }
 
-}
-
 TEST_CASE("when connections are short an idle one makes room; without one it is a 503") {
     gateway_rig rig{{}, {.origins = {origin_state::listening, origin_state::listening}, .tab = {.connections_max = 3}}};
     peer a = rig.client(), b = rig.client();

@@ -10,16 +10,11 @@
 #include "proto/unix.hpp"
 #include "sim/backlog.hpp"
 #include "sim/peers.hpp"
+#include "sim/shops.hpp"
 
 namespace simtest {
 
 namespace {
-
-address shop(const ctrl& family, std::uint32_t i) {
-    static constexpr const char* paths[] = {"@a", "@b", "@c"};
-    if (&family == &tcp) return {.family = &tcp, .at = endpoint::ipv4(0x0a000101 + i, 80)};
-    return {.family = &unix_stream, .at = endpoint::unix_path(paths[i]).value()};
-}
 
 address door_of(bool by_path) {
     if (by_path) return {.family = &unix_stream, .at = endpoint::unix_path("@door").value()};
@@ -43,6 +38,7 @@ class gateway_house {
 
     void open();
     void close();
+    void stay();
     void drain(duration limit);
     void drain_at(time_point when, duration limit) {
         drain_at_ = when;
@@ -65,6 +61,7 @@ class gateway_house {
     static http1_gateway_options draw(world& w);
     static void drained(void* self) noexcept;
     static void access(void* self, std::string_view line) noexcept;
+    static void trouble(void* self, std::string_view line) noexcept;
     void look();
     void check_books();
     void check_drain();
@@ -76,7 +73,8 @@ class gateway_house {
     http1_gateway_options options_;
     const ctrl& servers_;
     address door_;
-    std::uint32_t shops_count_;
+    shops shops_;
+    bool may_move_; // names, among faults
     bool has_admin_;
     http_rules rules_{};
     town& people_;
@@ -133,7 +131,7 @@ http1_gateway_options gateway_house::draw(world& w) {
 
 gateway_house::gateway_house(world& w, town& people)
     : world_(w), options_(draw(w)), servers_(w.k.chance.below(6) == 0 ? unix_stream : tcp),
-      door_(door_of(w.k.chance.below(8) == 0)), shops_count_(w.k.chance.between(1, 3)),
+      door_(door_of(w.k.chance.below(8) == 0)), shops_(w), may_move_(w.k.chance.coin()),
       has_admin_(w.k.chance.below(4) == 0), people_(people) {
     how_.accept_budget = w.k.chance.between(1, 16);
     rules_ = {.options = options_.http,
@@ -141,16 +139,20 @@ gateway_house::gateway_house(world& w, town& people)
               .keeps_servers = options_.idle.idle_max > 0};
     if (has_admin_) rules_.admin = admin_door.at;
     people.follow(rules_);
-    for (std::uint32_t i = 0; i < shops_count_; i++)
-        people.open_shop(shop(servers_, i).at);
+    for (std::uint32_t left = w.k.chance.between(1, 3); left > 0; left--) {
+        shops_.add(servers_);
+        people.open_shop(shops_.all().back().at);
+    }
+    shops_.settle();
     if (&servers_ == &unix_stream) saw(mark::http_unix_server);
     if (door_.family == &unix_stream) saw(mark::http_unix_door);
 }
 
 void gateway_house::open() {
     gateway_.emplace(*world_.conns, options_);
-    for (std::uint32_t i = 0; i < shops_count_; i++)
-        gateway_->add_upstream(shop(servers_, i));
+    for (std::size_t i = 0; i < shops_.upstreams_count(); i++)
+        gateway_->add_upstream(shops_.look_up(i));
+    gateway_->on_trouble(trouble, this);
     gateway_->on_access(access, this);
     if (!gateway_->listen(door_, how_)) world_.k.violate("I10", "no listener, though nothing is wrong");
     if (has_admin_ && !gateway_->listen_admin(admin_door))
@@ -239,6 +241,24 @@ void gateway_house::look() {
         people_.follow(rules_);
     }
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
+    if (may_move_ && world_.k.chance.below(64) == 0) {
+        const std::size_t i = shops_.move_one();
+        gateway_->set_upstream(i, shops_.look_up(i));
+    }
+    if (!may_move_) shops_.check_records(gateway_->upstreams(), people_);
+}
+
+// From now on every name has all its addresses.
+void gateway_house::stay() {
+    may_move_ = false;
+    shops_.settle();
+    for (std::size_t i = 0; i < shops_.upstreams_count(); i++)
+        gateway_->set_upstream(i, shops_.look_up(i));
+}
+
+void gateway_house::trouble(void* self, std::string_view line) noexcept {
+    if (line.ends_with(": Resource temporarily unavailable"))
+        static_cast<gateway_house*>(self)->world_.k.violate("I23", "a request failed since a server was busy for a moment");
 }
 
 void gateway_house::access(void* self, std::string_view line) noexcept {
@@ -312,6 +332,8 @@ std::uint64_t run(std::uint64_t seed) {
         h->close();
         h->open();
     }
+    h->stay();
+    people.lose_shops(town::hollows::one);
     // A drain, a tunnel and a client that stays cost descriptors and ports for a while.
     const auto& ports = w.k.options().network;
     const bool is_scarce = w.k.options().descriptors_max < 64 || ports.port_last - ports.port_first < 64;
