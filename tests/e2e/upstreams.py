@@ -269,7 +269,7 @@ def test_ports_of_one_server():
             inside(name, take_all)
             equal(len(held), 20)
             for tool in (Gateway, Relay):
-                with tool(full.address, f"127.0.0.2:{well.port}", wrapper=within(name), at="127.0.0.1:0",
+                with tool(full.address, f"127.0.0.2:{well.port}", wrapper=within(name), at="127.0.0.1:1003",
                           **({"admin": "127.0.0.1:1004"} if tool is Gateway else {})) as proxy:
                     for _ in range(6):
                         equal(inside(name, lambda: ask(proxy.address)).body, b"well", tool.__name__)
