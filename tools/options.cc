@@ -2,9 +2,6 @@
 
 #include "tools/options.hpp"
 
-#include <grp.h>
-#include <pwd.h>
-
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -12,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include "tools/socket_file.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
 
@@ -97,12 +96,6 @@ std::size_t distance(std::string_view a, std::string_view b) noexcept {
         }
     }
     return row[b.size()];
-}
-
-// Of a user or a group without a name. -1: no number.
-std::int64_t number_of(const char* text) noexcept {
-    std::uint64_t value = 0;
-    return parse_count(text, value) && value < UINT32_MAX ? static_cast<std::int64_t>(value) : -1;
 }
 
 // Why a text is no address, in words.
@@ -317,36 +310,8 @@ void options::take_listen(entry& e, const char* value) noexcept {
     if (comma == text.npos) return;
     if (text.starts_with("unix:@")) wrong(e.name, "\"%s\": an abstract name has no file, and so no mode and no owner", value);
     if (to.file.mode < 0) wrong(e.name, "\"%s\": mode and owner cannot be chosen here", value);
-    take_file(e, value, text.substr(comma + 1), to.file);
-}
-
-// "mode=660,user=www-data,group=33"
-void options::take_file(const entry& e, const char* value, std::string_view parts, socket_file& to) noexcept {
-    while (!parts.empty()) {
-        const std::string_view part = parts.substr(0, parts.find(','));
-        parts.remove_prefix(std::min(parts.size(), part.size() + 1));
-        char word[64];
-        const std::string_view name = part.substr(0, part.find('='));
-        const std::string_view what = part.substr(std::min(part.size(), name.size() + 1));
-        std::snprintf(word, sizeof word, "%.*s", static_cast<int>(std::min(what.size(), sizeof word - 1)), what.data());
-        if (name == "mode") {
-            unsigned mode = 0;
-            const auto [end, error] = std::from_chars(what.begin(), what.end(), mode, 8);
-            if (error != std::errc{} || end != what.end() || mode > 0777)
-                wrong(e.name, "\"%s\": \"%s\" is no mode; right would be 660", value, word);
-            to.mode = static_cast<std::int32_t>(mode);
-        } else if (name == "user") {
-            const passwd* known = ::getpwnam(word);
-            to.user = known ? std::int64_t{known->pw_uid} : number_of(word);
-            if (to.user < 0) wrong(e.name, "\"%s\": there is no user \"%s\"", value, word);
-        } else if (name == "group") {
-            const group* known = ::getgrnam(word);
-            to.group = known ? std::int64_t{known->gr_gid} : number_of(word);
-            if (to.group < 0) wrong(e.name, "\"%s\": there is no group \"%s\"", value, word);
-        } else {
-            wrong(e.name, "\"%s\": behind a comma stands mode=660, user=NAME or group=NAME", value);
-        }
-    }
+    char problem[128];
+    if (!parse_socket_file(text.substr(comma + 1), to.file, problem)) wrong(e.name, "\"%s\": %s", value, problem);
 }
 
 void options::take_upstream(entry& e, const char* value) noexcept {

@@ -104,7 +104,6 @@ class options {
     static void take_number(entry& e, const char* value) noexcept;
     static void take_choice(entry& e, const char* value) noexcept;
     static void take_listen(entry& e, const char* value) noexcept;
-    static void take_file(const entry& e, const char* value, std::string_view parts, socket_file& to) noexcept;
     static void take_upstream(entry& e, const char* value) noexcept;
     [[noreturn]] void unknown(std::string_view name) noexcept;
     [[noreturn]] void help() noexcept;

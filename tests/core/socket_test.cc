@@ -248,7 +248,7 @@ TEST_CASE("a unix listener's file has the mode that was asked for, whatever the 
     std::snprintf(path, sizeof path, "/tmp/weir-socket-test-mode-%d.sock", static_cast<int>(getpid()));
     auto at = endpoint::unix_path(path);
     REQUIRE(at.ok());
-    for (const mode_t mask : {022, 0777}) {
+    for (const mode_t mask : {mode_t{022}, mode_t{0777}}) {
         const mode_t before = umask(mask);
         auto held = open_listener(at.value(), {.held = true, .file = {.mode = 0662}});
         umask(before);

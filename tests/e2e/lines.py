@@ -287,7 +287,7 @@ def test_wrong_files():
     """what is no mode, no user, no group or no file is a mistake that says what would be right"""
     for at, why in (("unix:/x,mode=999", "no mode"), ("unix:/x,mode=", "no mode"), ("unix:/x,mode=7777", "no mode"),
                     ("unix:/x,user=nobody-of-this-name", "no user"), ("unix:/x,group=no-such-group", "no group"),
-                    ("unix:/x,other", "behind a comma"), ("unix:@x,mode=660", "no file")):
+                    ("unix:/x,other", "is none of mode=660"), ("unix:@x,mode=660", "no file")):
         done = run(rig.TOOLS / "weir-relay", at, NOBODY)
         equal(done.returncode, 2, f"{at}: {done.stderr}")
         assert why in done.stderr, f"{at}: {done.stderr}"
