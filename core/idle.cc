@@ -86,13 +86,29 @@ idle_pool::key idle_pool::key_of(const idle_identity& identity) noexcept {
     EXPECT(identity.family != nullptr && identity.remote.specified());
     for (std::uint32_t i = 0; i < keys_count_; i++)
         if (buckets_[i].identity == identity) return key{&buckets_[i]};
-    if (keys_count_ == options_.keys_max) return key{};
-    buckets_[keys_count_].identity = identity;
-    return key{&buckets_[keys_count_++]};
+    bucket* free = nullptr;
+    for (std::uint32_t i = 0; i < keys_count_ && !free; i++)
+        if (!buckets_[i].identity.family) free = &buckets_[i];
+    if (!free && keys_count_ == options_.keys_max) return key{};
+    if (!free) free = &buckets_[keys_count_++];
+    free->identity = identity;
+    free->closed_at_age = duration::max();
+    return key{free};
+}
+
+void idle_pool::forget(key k) noexcept {
+    EXPECT(conns_.loop().is_mine());
+    EXPECT(static_cast<bool>(k));
+    for (std::uint32_t left = k.in_->count; left > 0; left--)
+        kill(k.in_->oldest(), end_cause::idle_flushed);
+    EXPECT(k.in_->count == 0); // an owner that was told has parked another
+    k.in_->identity = {};
 }
 
 verdict idle_pool::park(connection& conn, key k, at_rest state, const park_options& how) noexcept {
     EXPECT(conns_.loop().is_mine());
+    EXPECT_SLOW(!conn.was_closed(), "parked after it was closed");
+    if (conn.was_closed()) return verdict::gone;
     if (conn.is(conn_flag::idle)) {
         EXPECT(&conn.owner_as<entry>().pool == this);
         return verdict::keep;
@@ -152,7 +168,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
         in.entries.push_front(*e);
     }
     // What the transport holds it only tells when it is asked.
-    if (conn.hides_bytes()) conns_.loop().fds().may_recv(conn.slot());
+    if (conn.hides_bytes()) conn.may_recv();
 }
 
 // Out of the pool: the only function that unlinks and uncounts.

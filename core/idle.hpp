@@ -70,11 +70,12 @@ class idle_pool {
     struct entry;
 
   public:
-    // Names an identity; valid as long as the pool.
+    // Names an identity; valid as long as the pool, or until it is forgotten.
     class key {
       public:
         key() noexcept = default;
         explicit operator bool() const noexcept { return in_ != nullptr; }
+        friend bool operator==(const key&, const key&) noexcept = default;
 
       private:
         friend class idle_pool;
@@ -90,6 +91,9 @@ class idle_pool {
     // The key of an identity, the same for equal ones. A null key: keys_max are in use, or there was no memory; nothing
     // can be parked under it.
     key key_of(const idle_identity& identity) noexcept;
+    // Closes what is parked under `k`, which is valid no more; its place is free for another identity. An
+    // idle_owner that is told of it parks nothing under `k`: EXPECTed.
+    void forget(key k) noexcept;
 
     // The caller says, field by field, that nothing is under way. All must be true: EXPECTed.
     struct at_rest {

@@ -12,16 +12,18 @@ verdict http1_exchange::client_send(connection& client) noexcept {
         x.abandon(client.failure());
         return is.answer();
     }
+    const bool has_sent = send_progress::has_sent(client, r);
+    if (has_sent) x.to_client_progress_.sent();
     x.to_client_.consume(r.bytes, x.blocks());
     if (!x.to_client_.empty()) {
-        if (r.bytes > 0) x.client_deadline_ = later(x.now(), x.room_.options.write_timeout);
+        if (has_sent) x.client_deadline_ = later(x.now(), x.room_.options.write_timeout);
         return is.answer();
     }
     client.stop_send();
     x.client_deadline_ = never;
     if (x.request_ == request_state::body && client.slot().is(fd_state::recv_active)) x.expect_body();
     if (x.response_ == response_state::done) x.finish();
-    else if (x.server_) x.server_->want_recv();
+    else if (x.server_) x.resume_server();
     return is.answer();
 }
 

@@ -13,9 +13,9 @@ namespace {
 
 // A server's own name, as Host: RFC 9110 section 7.2. A unix socket has none. The zone of an IPv6 address means nothing
 // to another host, and is no part of Host: RFC 6874 section 1.
-std::string_view host_of(const upstream& u, std::span<char, endpoint::text_max> room) noexcept {
-    if (u.where.at.family() == AF_UNIX) return "localhost";
-    const std::string_view text = u.where.at.text(room);
+std::string_view host_of(const endpoint& at, std::span<char, endpoint::text_max> room) noexcept {
+    if (at.family() == AF_UNIX) return "localhost";
+    const std::string_view text = at.text(room);
     const std::size_t zone = text.find('%');
     if (zone == text.npos) return text;
     const std::size_t end = text.find(']');
@@ -27,13 +27,16 @@ std::string_view host_of(const upstream& u, std::span<char, endpoint::text_max> 
 
 // The longest name of a server, for which forward() leaves room.
 std::string_view http1_exchange::longest_host(std::span<char, endpoint::text_max> room) const noexcept {
-    const upstream* longest = &room_.upstreams.at(0);
+    const endpoint* longest = &room_.upstreams.at(0).first().at;
     std::size_t bytes = 0;
     for (std::size_t i = 0; i < room_.upstreams.size(); i++) {
         const upstream& u = room_.upstreams.at(i);
-        const std::size_t size = host_of(u, room).size();
-        if (size > bytes) longest = &u;
-        bytes = std::max(bytes, size);
+        for (const std::uint8_t place : u.order()) {
+            const endpoint& at = u.places[place].where.at;
+            const std::size_t size = host_of(at, room).size();
+            if (size > bytes) longest = &at;
+            bytes = std::max(bytes, size);
+        }
     }
     return host_of(*longest, room);
 }
@@ -46,8 +49,8 @@ bool http1_exchange::name_host() noexcept {
     const std::size_t name_at = before.find("\r\n") + 2 + name_is.size();
     const std::size_t name_end = before.find("\r\n", name_at);
     char room[endpoint::text_max];
-    http1_writer out{write_room(), write_room_bytes};
-    out.put(before.substr(0, name_at)).put(host_of(*upstream_, room)).put(before.substr(name_end));
+    http1_writer out{write_room(), write_room_bytes()};
+    out.put(before.substr(0, name_at)).put(host_of(upstream_->where.at, room)).put(before.substr(name_end));
     to_server_.clear(blocks());
     return to_server_.append({write_room(), out.size()}, blocks()) == buffer::append_result::done;
 }
@@ -59,7 +62,7 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
     for (;;) {
         const http1_head::progress p = parse_head({in + used, bytes - used});
         // A server that sends an empty line behind a body says nothing of this request with it.
-        if (!head_.has_not_begun()) response_begun_ = true;
+        if (!head_.has_not_begun() && !std::exchange(response_begun_, true)) room_.upstreams.answered(*upstream_);
         if (p != http1_head::progress::done) return p;
         used += head_.size();
         if (head_.status() >= 200 || head_.status() == 101) return p;
@@ -104,11 +107,12 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     connection& client = *client_;
     server.disarm();
     client.disarm();
-    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes(), upstream_);
+    const auto joined = room_.tunnels.join(client, server, from_client_.bytes(), to_client_.bytes(), upstream_);
     if (!joined) return abandon(end_cause::no_room);
     log_access(ending::whole);
     room_.counters.tunnels++;
-    server_ = nullptr; // its server has it until the tunnel ends
+    room_.upstreams.hold(*upstream_);
+    server_ = nullptr; // its upstream counts it until the tunnel ends
     room_.pool.free(*this);
     return verdict::gone;
 }

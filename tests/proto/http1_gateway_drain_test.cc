@@ -42,30 +42,6 @@ TEST_CASE("a tunnel keeps its client's place until it ends") {
     CHECK(rig.gateway->clients_count() == 0);
 }
 
-TEST_CASE("a gateway that allows larger heads than it can hold is a mistake") {
-    gateway_rig rig;
-    const auto limit = static_cast<std::uint32_t>(http1_exchange::head_bytes_max + 1);
-    CHECK(dies([&] { http1_gateway g(rig.conns, {.http = {.head = {.head_bytes_max = limit}}}); }, "head_bytes_max"));
-}
-
-TEST_CASE("without an exchange for it a request is a 503") {
-    gateway_rig rig{{.clients_max = 1}};
-    REQUIRE(rig.gateway->listen_admin({.family = &tcp, .at = endpoint::ipv4(0x7f000001, 0)}).ok());
-    peer a = rig.client();
-    a.say(get());
-    peer s = rig.server();
-    peer admin{connect_small(rig.gateway->admin_port().local().port())};
-    admin.say(get("/counters"));
-    rig.expect(admin, own_answer(503, "Service Unavailable", "No room for this request now.\n", closes, "Retry-After: 1\r\n"));
-    rig.expect_end(admin, ending::fin);
-    CHECK(rig.counters().shed == 1);
-    REQUIRE(rig.troubles.size() == 1);
-    CHECK(rig.troubles[0] == "503 \"\" upstream -: no exchange is left");
-    CHECK(rig.gateway->clients_count() == 1);
-    s.say(ok());
-    rig.expect(a, ok());
-}
-
 TEST_CASE("when connections are short an idle one makes room; without one it is a 503") {
     gateway_rig rig{{}, {.origins = {origin_state::listening, origin_state::listening}, .tab = {.connections_max = 3}}};
     peer a = rig.client(), b = rig.client();

@@ -107,7 +107,9 @@ void server::arrive(errand& e) noexcept {
         if (home->rules_.options.repeats == repeat::off)
             k.violate("I17", "a request was repeated, though none is to be");
         if (!is_first) k.violate("I17", "a request was repeated on a connection that is not fresh");
-        if (!e.came_on_used) k.violate("I17", "a request was repeated, though its connection was fresh");
+        if (!e.came_on_used && e.came_to == end->local())
+            k.violate("I17", "a request was repeated at the address at which a fresh connection had failed");
+        if (!e.came_on_used) saw(mark::repeated_elsewhere);
         if (e.was_answered) k.violate("I17", "a request was repeated after a byte of its answer");
         if (!e.may_repeat() && !e.came_unseen)
             k.violate("I17", "a request that a server had seen came to a server again");
@@ -116,6 +118,7 @@ void server::arrive(errand& e) noexcept {
     // the same to the gateway whether or not it read on.
     e.came_unseen = said.ended;
     e.came_on_used = !is_first;
+    e.came_to = end->local();
     e.was_answered = e.is_whole = e.by_end = e.is_early = false;
     e.status = 0;
     ear.said_before = said.bytes;
@@ -227,6 +230,15 @@ void server::speak_http() noexcept {
     }
     if (chance.below(4) == 0) head += "Connection: x-hop\r\nX-Hop: 1\r\n";
     if (chance.below(8) == 0) head += "Keep-Alive: timeout=2\r\n";
+    const http1_limits& limits = home->rules_.options.head;
+    const bool pads = limits.head_bytes_max <= 20 * home->k_.options().network.buffer_bytes_max;
+    if (pads && chance.below(32) == 0) pad_fields(head, limits);
+    if (pads && chance.below(16) == 0) {
+        http1_limits less = limits;
+        less.head_bytes_max -= 64; // for the framing
+        less.fields_max -= 1;
+        if (pad(head, less)) saw(mark::answer_of_the_largest_size);
+    }
     const bool says_length = form == body_form::length && e.status != 204;
     if (says_length) head += "Content-Length: " + std::to_string(e.answer_bytes) + "\r\n";
     const std::string body = is_bodiless ? "" : payload(e.id, e.answer_bytes);
