@@ -266,7 +266,8 @@ void server::speak_nonsense(errand& e) noexcept {
     ear.now = nullptr;
     const std::uint32_t which = chance.below(static_cast<std::uint32_t>(std::size(nonsense)) + 1);
     if (e.upgrades || std::string_view{e.method} == "HEAD" || which < std::size(nonsense)) {
-        out += nonsense[e.upgrades ? 0 : which % std::size(nonsense)];
+        const std::size_t of_upgrade = chance.coin() ? 0 : std::size(nonsense) - 1; // a 101 to another protocol
+        out += nonsense[e.upgrades ? of_upgrade : which % std::size(nonsense)];
         return;
     }
     // A body that breaks off in the middle of nowhere: never whole.
