@@ -240,6 +240,8 @@ std::uint64_t run(std::uint64_t seed) {
     s.turn_until(k.time.now + seconds{3}); // who says nothing may be let go after one
     s.check_backlogs();
     s.end();
+    sums().seeds++;
+    sums().calls += k.log.count();
     return k.log.hash();
 }
 
