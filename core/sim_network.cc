@@ -48,8 +48,9 @@ void network::free(stream& s) noexcept {
     streams_live_--;
     s.serial++;
     s.at = stream::phase::fresh;
+    s.came_at = never;
     s.recv_shut = s.end_read = s.send_shut = s.fin_received = s.fin_sent = s.orphan = s.linger_zero = false;
-    s.left = s.closed_first = s.no_space = s.squeezed = s.deliver_planned = s.connect_told = s.reuse_port = false;
+    s.left = s.closed_first = s.no_space = s.squeezed = s.deliver_planned = s.connect_told = s.reuse_port = s.met_itself = false;
     s.error = 0;
     s.driver = nullptr;
     s.in.clear();
@@ -57,6 +58,7 @@ void network::free(stream& s) noexcept {
     s.in_charged = 0;
     s.out.clear();
     s.acked = s.acked_late = 0;
+    s.sent_at = s.received_at = {};
     s.local = s.other = endpoint{};
     s.port_claim = 0;
     s.connect_tries = 0;
@@ -103,8 +105,10 @@ void network::deliver(stream& from) noexcept {
     }
     if (n > 0) {
         to.in.push(from.out.front(), n);
+        to.note_arrival();
         from.out.pop(n);
         acknowledge(from, to, n);
+        if (to.acked_late > 0) to.sent_at = time.now;
         to.acked += std::exchange(to.acked_late, 0); // these bytes carry it
         to.wake(EPOLLIN);
         if (from.no_space && from.writable()) {
@@ -116,6 +120,8 @@ void network::deliver(stream& from) noexcept {
     from.fin_sent = true;
     from.closed_first = !from.fin_received;
     from.acked += std::exchange(from.acked_late, 0) + 1;
+    from.sent_at = time.now;
+    if (to.acked_late > 0) to.sent_at = time.now;
     to.acked += std::exchange(to.acked_late, 0);
     from.wake(0); // its FIN is acknowledged
     to.receive_fin();
@@ -135,6 +141,7 @@ void network::acknowledge(stream& from, const stream& to, std::size_t bytes) noe
     const duration wait = to.delay + (is_delayed ? duration{milliseconds{40}} : duration{});
     if (wait == duration{}) {
         from.acked += static_cast<std::int64_t>(bytes);
+        from.sent_at = time.now;
         return;
     }
     from.acked_late += static_cast<std::int64_t>(bytes);
@@ -143,7 +150,9 @@ void network::acknowledge(stream& from, const stream& to, std::size_t bytes) noe
 
 void network::acknowledge_now(void* at, std::uint32_t serial) noexcept {
     stream& s = *static_cast<stream*>(at);
-    if (s.serial == serial && s.at == stream::phase::established) s.acked += std::exchange(s.acked_late, 0);
+    if (s.serial != serial || s.at != stream::phase::established || s.acked_late == 0) return;
+    s.acked += std::exchange(s.acked_late, 0);
+    s.sent_at = s.net.time.now;
 }
 
 // Nobody reads there any more: the sender learns it by a RST.

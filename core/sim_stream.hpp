@@ -81,6 +81,7 @@ struct stream final : file {
 
     // What arrives. The stream is not `fresh`.
     void receive_fin() noexcept;
+    void note_arrival() noexcept; // bytes or an end for recv()
     void receive_reset() noexcept;
     void fail(int why) noexcept;
 
@@ -88,6 +89,7 @@ struct stream final : file {
     void drop_parcels() noexcept;
     void uncharge() noexcept;
     std::size_t out_room() const noexcept;
+    std::size_t queued_bytes() const noexcept; // SIOCOUTQ
     std::size_t in_room() const noexcept { return in.size() < in_max ? in_max - in.size() : 0; }
     bool writable() const noexcept;
     bool is_tcp() const noexcept { return family != AF_UNIX; }
@@ -108,6 +110,7 @@ struct stream final : file {
     bool deliver_planned = false;
     bool connect_told = false; // connect() has answered that it is connected
     bool reuse_port = false;
+    bool met_itself = false; // it was connected to its own address
     int error = 0;
     stream* peer = nullptr;
     remote* driver = nullptr; // who plays this end, instead of a descriptor
@@ -120,10 +123,14 @@ struct stream final : file {
     };
     std::deque<parcel> in_parcels;           // unix: descriptors on their way here
     std::uint32_t user = 0, peer_user = ~0u; // whose socket it is, and to whose it was connected
+    time_point came_at = never; // the first arrival since the holder last asked for bytes; never: none
     std::size_t in_max = 65536, out_max = 65536;
     std::int64_t acked = 0;
     std::int64_t acked_late = 0; // delivered, and the acknowledgement is on its way
     duration delay{};            // one way
+    // What the last movement on the wire was: of bytes or an end that this socket sent (given to send(), taken by the
+    // peer), and of bytes that its holder received.
+    time_point sent_at{}, received_at{};
     endpoint local{}, other{};
     std::uint64_t port_claim = 0; // what ties up its local port; 0: nothing
     std::uint32_t connect_tries = 0;

@@ -1,4 +1,4 @@
-// http1_exchange: answers of weir's own, sending, the end of an exchange, deadlines.
+// http1_exchange: answers of weir's own, sending, the end of an exchange. Deadlines are in http1_exchange_deadlines.cc.
 
 #include "proto/http1_exchange.hpp"
 
@@ -24,6 +24,7 @@ http1_exchange::http1_exchange(http1_exchanges& room, connection& client, const 
 http1_exchange::~http1_exchange() {
     EXPECT(server_ == nullptr);
     drop_table();
+    if (upstream_) room_.upstreams.let_go(*upstream_);
     for (buffer* b : {&from_client_, &to_server_, &from_server_, &to_client_})
         b->clear(blocks());
 }
@@ -43,7 +44,7 @@ verdict http1_exchange::answer(const http1_answer& a) noexcept {
     status_ = a.status;
     client_framing_ = http1_body_kind::length;
     response_ = response_state::done;
-    const std::size_t n = write_answer(write_room(), write_room_bytes, a, method_ == http1_method::head, persistence);
+    const std::size_t n = write_answer(write_room(), write_room_bytes(), a, method_ == http1_method::head, persistence);
     EXPECT(n > 0);
     // An applet's answer may be larger than a block. Beyond what the socket takes at once, that is a shortage.
     switch (push(*client_, to_client_, {.head = {write_room(), n}})) {
@@ -108,8 +109,33 @@ verdict http1_exchange::late(const char* why) noexcept {
     return has_begun ? close_client(close_intent::abort, end_cause::timed_out) : refuse(408, why);
 }
 
+namespace {
+
+http1_trouble kind_of(int status) noexcept {
+    switch (status) {
+    case 502: return http1_trouble::bad_gateway;
+    case 503: return http1_trouble::unavailable;
+    case 504: return http1_trouble::late;
+    }
+    return http1_trouble::broken_off; // the status is the server's, which had been sent on
+}
+
+} // namespace
+
+void http1_exchanges::tell_left_out(void* self, std::size_t kind, std::uint64_t count) noexcept {
+    static constexpr const char* names[] = {"passed over", "502", "503", "504", "broken off"};
+    const http1_exchanges& room = *static_cast<const http1_exchanges*>(self);
+    if (!room.trouble) return;
+    char line[96];
+    const int n = std::snprintf(line, sizeof line, "%s: %llu more lines like this were not written", names[kind],
+                                static_cast<unsigned long long>(count));
+    room.trouble(room.gateway, {line, static_cast<std::size_t>(n)});
+}
+
 void http1_exchange::report(int status, const char* why) noexcept {
-    if (!room_.trouble) return;
+    http1_trouble kind = status == passed_over ? http1_trouble::passed_over : kind_of(status);
+    if (response_ == response_state::body) kind = http1_trouble::broken_off;
+    if (!room_.trouble || !room_.lines.admits(static_cast<std::size_t>(kind))) return;
     char at[endpoint::log_text_max], from[endpoint::log_text_max], line[1792];
     const std::string_view client = client_text(from);
     const std::string_view server = upstream_ ? upstream_->where.at.log_text(at) : std::string_view{"-"};
@@ -145,11 +171,12 @@ void http1_exchange::log_access(ending how) noexcept {
     const std::string_view server =
         upstream_ ? upstream_->where.at.log_text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
+    const char* const end = how == ending::whole ? "" : how == ending::cut ? " cut off" : " cut off, client gone";
     const int n = std::snprintf(
         line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
         client.data(), static_cast<int>(what.size()), what.data(), status_,
         static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us), static_cast<int>(server.size()),
-        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", how == ending::cut ? " cut off" : "");
+        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", end);
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -199,6 +226,7 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
         const io_result r = to.send_parts(parts, count);
         if (r.end == io::failed) return sent::broken;
         gone = r.bytes;
+        if (send_progress::has_sent(to, r)) (&to == client_ ? to_client_progress_ : to_server_progress_).sent();
     }
     for (std::size_t i = 0; i < count; i++) {
         const std::string_view part{static_cast<char*>(parts[i].iov_base), parts[i].iov_len};
@@ -208,9 +236,12 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
         to.fail(ENOBUFS); // what is missing now can never be made good
         return sent::broken;
     }
-    if (out.empty()) return sent::all;
+    if (out.empty()) {
+        if (out.attached()) out.clear(blocks());
+        return sent::all;
+    }
     to.want_send();
-    if (&to == client_) set_client_deadline(later(now(), room_.options.write_timeout));
+    if (&to == client_) await_taking();
     return sent::some;
 }
 
@@ -293,7 +324,7 @@ verdict http1_exchange::next_request() noexcept {
     next->has_backlog_ = true;
     client.attach(client_cb, next);
     client.want_recv();
-    room.conns.loop().fds().may_recv(client.slot());
+    client.may_recv();
     return verdict::gone;
 }
 
@@ -313,8 +344,8 @@ verdict http1_exchange::abandon(end_cause cause) noexcept {
     return close_client(close_intent::abort, cause);
 }
 
-verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
-    log_access(ending::cut); // unless it was answered
+verdict http1_exchange::close_client(close_intent intent, end_cause cause, ending how) noexcept {
+    log_access(how); // unless it was answered
     drop_server(close_intent::silent, end_cause::done);
     http1_exchanges& room = room_;
     connection& client = *client_;
@@ -329,46 +360,8 @@ void http1_exchange::drop_server(close_intent intent, end_cause cause) noexcept 
     if (!server_) return;
     connection& server = *server_;
     server_ = nullptr;
-    upstream_->active_count--;
+    upstream_->of->active_count--;
     server.close(intent, cause);
-}
-
-// --- deadlines
-
-void http1_exchange::set_client_deadline(time_point at) noexcept {
-    client_deadline_ = at;
-    client_->arm(at, client_fired);
-}
-
-void http1_exchange::client_fired(timer& t, time_point now) noexcept { client_timer(connection::of(t), now); }
-
-// Deadlines are pushed and dropped without touching the timer: what it finds when it fires decides.
-void http1_exchange::client_timer(connection& client, time_point now) noexcept {
-    http1_exchange& x = client.owner_as<http1_exchange>();
-    if (x.client_deadline_ == never) return;
-    if (x.client_deadline_ > now) {
-        x.set_client_deadline(x.client_deadline_);
-        return;
-    }
-    x.client_deadline_ = never;
-    const bool is_silent =
-        x.request_ == request_state::head && x.head_.has_not_begun(); // half an empty line: no request
-    if (is_silent) x.close_client(close_intent::graceful, end_cause::timed_out);
-    else x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
-}
-
-void http1_exchange::server_fired(timer& t, time_point now) noexcept {
-    connection& server = connection::of(t);
-    http1_exchange& x = server.owner_as<http1_exchange>();
-    const bool takes_more = !server.is(conn_flag::failed); // else only what it had still to say was waited for
-    const bool waits_for_body =
-        x.request_ == request_state::body && x.unsent() == 0 && !x.awaits_continue_ && takes_more;
-    const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
-    if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
-    else if (waits_for_client)
-        server.arm(later(now, x.room_.options.first_byte_timeout), server_fired); // who has a deadline
-    else if (x.response_ != response_state::body) x.fail(504, "no answer in time");
-    else x.truncated("the response stalled", end_cause::timed_out);
 }
 
 } // namespace weir::inline WEIR_KERNEL

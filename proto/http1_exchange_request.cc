@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/buggify.hpp"
-#include "core/dialer.hpp"
 #include "proto/http1_exchange.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -36,7 +35,11 @@ verdict http1_exchange::read_head() noexcept {
     const bool in_scratch = from_client_.empty();
     buffer::room_view to{conns().scratch(), read_bytes_max};
     if (!in_scratch) to = from_client_.room(blocks());
-    EXPECT(to.bytes > 0); // a head that fills a block is over its limit
+    if (to.bytes == 0) { // the limit of a head lies above a block
+        if (!from_client_.enlarge(blocks())) return shed("no large block is left for a head");
+        to = from_client_.room(blocks());
+    }
+    EXPECT(to.bytes > 0); // a head that fills a large block is over any limit
     const io_result got = client_->recv(to.at, to.bytes);
     switch (got.end) {
     case io::again: return in_scratch ? wait_on(http1_wait::still) : verdict::keep; // nothing yet: without an exchange
@@ -126,7 +129,7 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
     version_ = head_.version();
     client_keep_alive_ = head_.keep_alive();
     client_asked_keep_alive_ = head_.keep_alive_requested();
-    wants_upgrade_ = head_.has_upgrade();
+    upgrades_ = upgrades_asked(head_, room_.options.upgrades);
     binds_user_ = head_.binds_user();
     awaits_continue_ = head_.expect_continue();
     const http1_body_kind kind = head_.body_kind();
@@ -149,18 +152,10 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
 
 // Writes the head anew and sends it on, with what has come of the body.
 verdict http1_exchange::forward(std::string_view bytes) noexcept {
-    const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
-    const auto persistence = wants_upgrade_      ? http1_persistence::upgrade
-                             : keeps_no_server() ? http1_persistence::close
-                                                 : http1_persistence::unsaid;
-    const buffer::room_view to = to_server_.room(blocks());
-    const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
-    if (n == 0) {
+    if (!put_request_head()) {
         to_server_.clear(blocks());
         return shed("no room for the request's head");
     }
-    to_server_.grow(n);
-
     char* rest = const_cast<char*>(bytes.data()) + head_.size(); // in our own memory: scratch room or from_client_
     const std::size_t rest_bytes = bytes.size() - head_.size();
     const bool in_buffer = !from_client_.empty();
@@ -178,7 +173,28 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     client_->stop_recv(); // of a body, flush_to_server() asks for more
     expect_response();
     response_ = response_state::head;
-    return acquire();
+    return client_has_gone() ? give_up() : acquire();
+}
+
+// Into a block, or else into a large one.
+bool http1_exchange::put_request_head() noexcept {
+    const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
+    const auto persistence = upgrades_           ? http1_persistence::upgrade
+                             : keeps_no_server() ? http1_persistence::close
+                                                 : http1_persistence::unsaid;
+    needs_host_ = !head_.names_host();
+    char longest[endpoint::text_max];
+    const http1_forwarding how{.upgrades = room_.options.upgrades,
+                               .own_host = needs_host_ ? longest_host(longest) : std::string_view{}};
+    do {
+        const buffer::room_view to = to_server_.room(blocks());
+        const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence, how) : 0;
+        if (n > 0) {
+            to_server_.grow(n);
+            return true;
+        }
+    } while (!to_server_.is_large() && to_server_.enlarge(blocks()));
+    return false;
 }
 
 // --- the body
@@ -192,14 +208,16 @@ verdict http1_exchange::read_body() noexcept {
     std::size_t used = 0;
     if (!from_client_.empty()) {
         char* in = const_cast<char*>(from_client_.bytes().data());
-        if (take_body(in, from_client_.size(), used) == verdict::gone) return verdict::gone;
+        const std::size_t bytes = std::min(from_client_.size(), read_bytes_max);
+        if (take_body(in, bytes, used) == verdict::gone) return verdict::gone;
         from_client_.consume(used, blocks());
-        return flush_to_server();
+        return client_has_gone() ? give_up() : flush_to_server();
     }
     char* in = conns().scratch();
     const io_result got = client_->recv(in, read_bytes_max);
+    constexpr const char* too_slow = "the request's body comes too slowly";
     switch (got.end) {
-    case io::again: return verdict::keep;
+    case io::again: return !awaits_continue_ && rate_is_low() ? late(too_slow) : verdict::keep;
     case io::closed: return abandon(end_cause::peer_closed);
     case io::failed: return abandon(end_cause::peer_failed);
     case io::done: break;
@@ -208,12 +226,13 @@ verdict http1_exchange::read_body() noexcept {
     body_bytes_ += got.bytes;
     if (take_body(in, got.bytes, used) == verdict::gone) return verdict::gone;
     if (request_ == request_state::cut) return verdict::keep; // it was refused: what stands behind is nothing
-    // What is not taken yet may be the body's end, which is never too late.
-    if (request_ == request_state::body && used == got.bytes && rate_is_low())
-        return late("the request's body comes too slowly");
+    // What is not taken yet may be the body's end, which is never too late. The rate is judged when all that has come is
+    // counted: the process may have stood still.
+    const bool all_counted = used == got.bytes && !client_->slot().is(fd_state::recv_ready);
+    if (request_ == request_state::body && all_counted && rate_is_low()) return late(too_slow);
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
-    return flush_to_server();
+    return client_has_gone() ? give_up() : flush_to_server();
 }
 
 // The client is to go on with its body; the time until then is its own, unless it waits for its server's 100. One that
@@ -224,7 +243,7 @@ void http1_exchange::expect_body() noexcept {
     else if (!client_->slot().is(fd_state::recv_active)) begin_window();
     client_->want_recv();
     if (awaits_continue_) {
-        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+        await_server();
     } else if (to_client_.empty()) {
         set_client_deadline(later(now(), room_.options.body_timeout));
     }
@@ -257,7 +276,7 @@ bool http1_exchange::rate_is_low() noexcept {
 // bytes of `in` that are done with.
 verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used) noexcept {
     const bool direct = server_is_ready() && to_server_.empty() && !buggify(twist::send_buffered);
-    const std::size_t room = block_bytes - to_server_.size();
+    const std::size_t room = to_server_.capacity() - to_server_.size();
     const std::size_t fits = room > chunk_framing_max ? room - chunk_framing_max : 0;
     if (!direct) bytes = std::min(bytes, fits);
     const unframed u = unframe(request_body_, in, bytes);
@@ -289,80 +308,17 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
     return verdict::keep;
 }
 
-// --- the server's connection
-
-verdict http1_exchange::acquire() noexcept {
-    for (;;) {
-        upstream* next = room_.upstreams.choose(tried_, now());
-        if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
-        if (connect_error_)
-            report(passed_over, std::strerror(connect_error_)); // the one before, which this one stands in for
-        connect_error_ = 0;
-        upstream_ = next;
-        if (!repeated_) {
-            // What could not be repeated gets no connection that the server may be about to close.
-            const bool is_safe = is_idempotent(method_);
-            const idle_pool::need need{.age_max = is_safe ? duration::max() : room_.idle.safe_age(upstream_->key)};
-            if (connection* idle = room_.idle.take(upstream_->key, server_cb, this, need)) {
-                room_.upstreams.connected(*upstream_); // it keeps what it was given
-                assign(*idle, true);
-                return flush_to_server();
-            }
-        }
-        const address& where = upstream_->where;
-        const dial_options how{.timeout = room_.options.connect_timeout,
-                               .user_timeout = room_.options.user_timeout,
-                               .transport = upstream_->transport};
-        auto dialed = dial(conns(), *where.family, where.at, how, server_cb, this);
-        if (dialed) {
-            assign(*dialed.value(), false);
-            return verdict::keep;
-        }
-        const int error = dialed.error();
-        if (is_shortage(error) || error == EADDRNOTAVAIL) return run_short(std::strerror(error)); // not the server's
-        rule_out(error);
-    }
-}
-
-// This server is not asked again for this request, and rests.
-void http1_exchange::rule_out(int error) noexcept {
-    connect_error_ = error;
-    tried_ |= room_.upstreams.bit_of(*upstream_);
-    room_.upstreams.failed(*upstream_, now());
-}
-
-// The dialed server did not answer. The request was not sent, so the next server may have it.
-verdict http1_exchange::connect_failed() noexcept {
-    rule_out(server_->error());
-    drop_server(close_intent::silent, server_->failure());
-    return acquire();
-}
-
-void http1_exchange::assign(connection& server, bool is_reused) noexcept {
-    server_ = &server;
-    upstream_->active_count++;
-    server.count_use();
-    reused_ = is_reused;
-    connecting_ = !is_reused;
-    keeping_ = is_reused && room_.options.repeats == repeat::automatic;
-    sent_bytes_ = 0;
-    acked_before_ = -1;
-    if (is_reused) room_.counters.reused++;
-    // The count now is the proof later that the server's kernel never took a byte of this request.
-    if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
-        acked_before_ = sys::bytes_acked(server.fd());
-}
-
 verdict http1_exchange::flush_to_server() noexcept {
     if (!server_is_ready() || server_->is(conn_flag::failed)) return verdict::keep;
     while (unsent() > 0) {
         const io_result r = server_->send(to_server_.bytes().substr(sent_bytes_));
         sent_bytes_ += static_cast<std::uint32_t>(r.bytes);
+        if (send_progress::has_sent(*server_, r)) to_server_progress_.sent();
         if (r.end != io::failed && unsent() == 0) break;
         hold_client();
         if (r.end == io::failed) return verdict::keep; // server_wake() looks for what the server still said
         server_->want_send();
-        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+        await_server();
         return verdict::keep;
     }
     server_->stop_send();
@@ -371,7 +327,7 @@ verdict http1_exchange::flush_to_server() noexcept {
         sent_bytes_ = 0;
     }
     if (request_ == request_state::done) {
-        if (!server_facts_.request_written) server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+        if (!server_facts_.request_written) await_server();
         server_facts_.request_written = true;
         return verdict::keep;
     }

@@ -4,14 +4,26 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+namespace {
+
+// One for each address that an upstream may have.
+idle_options with_keys(idle_options idle) noexcept {
+    constexpr std::uint32_t keys_min = upstream_set::capacity * upstream::addresses_max;
+    idle.keys_max = std::max(idle.keys_max, keys_min);
+    return idle;
+}
+
+} // namespace
+
 const data_cb http1_gateway::waiting_cb{
     .name = "http1-waiting", .recv = waiting_recv, .send = keep_on, .wake = waiting_wake};
 
 http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept
-    : conns_(conns), options_(options), idle_(conns, options.idle),
+    : conns_(conns), options_(options), idle_(conns, with_keys(options.idle)),
       tunnels_(conns, {.pairs_max = options.tunnels_max,
                        .fin_timeout = options.fin_timeout,
                        .idle_timeout = options.tunnel_idle_timeout,
+                       .user_timeout = options.tunnel_user_timeout,
                        .ended = tunnel_ended,
                        .owner = this}),
       upstreams_(options.how), exchanges_{.conns = conns,
@@ -23,13 +35,18 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
                                           .client_gone = client_gone,
                                           .is_pressed = is_pressed,
                                           .gateway = this,
+                                          .lines = line_limit(conns.loop(), options.http.trouble_rate,
+                                                              http1_exchanges::tell_left_out, &exchanges_),
                                           .pool = fixed_pool<http1_exchange>(std::size_t{options.clients_max} +
                                                                              admin_clients_max)},
       admin_{.name = "admin", .answer = answer_admin, .owner = this},
       door_(*this, options.clients_max, options.places, nullptr),
       admin_door_(*this, admin_clients_max, nullptr, &admin_) {
+    http1_options& http = exchanges_.options;
+    http.user_timeout = user_timeout_for(http.user_timeout, http.first_byte_timeout);
     EXPECT(!options.places || options.places->clients_max() <= options.clients_max);
-    EXPECT(options.http.head.head_bytes_max <= http1_exchange::head_bytes_max);
+    EXPECT(options.http.head.head_bytes_max <= http1_exchange::large_head_bytes_max);
+    EXPECT(check_upgrades(options.http.upgrades) == http1_upgrades_error::none);
 }
 
 http1_gateway::~http1_gateway() {
@@ -37,36 +54,78 @@ http1_gateway::~http1_gateway() {
     abort_all();
 }
 
+bool http1_gateway::has_blocks_for_heads() const noexcept {
+    return conns_.blocks().large_capacity() > 0 || !http1_exchange::needs_large_blocks(options_.http.head);
+}
+
 bool http1_gateway::has_memory() const noexcept {
     const bool has_idle = idle_.capacity() > 0 || options_.idle.idle_max == 0;
     return exchanges_.pool.capacity() > 0 && has_idle && tunnels_.capacity() > 0;
 }
 
-void http1_gateway::add_upstream(const address& where, const xprt& transport) noexcept {
-    upstreams_.add(where, transport,
-                   idle_.key_of({.remote = where.at, .family = where.family, .transport = &transport}));
+void http1_gateway::add_upstream(std::span<const address> where, const xprt& transport) noexcept {
+    upstreams_.add(where, transport);
+    give_keys(upstreams_.size() - 1);
+}
+
+void http1_gateway::set_upstream(std::size_t i, std::span<const address> where) noexcept {
+    upstreams_.replace(i, where);
+    give_keys(i);
+}
+
+// A key for each address that is listed, and for no other.
+void http1_gateway::give_keys(std::size_t i) noexcept {
+    upstream& u = upstreams_.at(i);
+    for (upstream_address& a : u.places) {
+        if (a.is_listed || !a.key) continue;
+        if (!shares_key(a)) idle_.forget(a.key);
+        a.key = {};
+    }
+    for (const std::uint8_t place : u.order()) {
+        upstream_address& a = u.places[place];
+        if (!a.key)
+            a.key = idle_.key_of({.remote = a.where.at, .family = a.where.family, .transport = u.transport});
+    }
+}
+
+// Two upstreams may be at one address.
+bool http1_gateway::shares_key(const upstream_address& a) const noexcept {
+    for (std::size_t i = 0; i < upstreams_.size(); i++)
+        for (const upstream_address& other : upstreams_.at(i).places)
+            if (&other != &a && other.key == a.key) return true;
+    return false;
+}
+
+listener_options http1_gateway::for_clients(listener_options options) const noexcept {
+    options.socket.user_timeout = user_timeout_for(options.socket.user_timeout, options_.http.write_timeout);
+    return options;
 }
 
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
-    return door_.gate.listen(at, options);
+    return door_.gate.listen(at, for_clients(options));
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
+    EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
-    return door_.gate.listen(std::move(inherited), family, options);
+    return door_.gate.listen(std::move(inherited), family, for_clients(options));
 }
 
-result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner) noexcept {
+result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner,
+                                         const listener_options& options) noexcept {
+    EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
-    return admin_door_.gate.listen(at, {});
+    return admin_door_.gate.listen(at, options);
 }
 
 result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer,
                                          void* owner) noexcept {
+    EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
     return admin_door_.gate.listen(std::move(inherited), family, {});
@@ -126,8 +185,10 @@ bool http1_gateway::is_pressed(void* self, const http1_applet* applet) noexcept 
     return static_cast<http1_gateway*>(self)->door_of(applet).gate.is_pressed();
 }
 
-void http1_gateway::tunnel_ended(void* self, void* to) noexcept {
-    static_cast<upstream*>(to)->active_count--;
+void http1_gateway::tunnel_ended(void* self, void* at, relay_end) noexcept {
+    upstream_address& to = *static_cast<upstream_address*>(at);
+    to.of->active_count--;
+    static_cast<http1_gateway*>(self)->upstreams_.let_go(to);
     client_gone(self, nullptr);
 }
 
@@ -181,6 +242,7 @@ std::size_t http1_gateway::cut_off(void* at) noexcept {
     http1_gateway& self = static_cast<door*>(at)->home;
     const std::size_t count = self.exchanges_.active_count() + self.tunnels_.pair_count();
     self.abort_all();
+    self.exchanges_.lines.tell_sums();
     return count;
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "proto/client_places.hpp"
 #include "proto/upstream.hpp"
@@ -11,9 +12,10 @@
 namespace weir::inline WEIR_KERNEL::tools {
 
 struct crew_options {
-    listen_place listen;
+    listen_place listen{.file = {.mode = 0666}}; // as a port of TCP: a folder can keep others out
     std::array<upstream_place, upstream_set::capacity> upstreams;
     std::size_t upstreams_count = 0;
+    std::span<const upstream_place> places() const noexcept { return {upstreams.data(), upstreams_count}; }
     balance how = balance::round_robin;
     std::uint32_t threads = 1;
     std::uint32_t clients_max = 0;                // over all threads; 0: as many as the descriptors allow, at most 65,536

@@ -27,14 +27,15 @@ void parse(settings& set, int argc, char** argv) {
          .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
          .purpose = "Carries bytes between its clients and the upstreams, and ends and aborts as what they are.\n"
                     "SIGTERM, SIGINT: stop accepting, let what runs end, exit 0; a second one: exit 1 at once.\n"
-                    "SIGUSR1: say what is open and the counters.",
+                    "SIGUSR1: say what is open and the counters. SIGHUP: look names up again.",
          .examples = {"weir-relay 127.0.0.1:6380 127.0.0.1:6379",
                       "weir-relay --threads 2 --balance least --send-proxy v2 [::]:8443 10.0.0.1:443 10.0.0.2:443"}}};
     relay_options& relay = set.stream.relay;
     constexpr duration ms = milliseconds{1};
     o.time("--connect-timeout", relay.connect_timeout, "to connect to an upstream", ms);
-    o.time("--idle-timeout", relay.idle_timeout, "without a byte either way", ms);
-    o.time("--fin-timeout", relay.fin_timeout, "without a byte, when one side has ended", ms);
+    o.time("--idle-timeout", relay.idle_timeout, "without a byte on the wire either way", ms);
+    o.time("--fin-timeout", relay.fin_timeout,
+           "the same, once the upstream has ended its side or one side was reset; not above --idle-timeout", ms);
     o.flag("--accept-proxy", set.stream.accept_proxy, "clients are proxies that say first for whom (PROXY v1, v2)");
     o.time("--proxy-timeout", set.stream.proxy_timeout, "for all of that", ms);
     o.choice("--proxy-tlvs", set.tlvs, tlv_words, "in it; skipped ones are not passed on");
@@ -65,18 +66,19 @@ struct worker {
         : set(s), conns(loop), connections_max(stream_proxy::connections_needed(limited(s.stream, s, mine))),
           proxy(conns, limited(s.stream, s, mine)) {}
 
-    void open(tools::crew<worker>&, std::uint32_t) noexcept {
+    void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
         if (auto r = conns.open({.connections_max = connections_max}); !r)
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
-            proxy.add_upstream(set.upstreams[i].at);
-        if (!set.quiet) proxy.on_trouble(tools::say_line, nullptr);
+            proxy.add_upstream(set.upstreams[i].addresses());
+        if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
     }
     void drain(drain_kind how, stream_proxy::drained done, void* owner) noexcept {
         proxy.drain(how, set.drain, done, owner);
     }
     void reopen() noexcept {}
     int admin_fd() const noexcept { return -1; }
+    endpoint admin_at() const noexcept { return {}; }
 
     const settings& set;
     conntab conns;
@@ -87,6 +89,7 @@ struct worker {
 } // namespace
 
 int main(int argc, char** argv) {
+    tools::hold_standard_descriptors();
     settings set;
     set.user_timeout = set.stream.relay.user_timeout;
     parse(set, argc, argv);

@@ -70,6 +70,61 @@ TEST_CASE("a block holds exactly block_bytes") {
     b.clear(pool);
 }
 
+TEST_CASE("more than a block holds goes into a large block, which goes back when it is empty") {
+    block_pool pool(1, 1);
+    buffer b;
+    const std::string whole = std::string(block_bytes - 2, 'x') + "yz";
+
+    CHECK(b.append(whole, pool) == done);
+    CHECK_FALSE(b.is_large());
+    CHECK(pool.large_used() == 0);
+    b.consume(1, pool);
+    CHECK(b.append("abc", pool) == done);
+    CHECK(b.is_large());
+    CHECK(pool.used() == 0); // the small one went back
+    CHECK(pool.large_used() == 1);
+    CHECK(b.bytes() == whole.substr(1) + "abc");
+    CHECK(b.append(std::string(large_block_bytes - b.size() + 1, 'x'), pool) == full);
+    CHECK(b.append(std::string(large_block_bytes - b.size(), 'x'), pool) == done);
+    CHECK(b.size() == large_block_bytes);
+    CHECK(b.capacity() == large_block_bytes);
+    buffer other;
+    CHECK(other.append(whole + "x", pool) == full); // there is one large block
+    CHECK_FALSE(other.attached());
+    other.take(b);
+    CHECK_FALSE(b.is_large());
+    CHECK(other.is_large());
+    other.consume(other.size(), pool);
+
+    CHECK_FALSE(other.is_large());
+    CHECK(pool.large_used() == 0);
+    CHECK(b.append(whole, pool) == done);
+    b.clear(pool);
+    CHECK(pool.used() == 0);
+}
+
+TEST_CASE("a buffer is enlarged with its bytes, or where there is no large block not at all") {
+    block_pool pool(1, 1), small(1);
+    buffer a, b;
+
+    CHECK(a.append("abc", small) == done);
+    CHECK_FALSE(a.enlarge(small));
+    CHECK(a.bytes() == "abc");
+    a.clear(small);
+    CHECK(b.append("abc", pool) == done);
+    b.consume(1, pool);
+    CHECK(b.enlarge(pool));
+    CHECK(b.enlarge(pool)); // once is enough
+    CHECK(b.bytes() == "bc");
+    CHECK(b.room(pool).bytes == large_block_bytes - 2);
+    CHECK(pool.used() == 0);
+    b.clear(pool);
+    CHECK(a.enlarge(pool)); // without bytes
+    CHECK(a.room(pool).bytes == large_block_bytes);
+    a.clear(pool);
+    CHECK(pool.large_used() == 0);
+}
+
 TEST_CASE("room behind consumed bytes is won back") {
     block_pool pool(1);
     buffer b;
@@ -188,7 +243,7 @@ TEST_CASE("the contract of a buffer is checked") {
             static_cast<void>(b.room(pool));
             b.grow(block_bytes + 1);
         },
-        "<= block_bytes"));
+        "<= capacity()"));
     CHECK(dies(
         [] {
             block_pool pool(2);

@@ -218,6 +218,32 @@ def test_stopped_server():
         gateway.check_ledger()
 
 
+def test_stopped_proxies():
+    """a proxy that is stopped (SIGSTOP): what came meanwhile is read before a deadline ends anything (41)"""
+    patience, count = 4, 100
+    with Server() as server, Gateway(server, options=["--first-byte-timeout", f"{patience}s"]) as gateway, \
+            Relay(server, options=["--idle-timeout", f"{patience}s"]) as relay:
+        for proxy in (gateway, relay):
+            clients, ends = [], []
+            for _ in range(count):
+                clients.append(Client(proxy.address))
+                clients[-1].send(get())
+                ends.append(server.accept())
+                hear_head(ends[-1])
+            with proxy.held():
+                for end in ends:
+                    end.say(OK)
+                over = time.monotonic() + patience
+                until(lambda: time.monotonic() > over, "every deadline has passed")
+            for client, end in zip(clients, ends):
+                equal(client.response().status, 200)
+                client.close()
+                end.close()
+        until(lambda: relay.counters()["live"] == 0, "all have gone")
+        for proxy in (gateway, relay):
+            equal(proxy.check_ledger()["end_timed_out"], 0)
+
+
 def test_stopped_relay_server():
     """weir-relay: a server that is stopped (SIGSTOP): its clients are reset at --idle-timeout, new ones served later (41)"""
     with Origin("--body", "10") as origin, Relay(origin, options=["--idle-timeout", "1s"]) as relay:

@@ -41,7 +41,7 @@ WRONG = {
         (["--keep-alive-requests", "many"], ["--keep-alive-requests", '"many"']),
         (["--unsolicited", "keep"], ["--unsolicited", '"keep"', "kill, drain"]),
         (["--retry", "always"], ["--retry", '"always"', "auto"]),
-        (["--head-max", "15872"], ["--head-max", "15872"]),
+        (["--head-max", "65537"], ["--head-max", "65537"]),
         (["--request-line-max", "0"], ["--request-line-max", "16.."]),
         (["--fields-max", "1001"], ["--fields-max", "1..1000"]),
         (["--body-rate-min", "slow"], ["--body-rate-min", '"slow"', "64k"]),

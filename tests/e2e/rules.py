@@ -207,6 +207,24 @@ def test_limits():
                 equal(client.ask(b"\r\n" * (4 + extra) + ask()).status, status, "empty lines")
 
 
+def test_large_heads():
+    """--head-max 64k, --request-line-max and --fields-max 1000 let heads of 65,535 bytes and 1,000 fields pass both ways"""
+    options = ["--request-line-max", "60k", "--head-max", "64k", "--fields-max", "1000"]
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"".join(b"N%d: v\r\n" % i for i in range(998)) + b"X: %s\r\n\r\nok"
+    said = large % (b"x" * (65535 + 2 - len(large % b"")))
+    with Upstream(said) as upstream, Gateway(upstream, options=options) as gateway:
+        line = b"GET /" + b"x" * 50_000 + b" HTTP/1.1"
+        fields = [b"N%d: v" % i for i in range(999)]
+        for extra, status in ((0, 200), (1, 431)):
+            with Client(gateway.address) as client:
+                answer = client.ask(ask(*fields, *[b"a: b"] * extra, line=line))
+                equal((answer.status, len(answer.fields)), (status, 1000 if status == 200 else len(answer.fields)), "fields")
+        for extra, status in ((0, 200), (1, 431)):
+            with Client(gateway.address) as client:
+                bare = len(ask(b"X: "))
+                equal(client.ask(ask(b"X: " + b"x" * (65535 - bare + extra))).status, status, "head")
+
+
 def test_limits_given():
     """--request-line-max, --head-max and --fields-max are kept to the byte; --body-rate-min ends a drip with 408"""
     options = ["--request-line-max", "100", "--head-max", "1k", "--fields-max", "3"]

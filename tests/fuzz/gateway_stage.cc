@@ -83,9 +83,15 @@ http1_gateway_options draw(dice& chance) {
     o.idle.age_max = seconds{3};
     o.idle.probe = chance.coin();
     o.idle.seed = chance.next();
+    if (chance.below(4) == 0) {
+        o.http.head = {.start_line_bytes_max = 60'000, .head_bytes_max = 65'535, .fields_max = 1000};
+        o.http.server_bare_lf = true;
+    }
     o.clients_max = 4;
     o.tunnel_idle_timeout = seconds{5};
     o.fin_timeout = seconds{2};
+    o.http.upgrades = "w"; // of the corpus
+    o.http.on_client_fin = chance.coin() ? client_fin::abort : client_fin::wait;
     return o;
 }
 
@@ -111,7 +117,7 @@ const remote_cb newcomer_cb{.name = "server", .run = [](remote& r) noexcept {
 
 } // namespace
 
-stage::stage(std::string_view input) : play(parse_script(input)), nonce(nonce_of(input)), w(play.seed) {
+stage::stage(std::string_view input) : play(parse_script(input)), nonce(nonce_of(input)), w(play.seed, {.large_blocks_max = 8}) {
     w.closes_what_failed = false; // what a server said before it failed is still passed on
     gateway = std::make_unique<http1_gateway>(*w.conns, draw(w.k.chance));
     w.k.net.serve({.where = shop, .table = &newcomer_cb, .owner = this});
@@ -183,7 +189,7 @@ void stage::try_healthy() {
     if (c.end) c.leave(false);
     w.require_by(w.k.time.now + seconds{15}, "I8", "an idle connection outlived its age",
                  [&] { return w.conns->live_count() == 0; });
-    if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");
+    if (w.conns->blocks().used() + w.conns->blocks().large_used() != 0) w.k.violate("I5", "a block was not given back");
     if (gateway->active_count() != 0) w.k.violate("I5", "an exchange was not given back");
 }
 

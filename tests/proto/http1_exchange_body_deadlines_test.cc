@@ -84,7 +84,7 @@ TEST_CASE("who waits for a 100 has its server's time for that, and its own from 
             rig.settle();
             if (is_told) rig.pass(seconds{30} - milliseconds{1});
             rig.expect_silence(c);
-            rig.pass(milliseconds{1});
+            rig.pass(is_told ? milliseconds{1} : rig.lateness_max(seconds{60}));
             rig.expect(c, is_told ? stalled : gateway_timeout(closes));
             rig.expect_end(c, ending::fin);
             CHECK(rig.at_rest());
@@ -115,6 +115,20 @@ TEST_CASE("a body that is all there in time has no deadline any more") {
     rig.pass(seconds{59});
     s.say(ok("x"));
     rig.expect(c, ok("x"));
+}
+
+TEST_CASE("bytes of a body that came while the process stood still are counted before the rate is judged") {
+    gateway_rig rig; // 30 KB in 30 s; one read takes less
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    peer s = rig.server();
+    rig.settle();
+
+    c.say(pattern(40'000));
+    rig.clock.advance(seconds{31}); // in one step
+    rig.turn();
+
+    rig.expect_silence(c);
 }
 
 TEST_CASE("a body slower than the least rate is a 408, one that just makes it is not") {

@@ -75,11 +75,12 @@ std::string many_fields(std::size_t count) {
 }
 
 constexpr http1_gateway_options of_many_fields{.http = {.head = {.fields_max = 1000}}};
+const gateway_rig::setup with_large_blocks{.tab = {.connections_max = 64, .large_blocks_max = 2}};
 
 TEST_CASE("up to a thousand fields pass both ways where that is allowed, and their block is given back") {
     for (const std::size_t count : {99u, 100u, 400u, 998u}) {
         INFO(count);
-        gateway_rig rig{of_many_fields};
+        gateway_rig rig{of_many_fields, with_large_blocks};
         peer c = rig.client();
         c.narrow();
         const std::string lines = many_fields(count);
@@ -100,7 +101,7 @@ TEST_CASE("without a block for the fields of a head it is a 503, of a request an
     const std::string lines = many_fields(400);
     for (const bool of_request : {true, false}) {
         INFO(of_request);
-        gateway_rig rig{of_many_fields};
+        gateway_rig rig{of_many_fields, with_large_blocks};
         held_blocks held{rig.conns.blocks()};
         peer c = rig.client();
         if (of_request) {

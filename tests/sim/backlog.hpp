@@ -1,5 +1,5 @@
 #pragma once
-// backlog: at the limit of clients, the first in the backlog is accepted as soon as it can have a place (I20).
+// backlog: at the limit of clients, the first in the backlog is accepted as soon as it can have a place (I22).
 
 #include "proto/client_gate.hpp"
 #include "sim/world.hpp"
@@ -31,7 +31,7 @@ class backlog_check {
         bool has_room = gate.has_place(); // since when is not known: the clock may have jumped
         for (connection* conn = w.conns->first(); conn && !has_room; conn = w.conns->after(*conn))
             has_room = is_waiting_client(*conn) && may_go(*w.loop, *conn);
-        if (has_room && had_room_) w.k.violate("I20", "a client is in the backlog, and there is a place for it");
+        if (has_room && had_room_) w.k.violate("I22", "a client is in the backlog, and there is a place for it");
         had_room_ = has_room;
         begin(w, 1);
     }

@@ -80,22 +80,40 @@ std::uint64_t tunnel_id(const errand& e, bool is_server) { return e.id * 2 + (is
 
 std::string head_of(const errand& e, const http1_limits& limits, bool pads, dice& chance) {
     std::string head = e.method;
-    head += chance.below(16) == 0 ? " http://shop/" : " /";
+    head += chance.below(16) == 0 && e.names_host ? " http://shop/" : " /";
     head += std::to_string(e.id) + (e.is_old ? " HTTP/1.0\r\n" : " HTTP/1.1\r\n");
-    head += "Host: shop\r\nX-Keep: " + std::to_string(e.id) + "\r\n";
+    if (e.names_host) head += "Host: shop\r\n";
+    head += "X-Keep: " + std::to_string(e.id) + "\r\n";
     if (e.form == body_form::length) head += "Content-Length: " + std::to_string(e.body_bytes) + "\r\n";
     if (e.form == body_form::chunked) head += "Transfer-Encoding: chunked\r\n";
     if (e.expects) head += "Expect: 100-continue\r\n";
-    if (e.upgrades) head += "Connection: upgrade\r\nUpgrade: weir-test\r\n";
+    if (e.upgrades) head += "Connection: upgrade\r\nUpgrade: h2c, Weir-Test\r\nHTTP2-Settings: AAMAAABk\r\n";
     else if (!e.keeps && !e.is_old) head += "Connection: close\r\n";
     else if (e.keeps && e.is_old) head += "Connection: keep-alive\r\n";
+    if (!e.upgrades && chance.below(16) == 0)
+        head += "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
     if (chance.below(4) == 0) head += "Connection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n";
-    if (pads && chance.below(16) == 0 && head.size() + 40 < limits.head_bytes_max) { // the largest that passes
-        const std::size_t field = std::strlen("X-Pad: \r\n\r\n");
-        head += "X-Pad: " + std::string(limits.head_bytes_max - head.size() - field, 'x') + "\r\n";
-        saw(mark::head_of_the_largest_size);
-    }
+    if (pads && chance.below(16) == 0) pad_fields(head, limits);
+    if (pads && chance.below(16) == 0 && pad(head, limits)) saw(mark::head_of_the_largest_size);
     return head += "\r\n";
+}
+
+bool pad(std::string& head, const http1_limits& limits) {
+    const auto fields = static_cast<std::size_t>(std::count(head.begin(), head.end(), '\n')) - 1;
+    if (head.size() + 40 >= limits.head_bytes_max || fields >= limits.fields_max) return false;
+    const std::size_t field = std::strlen("X-Pad: \r\n\r\n");
+    head += "X-Pad: " + std::string(limits.head_bytes_max - head.size() - field, 'x') + "\r\n";
+    return true;
+}
+
+// The most that pass, but for two.
+void pad_fields(std::string& head, const http1_limits& limits) {
+    const auto fields = static_cast<std::size_t>(std::count(head.begin(), head.end(), '\n')) - 1;
+    const std::size_t room = limits.head_bytes_max - std::min<std::size_t>(limits.head_bytes_max, head.size() + 40);
+    if (fields + 2 >= limits.fields_max) return;
+    for (std::size_t left = std::min(limits.fields_max - fields - 2, room / 7); left > 0; left--)
+        head += "P: p\r\n";
+    saw(mark::head_of_the_most_fields);
 }
 
 std::string bad_head(const http1_limits& limits, dice& chance, int& status) {

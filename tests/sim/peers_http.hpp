@@ -24,7 +24,9 @@ struct errand {
     body_form form = body_form::none;
     std::uint32_t body_bytes = 0;
     std::uint32_t answer_bytes = 0;
+    std::uint32_t head_bytes = 0;
     bool is_old = false;    // HTTP/1.0
+    bool names_host = true; // else it gets its server's own name
     bool keeps = true;      // its client's connection may stay
     bool expects = false;   // 100-continue
     bool upgrades = false;  // 101, and then a tunnel
@@ -36,6 +38,7 @@ struct errand {
     // --- as servers had it
     std::uint8_t arrivals = 0;
     bool came_on_used = false; // the last time, on a connection that had carried another
+    endpoint came_to{};        // the last time, that address
     bool came_unseen = false;  // the last time, to a server that had ended its own side: counts as not seen
     bool was_answered = false; // a byte of an answer was delivered
 
@@ -103,6 +106,9 @@ bool is_payload(std::string_view bytes, std::uint64_t id, std::uint32_t from = 0
 std::uint64_t tunnel_id(const errand& e, bool is_server);
 // The head of that errand, at times with all that is not to be passed on. `pads`: at times as large as `limits` allow.
 std::string head_of(const errand& e, const http1_limits& limits, bool pads, dice& chance);
+// One more field in a head without its last empty line, so that it is as large as may be. False: it was too large.
+bool pad(std::string& head, const http1_limits& limits);
+void pad_fields(std::string& head, const http1_limits& limits);
 // A head that is refused, and with what.
 std::string bad_head(const http1_limits& limits, dice& chance, int& status);
 

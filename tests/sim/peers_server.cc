@@ -116,8 +116,12 @@ bool server::misbehave(remote& r) noexcept {
         r.close();
         return true;
     }
+    if (how == manner::hollow && (!home->calm_ || in_hollow_shop)) {
+        end_unheard(r);
+        return true;
+    }
     // The troublemakers leave. In HTTP who stalls is the gateway's to end: it has a deadline for that.
-    const bool stays = how == manner::stalling && home->tongue_ == town::tongue::http1;
+    const bool stays = how == manner::sipping || (how == manner::stalling && home->tongue_ == town::tongue::http1);
     if (home->calm_ && how != manner::well_behaved && !stays) {
         reset(r);
         return true;
@@ -129,6 +133,7 @@ bool server::misbehave(remote& r) noexcept {
         return true;
     case manner::stalling: return answered > 0 || chance.below(4) == 0;
     case manner::never_reading: return true;
+    case manner::sipping: return !home->may_sip(r, how, not_before);
     case manner::garbage:
         if (chance.below(3) == 0 && out.empty() && !ear.tunnel) out.append("\xde\xad\xbe\xef garbage");
         return false;
@@ -146,16 +151,35 @@ bool server::misbehave(remote& r) noexcept {
     case manner::trickling:
     case manner::stray:
     case manner::parting:
+    case manner::hollow:
     case manner::count_: return false;
     }
     return false;
 }
 
+// At once, or a little later; it may have read by then, and what it has read counts as seen.
+void server::end_unheard(remote& r) noexcept {
+    dice& chance = r.chance();
+    if (not_before == time_point{}) {
+        const duration wait = chance.coin() ? duration{1} : chance.between(duration{1000}, duration{milliseconds{30}});
+        not_before = r.now() + wait;
+        r.wake_in(wait);
+    }
+    if (chance.coin() && !read(r)) return;
+    if (home->tongue_ == town::tongue::http1 && !ear.now && !in.empty()) hear_head();
+    if (r.now() < not_before) return;
+    const bool is_fin = chance.coin();
+    if (is_fin && !to && r.socket().in.empty()) home->hollow_ends_said_++;
+    if (is_fin) leave(r);
+    else reset(r);
+}
+
 // False: it is gone.
 bool server::read(remote& r) noexcept {
     char bytes[512];
-    for (;;) {
-        const sys::count n = r.recv(bytes);
+    for (bool goes_on = true; goes_on;) {
+        goes_on = how != manner::sipping;
+        const sys::count n = r.recv({bytes, goes_on ? sizeof bytes : std::min(home->sip_bytes(), sizeof bytes)});
         if (n == -EAGAIN) return true;
         if (n > 0) {
             const std::string_view payload = hear_line({bytes, static_cast<std::size_t>(n)});
@@ -174,6 +198,7 @@ bool server::read(remote& r) noexcept {
         r.close();
         return false;
     }
+    return true;
 }
 
 void server::answer_all() noexcept {

@@ -3,7 +3,7 @@
 // One thread turns all loops. Between two atomic operations of client_places whose order with another thread's matters,
 // it may take a whole turn of another loop: what a thread that stands still there lets the others do. Clients come to
 // each loop, are busy, wait, go; and a loop may close meanwhile. Then the clients stand still, and whoever is in a
-// backlog must be there for want of a place: I20.
+// backlog must be there for want of a place: I22.
 
 #include <vector>
 
@@ -71,18 +71,18 @@ class street {
         if (!is_anybody_waiting()) return;
         saw(mark::place_awaited);
         if (clients_count() < places_.clients_max())
-            k_.violate("I20", "a client is in the backlog of a loop, and a place is free");
+            k_.violate("I22", "a client is in the backlog of a loop, and a place is free");
         for (std::uint32_t i = 0; i < yards_count_; i++)
             for (connection* conn = yards_[i].conns->first(); conn; conn = yards_[i].conns->after(*conn))
                 if (may_go(*conn))
-                    k_.violate("I20", "a client is in the backlog of a loop, and one of some loop only waits");
+                    k_.violate("I22", "a client is in the backlog of a loop, and one of some loop only waits");
     }
     void end() {
         for (std::uint32_t i = 0; i < yards_count_; i++)
             if (yards_[i].gate->door().is_open()) close(i);
         turn_until(k_.time.now + seconds{5});
-        if (places_.taken_count() != 0) k_.violate("I20", "a place is taken, and no client has it");
-        if (places_.paused_count() != 0) k_.violate("I20", "a gate waits for a place, and its listener is closed");
+        if (places_.taken_count() != 0) k_.violate("I22", "a place is taken, and no client has it");
+        if (places_.paused_count() != 0) k_.violate("I22", "a gate waits for a place, and its listener is closed");
         for (std::uint32_t i = 0; i < yards_count_; i++) {
             yards_[i].gate.reset();
             yards_[i].conns.reset();

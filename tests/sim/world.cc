@@ -14,6 +14,7 @@ const char* to_string(mark what) noexcept {
         "client pipelining",
         "client never reading",
         "client trickling",
+        "client sipping",
         "client garbage",
         "server well-behaved",
         "server slow",
@@ -23,9 +24,11 @@ const char* to_string(mark what) noexcept {
         "server closing idle",
         "server never reading",
         "server trickling",
+        "server sipping",
         "server garbage",
         "server stray bytes",
         "server parting",
+        "server hollow",
         "server refusing",
         "answer whole",
         "answer error",
@@ -88,12 +91,16 @@ const char* to_string(mark what) noexcept {
         "tunnel bytes early",
         "used after strays",
         "request repeated",
+        "client gone",
         "client of HTTP/1.0",
         "client says close",
         "request in chunks",
         "request broken",
         "line behind a body",
         "head of the largest size",
+        "head of the most fields",
+        "answer of the largest size",
+        "heads may be large",
         "head too large",
         "refused as due",
         "client late",
@@ -111,6 +118,10 @@ const char* to_string(mark what) noexcept {
         "gateway: unix server",
         "place awaited",
         "client let go",
+        "shop hollow",
+        "repeated elsewhere",
+        "waited for room",
+        "name moved",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];
@@ -142,11 +153,12 @@ world::world(std::uint64_t seed, const pace& may) : k(draw(seed, may)) {
     k.faults.pause();
     check.emplace(*loop);
     conns = std::make_unique<conntab>(*loop);
-    if (!conns->open({.connections_max = connections_max})) k.violate("I10", "no conntab, though nothing is wrong");
+    if (!conns->open({.connections_max = connections_max, .large_blocks_max = may.large_blocks_max})) k.violate("I10", "no conntab, though nothing is wrong");
 }
 
 void world::open_loop(const pace& may) {
     loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
+    how.ledger_max = 1024; // asked by deadline_check
     // Between a spin that ends before it looks at the clock and one that outlasts many sleeps.
     if (may.may_spin && k.chance.coin()) how.spin_us_max = k.chance.magnitude(1, 100);
     is_precise_ = may.may_be_precise && k.chance.coin();
@@ -178,8 +190,12 @@ void world::turn(duration sleep_max) {
     if (door_ && door_->accepted_count() - accepted > accept_budget_)
         k.violate("I14", "one turn accepted more than its budget");
     waiting_.resize(static_cast<std::size_t>(k.numbers_end()));
+    connecting_count_ = 0;
     for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
         check_connection(*conn);
+    if (conns->redials().waiting_count() > 0) saw(mark::waited_for_room);
+    if (conns->redials().waiting_count() > connecting_count_)
+        k.violate("I20", "a connect is repeated for a connection that is no more");
     deadlines_.after_turn(k, *loop, *conns);
     if (turn_check_) turn_check_(turn_owner_);
 }
@@ -188,12 +204,14 @@ void world::check_connection(connection& conn) {
     const fd_slot& slot = conn.slot();
     // A failed connection that is still there, and that nothing is going to tell of.
     const bool known = slot.is(fd_state::err) || conn.is(conn_flag::failed);
-    if (closes_what_failed && known && !slot.is(fd_state::news | fd_state::queued))
+    const bool must_close = closes_what_failed && !deadlines_.is_breaking(conn);
+    if (must_close && known && !slot.is(fd_state::news | fd_state::queued))
         k.violate("I4", "a connection has failed, and who is served by it was not told");
     // What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
     if (conn.is(conn_flag::idle) && conn.ended() && !slot.is(fd_state::queued))
         k.violate("I4", "an idle connection has ended, and is kept");
     check_fair(conn);
+    if (conn.is(conn_flag::connecting)) connecting_count_++;
 }
 
 // Whoever may go on gets its turn: a connection that stays runnable has been served, which shows in its calls. A slot

@@ -29,6 +29,7 @@ enum class mark : std::uint8_t {
     client_pipelining,
     client_never_reading,
     client_trickling,
+    client_sipping,
     client_garbage,
     server_well_behaved,
     server_slow,
@@ -38,9 +39,11 @@ enum class mark : std::uint8_t {
     server_closing_idle,
     server_never_reading,
     server_trickling,
+    server_sipping,
     server_garbage,
     server_stray_bytes,
     server_parting,
+    server_hollow,
     server_refusing,
     answer_whole,
     answer_error,
@@ -103,12 +106,16 @@ enum class mark : std::uint8_t {
     tunnel_bytes_early,
     used_after_strays,
     http_repeated,
+    http_client_gone,
     client_of_1_0,
     client_says_close,
     request_in_chunks,
     request_broken,
     line_behind_a_body,
     head_of_the_largest_size,
+    head_of_the_most_fields,
+    answer_of_the_largest_size,
+    heads_may_be_large,
     head_too_large,
     refused_as_due,
     client_late,
@@ -126,6 +133,10 @@ enum class mark : std::uint8_t {
     http_unix_server,
     place_awaited,
     client_let_go,
+    shop_hollow,
+    repeated_elsewhere,
+    waited_for_room,
+    name_moved,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -148,7 +159,7 @@ struct harness {
 void watch(kernel& k) noexcept;
 
 extern const harness idle_harness, relay_harness, stream_harness, http1_harness, mailbox_harness, timers_harness,
-    takeover_harness, shared_harness, places_harness;
+    takeover_harness, shared_harness, records_harness, places_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
@@ -161,6 +172,7 @@ struct no_allocations {
 // What a harness lets be drawn for its loop, beside what every loop has.
 struct pace {
     bool may_spin = false, may_be_precise = false;
+    std::uint32_t large_blocks_max = 0;
     bool leaves_watches = false; // its user closes what somebody else holds, without a word to epoll
 };
 
@@ -189,6 +201,9 @@ class world {
     void watch_pairs(const relay_pool* pool, const relay_pool* second = nullptr) noexcept {
         deadlines_.watch(pool, second);
     }
+    void watch_exchanges(duration first_byte_timeout, duration write_timeout) noexcept {
+        deadlines_.watch_exchanges(first_byte_timeout, write_timeout);
+    }
     // Called after every turn from now on. Null: no more.
     using turn_check = void (*)(void* owner);
     void after_turns(turn_check look, void* owner) noexcept {
@@ -201,7 +216,7 @@ class world {
     void require_by(time_point end, const char* invariant, const char* text, Condition holds) {
         while (k.time.now < end && !holds())
             turn(std::min<duration>(end - k.time.now, milliseconds{50}));
-        if (!holds()) k.violate(invariant, text);
+        if (!holds()) k.violate(invariant, "%s", text);
     }
 
     // Another thread, as steps between the calls of this one: posts letters, each of which must run once.
@@ -235,6 +250,7 @@ class world {
         std::uint64_t used_at = 0;
     };
     std::vector<waiting> waiting_; // by descriptor
+    std::size_t connecting_count_ = 0;
     void open_loop(const pace& may);
     bool is_precise_ = false;
     static kernel_options draw(std::uint64_t seed, const pace& may);

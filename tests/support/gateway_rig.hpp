@@ -40,14 +40,22 @@ struct held_blocks {
         while (pool.capacity() - pool.used() > spare)
             blocks.push_back(pool.make());
     }
+    void all_large_but(std::size_t spare) {
+        while (pool.large_capacity() - pool.large_used() > spare)
+            large_blocks.push_back(pool.make_large());
+    }
     void release() {
         for (block* b : blocks)
             pool.free(*b);
         blocks.clear();
+        for (large_block* b : large_blocks)
+            pool.free(*b);
+        large_blocks.clear();
     }
 
     block_pool& pool;
     std::vector<block*> blocks;
+    std::vector<large_block*> large_blocks;
 };
 
 // The raw transport, until it is told that its sockets have no room.
@@ -94,6 +102,7 @@ struct gateway_rig : proxy_rig {
     }
     // The client's address changes from run to run, so that it is kept apart from the rest of its line.
     void note_trouble(std::string_view line) {
+        if (line.ends_with(" were not written")) return troubles.emplace_back(line), void();
         const std::size_t from = line.find(" client "), to = line.find(" upstream ");
         CHECK(from < to);
         CHECK(to != line.npos);
@@ -105,6 +114,7 @@ struct gateway_rig : proxy_rig {
         choke::is_on = false;
         gateway.reset();
         CHECK(conns.blocks().used() == 0);
+        CHECK(conns.blocks().large_used() == 0);
         CHECK(sums_hold());
     }
 
@@ -139,8 +149,7 @@ struct gateway_rig : proxy_rig {
         }
     }
     void pass(duration time) {
-        clock.advance(time);
-        settle();
+        pass_in_steps(time, [this] { settle(); });
     }
 
     // Exactly these bytes have come, and none behind them.
@@ -229,7 +238,7 @@ struct gateway_rig : proxy_rig {
     // Nothing of a request is left behind.
     [[nodiscard]] bool at_rest() {
         settle();
-        return gateway->active_count() == 0 && conns.blocks().used() == 0 && sums_hold();
+        return gateway->active_count() == 0 && conns.blocks().used() + conns.blocks().large_used() == 0 && sums_hold();
     }
 
     // Least buffers on the gateway's side of every connection, so that little is on the way.
