@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/buggify.hpp"
+
 namespace weir::inline WEIR_KERNEL {
 
 client_gate::client_gate(conntab& conns, const client_gate_options& options) noexcept
@@ -44,7 +46,8 @@ bool client_gate::may_accept(void* self) noexcept {
     g.has_place_ = g.places_.pause(*g.seat_);
     if (g.has_place_) return true;
     g.door_.pause();
-    g.await_grace();
+    g.look_later();
+    interleave();
     g.places_.ask_others(*g.seat_);
     return false;
 }
@@ -78,6 +81,7 @@ void client_gate::waits(connection& client) noexcept {
     const bool is_first = fresh_.empty() && served_.empty();
     (client.uses() == 0 ? fresh_ : served_).push_back(client);
     if (is_first && places_.is_shared()) seat_->has_waiting.store(true, std::memory_order_seq_cst);
+    interleave();
     if (is_pressed()) conns_.loop().arm(look_again_, conns_.loop().now());
 }
 
@@ -122,7 +126,7 @@ void client_gate::make_room() noexcept {
         if (!client) {
             const bool has_any = !fresh_.empty() || !served_.empty();
             if (!has_any) seat_->has_waiting.store(false, std::memory_order_relaxed);
-            return await_grace();
+            return look_later();
         }
         client_places::seat* next = places_.claim();
         if (!next) return;
@@ -131,13 +135,15 @@ void client_gate::make_room() noexcept {
     }
 }
 
-// The oldest client that has not said a byte can be let go then. One that is due and was not quiet has just run.
-void client_gate::await_grace() noexcept {
+// When a client may have become one that can be let go: the oldest that has not said a byte, or one that had something
+// to read, which may have been nothing.
+void client_gate::look_later() noexcept {
     constexpr duration pause_min = milliseconds{10};
     connection* silent = fresh_.front();
-    if (!silent || look_again_.armed()) return;
+    if ((!silent && served_.empty()) || look_again_.armed()) return;
     const time_point soon = later(conns_.loop().now(), pause_min);
-    conns_.loop().arm(look_again_, std::max(soon, later(silent->born(), options_.first_byte_grace)));
+    const time_point due = silent ? later(silent->born(), options_.first_byte_grace) : soon;
+    conns_.loop().arm(look_again_, served_.empty() ? std::max(soon, due) : soon);
 }
 
 void client_gate::look_again(timer& t, time_point) noexcept { container_of<&client_gate::look_again_>(t).make_room(); }
@@ -147,6 +153,7 @@ void client_gate::got_place() noexcept { door_.resume(); }
 // A place that came too late for the client in the backlog goes on.
 void client_gate::called() noexcept {
     if (seat_->given_count.load(std::memory_order_relaxed) > 0) {
+        places_.withdraw(*seat_); // it may pause again since it was promised this place
         door_.resume();
         if (!door_.is_open() || !door_.has_waiting()) none_came(this);
     }

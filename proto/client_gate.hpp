@@ -96,7 +96,7 @@ class client_gate {
     connection* longest_waiting() noexcept;
     void let_go(connection& client) noexcept;
     void make_room() noexcept;
-    void await_grace() noexcept;
+    void look_later() noexcept;
     // Of client_places: this seat was given a place; this seat was called by another thread.
     void got_place() noexcept;
     void called() noexcept;

@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "core/buggify.hpp"
 #include "proto/client_gate.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -35,6 +36,7 @@ void client_places::leave(seat& s) noexcept {
 
 bool client_places::take() noexcept {
     std::uint32_t taken = taken_.load(std::memory_order_seq_cst);
+    interleave();
     while (taken < clients_max_)
         if (taken_.compare_exchange_weak(taken, taken + 1, std::memory_order_seq_cst)) return true;
     return false;
@@ -51,6 +53,7 @@ void client_places::release(seat& from) noexcept {
     for (;;) {
         if (seat* next = claim()) return give(*next, from);
         taken_.fetch_sub(1, std::memory_order_seq_cst);
+        interleave();
         if (paused_count() == 0) return;
         bool is_awaited = false;
         for (std::uint32_t i = 0; i < seats_count_.load(); i++)
@@ -63,8 +66,11 @@ void client_places::release(seat& from) noexcept {
 bool client_places::pause(seat& s) noexcept {
     EXPECT(s.ticket.load() == 0);
     paused_count_.fetch_add(1, std::memory_order_seq_cst);
+    interleave();
     s.ticket.store(next_ticket_.fetch_add(1), std::memory_order_seq_cst);
+    interleave();
     if (!take()) return false;
+    interleave();
     withdraw(s); // if that comes too late, a second place is on its way, and goes on to another gate when it comes
     return true;
 }
@@ -85,6 +91,7 @@ client_places::seat* client_places::claim() noexcept {
             lowest = ticket;
             first = &seat_at(i);
         }
+        interleave();
         if (!first) return nullptr; // it is about to pause, or has just gone on
         if (!first->ticket.compare_exchange_strong(lowest, 0, std::memory_order_seq_cst)) continue;
         paused_count_.fetch_sub(1, std::memory_order_seq_cst);
@@ -94,7 +101,9 @@ client_places::seat* client_places::claim() noexcept {
 }
 
 void client_places::give(seat& to, seat& from) noexcept {
+    interleave();
     to.given_count.fetch_add(1, std::memory_order_seq_cst);
+    interleave();
     if (&to != &from) call(to);
     else if (to.gate) to.gate->got_place();
 }

@@ -20,7 +20,7 @@ namespace {
 
 constexpr const harness* harnesses[] = {&idle_harness,    &relay_harness,  &stream_harness,   &http1_harness,
                                         &mailbox_harness, &timers_harness, &takeover_harness, &shared_harness,
-                                        &records_harness};
+                                        &records_harness, &places_harness};
 
 // What a harness does not meet: it makes no such call, or has taken the fault out. Every other fault and twist comes
 // within `seeds_enough` seeds, or the run fails.
@@ -55,8 +55,8 @@ constexpr const char* usage = "usage: weir-simtest [options]\n"
                               "\n"
                               "Runs weir on a simulated kernel, one run per seed.\n"
                               "\n"
-                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover, shared, records\n"
-                              "                   (default: all)\n"
+                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover, shared, records,\n"
+                              "                   places (default: all)\n"
                               "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
                               "  --jobs N         processes (default: 1)\n"
                               "  --trace          print every call\n"

@@ -159,7 +159,7 @@ struct harness {
 void watch(kernel& k) noexcept;
 
 extern const harness idle_harness, relay_harness, stream_harness, http1_harness, mailbox_harness, timers_harness,
-    takeover_harness, shared_harness, records_harness;
+    takeover_harness, shared_harness, records_harness, places_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
