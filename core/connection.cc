@@ -186,6 +186,15 @@ void connection::say_end() noexcept {
     sys::shutdown_send(fd()); // ENOTCONN, as above
 }
 
+void connection::set_user_timeout(duration timeout) noexcept {
+    EXPECT_SLOW(is_mine());
+    const bool is_tcp = family().counts_acked;
+    if (!is_tcp || (timeout == duration{0} && !is(conn_flag::has_user_timeout))) return;
+    weir::set_user_timeout(fd(), timeout);
+    flags_ &= ~conn_flag::has_user_timeout;
+    if (timeout > duration{0}) flags_ |= conn_flag::has_user_timeout;
+}
+
 end_cause connection::failure() const noexcept {
     if (!is(conn_flag::connected))
         return error_ == ETIMEDOUT ? end_cause::connect_timed_out : end_cause::connect_failed;
@@ -362,8 +371,9 @@ result<connection*> conntab::adopt(unique_fd fd, const ctrl& family, const xprt&
     conn->born_ = loop_.now();
     live_.push_back(*conn);
     live_count_++;
+    if (how.has_user_timeout) conn->flags_ |= conn_flag::has_user_timeout;
     if (!dialed && !transport.handshake) {
-        conn->flags_ = conn_flag::connected;
+        conn->flags_ |= conn_flag::connected;
         return conn;
     }
     if (dialed) {

@@ -37,16 +37,17 @@ namespace weir::inline WEIR_KERNEL {
 class conntab;
 
 enum class conn_flag : std::uint16_t {
-    connecting = 1 << 0,  // connect() is under way
-    handshaking = 1 << 1, // the transport's handshake is under way
-    connected = 1 << 2,   // bytes may be moved
-    recv_ended = 1 << 3,  // the peer's end was received
-    send_ended = 1 << 4,  // our end was sent (shutdown)
-    failed = 1 << 5,      // an error was met: error()
-    idle = 1 << 6,        // in an idle_pool
-    lingering = 1 << 7,   // closed gracefully: its user is gone already
-    ending = 1 << 8,      // send_ended, but the transport's own end, and so the FIN, are still to be sent
-    gave_up = 1 << 9,     // failed by our own doing: a deadline, a want of memory
+    connecting = 1 << 0,        // connect() is under way
+    handshaking = 1 << 1,       // the transport's handshake is under way
+    connected = 1 << 2,         // bytes may be moved
+    recv_ended = 1 << 3,        // the peer's end was received
+    send_ended = 1 << 4,        // our end was sent (shutdown)
+    failed = 1 << 5,            // an error was met: error()
+    idle = 1 << 6,              // in an idle_pool
+    lingering = 1 << 7,         // closed gracefully: its user is gone already
+    ending = 1 << 8,            // send_ended, but the transport's own end, and so the FIN, are still to be sent
+    gave_up = 1 << 9,           // failed by our own doing: a deadline, a want of memory
+    has_user_timeout = 1 << 10, // its TCP_USER_TIMEOUT is not the system's
 };
 template <>
 inline constexpr bool enable_flags<conn_flag> = true;
@@ -197,6 +198,10 @@ class alignas(64) connection {
     }
     static connection& of(timer& t) noexcept { return container_of<&connection::timer_>(t); }
 
+    // TCP_USER_TIMEOUT from now on, socket.hpp; 0: the system's. For whoever gives the connection another role. Makes a
+    // system call only where that may change something: none for 0 on a socket that has no other, none if not TCP.
+    void set_user_timeout(duration timeout) noexcept;
+
     // --- the end. The caller and every callback under way must not touch the connection afterwards.
     verdict close(close_intent intent, end_cause cause) noexcept;
 
@@ -278,6 +283,7 @@ class conntab {
         bool connecting = false;        // connect() is under way
         bool connected_at_once = false; // connect() was done at once: wake is called in the next turn
         const endpoint* peer = nullptr; // for connection::peer(); borrowed for the call
+        bool has_user_timeout = false;  // its TCP_USER_TIMEOUT is not the system's
     };
     result<connection*> adopt(unique_fd fd, const ctrl& family, const xprt& transport,
                               const adopt_options& how) noexcept;

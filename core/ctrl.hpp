@@ -36,7 +36,7 @@ struct ctrl {
     // Bytes may have descriptors with them, and then a recv ends behind those: unix(7). A read that met some proves
     // nothing.
     bool carries_fds;
-    // TCP_INFO counts acknowledged bytes.
+    // It is TCP: TCP_INFO counts acknowledged bytes, and TCP_USER_TIMEOUT can be set.
     bool counts_acked;
 };
 

@@ -18,7 +18,11 @@ result<connection*> dial(conntab& conns, const ctrl& family, const endpoint& to,
 
     connecting_socket& made = socket.value();
     auto conn = conns.adopt(std::move(made.fd), family, *options.transport,
-                            {.origin = conn_origin::dialed, .connecting = true, .connected_at_once = !made.pending, .peer = &to});
+                            {.origin = conn_origin::dialed,
+                             .connecting = true,
+                             .connected_at_once = !made.pending,
+                             .peer = &to,
+                             .has_user_timeout = options.user_timeout > duration{0}});
     if (!conn) return conn;
     conn.value()->attach(table, owner);
     conn.value()->arm(later(conns.loop().now(), options.timeout), connection::timed_out);

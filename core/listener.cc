@@ -16,7 +16,9 @@ result<void> listener::open(const ctrl& family, const endpoint& at, const listen
 result<void> listener::adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                              void* owner) noexcept {
     auto r = start(std::move(fd), family, options, callback, owner);
-    if (r) slot_->state |= fd_state::shared; // whoever handed it over may still hold it
+    if (!r) return r;
+    slot_->state |= fd_state::shared; // whoever handed it over may still hold it
+    if (local_.family() != AF_UNIX) tune_inherited_tcp(slot_->fd, options.socket.user_timeout);
     return r;
 }
 
@@ -137,7 +139,9 @@ listener::outcome listener::accept_one() noexcept {
     accepted_count_++;
     const endpoint peer = endpoint::from_kernel(storage, bytes);
     auto conn = conns_.adopt(unique_fd{fd}, *family_, *options_.transport,
-                             {.origin = conn_origin::accepted, .peer = &peer});
+                             {.origin = conn_origin::accepted,
+                              .peer = &peer,
+                              .has_user_timeout = options_.socket.user_timeout > duration{0}});
     if (!conn) return outcome::short_of_room; // that one is shed; adopt() closed and counted it
     callback_(owner_, *conn.value(), peer);
     return outcome::accepted;

@@ -38,7 +38,8 @@ class listener {
     result<void> open(const ctrl& family, const endpoint& at, const listener_options& options, accepted callback,
                       void* owner) noexcept;
     // The same with a descriptor that listens already; if it is to be held, it may also only be bound. It is owned from
-    // now on; on error it is closed. EINVAL: it does not listen; ENOTSOCK, EBADF.
+    // now on; on error it is closed. EINVAL: it does not listen; ENOTSOCK, EBADF. A TCP one gets the options that open()
+    // sets: tune_inherited_tcp().
     result<void> adopt(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                        void* owner) noexcept;
     // Ends `held`: listens, and accepts. EADDRINUSE: another socket without SO_REUSEPORT listens there by now.

@@ -1,4 +1,4 @@
-// relay: carrying bytes, ends and aborts from one connection to the other.
+// relay: carrying bytes from one connection to the other. Ends and deadlines are in relay_ends.cc.
 
 #include "core/relay.hpp"
 
@@ -27,7 +27,7 @@ relay_pool::~relay_pool() { abort_all(); }
 
 void relay_pool::abort_all() noexcept {
     while (pair* p = live_.front())
-        end(*p, close_intent::abort, end_cause::shutdown, end_cause::shutdown);
+        abort_both(*p, end_cause::shutdown);
 }
 
 relay_pool::pair* relay_pool::make_pair(connection& a) noexcept {
@@ -54,10 +54,13 @@ result<void> relay_pool::join(connection& a, connection& b, std::string_view ear
         return failure{ENOBUFS};
     }
     p->ends[1] = &b;
+    for (direction& way : p->ways)
+        way.progress.sent(); // of what their users gave to the kernel nothing is known
     p->tag = tag;
     for (connection* conn : p->ends) {
         conn->attach(pair_cb, p);
         conn->disarm(); // of a user who is no more
+        conn->set_user_timeout(user_timeout());
     }
     set_up(*p);
     return {};
@@ -67,6 +70,7 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
     pair* p = make_pair(client);
     if (!p) return client.close(close_intent::abort, end_cause::no_room);
     client.attach(pair_cb, p);
+    client.set_user_timeout(user_timeout());
     if (client.is(conn_flag::connected)) {
         client.stop_recv();
         client.disarm();
@@ -74,10 +78,10 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
         client.arm(later(conns_.loop().now(), options_.connect_timeout), connection::timed_out);
     }
     const dial_options how{.timeout = options_.connect_timeout,
-                           .user_timeout = options_.user_timeout,
+                           .user_timeout = user_timeout(),
                            .transport = options_.transport};
     auto server = weir::dial(conns_, family, to, how, pair_cb, p);
-    if (!server) return end(*p, close_intent::abort, end_cause::connect_failed, end_cause::connect_failed);
+    if (!server) return abort_both(*p, end_cause::connect_failed);
     p->ends[1] = server.value();
     return verdict::keep;
 }
@@ -86,7 +90,7 @@ verdict relay_pool::dial(connection& client, const ctrl& family, const endpoint&
 // before is carried by on_send(): in a later turn, because the pair may be over with it.
 void relay_pool::set_up(pair& p) noexcept {
     p.last_byte = conns_.loop().now();
-    conns_.loop().arm(p.deadline, due(p));
+    arm(p);
     const bool can_splice = pipes_ && p.ends[0]->can_splice() && p.ends[1]->can_splice();
     for (direction& way : p.ways) {
         way.can_splice = can_splice;
@@ -118,6 +122,8 @@ verdict relay_pool::on_recv(connection& conn) noexcept {
     return verdict::keep;
 }
 
+relay_pool::round relay_pool::after(verdict v) noexcept { return v == verdict::gone ? round::gone : round::stopped; }
+
 relay_pool::round relay_pool::copy_some(pair& p, std::size_t to) noexcept {
     connection &from = *p.ends[1 - to], &other = *p.ends[to];
     direction& way = p.ways[to];
@@ -128,10 +134,11 @@ relay_pool::round relay_pool::copy_some(pair& p, std::size_t to) noexcept {
     note_size(way, got.bytes);
     const std::string_view bytes{conns_.scratch(), got.bytes};
     const io_result sent = buggify(twist::send_buffered) ? io_result{io::again, 0} : other.send(bytes);
-    if (sent.end == io::failed) return abort(p, other), round::gone;
+    if (sent.end == io::failed) return after(break_off(p, other));
+    if (send_progress::has_sent(other, sent)) note_sent(p, to);
     if (sent.bytes == bytes.size()) return round::moved;
     if (way.pending.append(bytes.substr(sent.bytes), conns_.blocks()) == buffer::append_result::full)
-        return end(p, close_intent::abort, end_cause::no_room, end_cause::no_room), round::gone;
+        return after(abort_both(p, end_cause::no_room));
     hold_up(p, to);
     return round::stopped;
 }
@@ -157,8 +164,9 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
     pipe->held_bytes = static_cast<std::uint32_t>(got.bytes - sent.bytes);
     if (sent.end == io::failed) {
         pipes_->give_back(*pipe);
-        return abort(p, other), round::gone;
+        return after(break_off(p, other));
     }
+    if (sent.bytes > 0) note_sent(p, to);
     if (pipe->held_bytes == 0) {
         pipes_->give_back(*pipe);
         return round::moved;
@@ -169,9 +177,31 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
 }
 
 relay_pool::round relay_pool::received_nothing(pair& p, std::size_t to, io why) noexcept {
-    if (why == io::failed) return abort(p, *p.ends[1 - to]), round::gone;
-    if (why == io::closed) return carry_fin(p, to) == verdict::gone ? round::gone : round::stopped;
+    if (why == io::failed) return after(break_off(p, *p.ends[1 - to]));
+    const bool is_unsure = why == io::again && p.ends[1 - to]->slot().is(fd_state::recv_ready); // a splice: it goes on
+    if (p.state != health::whole) return is_unsure ? round::stopped : after(emptied(p));
+    if (why == io::closed) return after(carry_fin(p, to));
     return round::stopped;
+}
+
+// Bytes were given to the kernel of ends[to].
+void relay_pool::note_sent(pair& p, std::size_t to) noexcept {
+    p.last_byte = conns_.loop().now();
+    p.ways[to].progress.sent();
+    if (!p.is_watched) arm(p);
+}
+
+// Nothing is pending for ends[to] any more: the other one goes on. What it has latched as ready may be out of date only
+// for an end that is broken, which hears of nothing new.
+void relay_pool::resume(pair& p, std::size_t to) noexcept {
+    connection& from = *p.ends[1 - to];
+    from.want_recv();
+    if (p.state != health::whole) conns_.loop().fds().may_recv(from.slot());
+}
+
+void relay_pool::drop_bytes(direction& way) noexcept {
+    way.pending.clear(conns_.blocks());
+    if (way.pipe) pipes_->give_back(*std::exchange(way.pipe, nullptr));
 }
 
 // What was received could not all be sent: nothing more is received until it is.
@@ -206,8 +236,8 @@ verdict relay_pool::on_send(connection& conn) noexcept {
     io_result sent{io::done, 0};
     if (way.pipe) sent = conn.splice_out(way.pipe->read_fd, way.pipe->held_bytes);
     else if (!way.pending.empty()) sent = conn.send(way.pending.bytes());
-    if (sent.end == io::failed) return home.abort(p, conn);
-    if (sent.bytes > 0) p.last_byte = conn.loop().now(); // a reader that takes its time is not idle
+    if (sent.end == io::failed) return home.break_off(p, conn);
+    if (send_progress::has_sent(conn, sent)) home.note_sent(p, to);
     if (way.pipe) {
         way.pipe->held_bytes -= static_cast<std::uint32_t>(sent.bytes);
         if (way.pipe->held_bytes > 0) return verdict::keep;
@@ -217,65 +247,11 @@ verdict relay_pool::on_send(connection& conn) noexcept {
         if (!way.pending.empty()) return verdict::keep;
     }
     conn.stop_send();
-    if (p.ends[1 - to]->is(conn_flag::recv_ended)) return home.carry_fin(p, to);
-    p.ends[1 - to]->want_recv();
+    const connection& from = *p.ends[1 - to];
+    if (p.state != health::whole && from.is(conn_flag::recv_ended | conn_flag::failed)) return home.emptied(p);
+    if (from.is(conn_flag::recv_ended)) return home.carry_fin(p, to);
+    home.resume(p, to);
     return verdict::keep;
-}
-
-// The end at 1 - to has said its last byte: so does ends[to]. Nothing is pending for it any more.
-verdict relay_pool::carry_fin(pair& p, std::size_t to) noexcept {
-    p.ends[to]->shutdown_send();
-    if (p.ends[to]->is(conn_flag::recv_ended) && p.ends[1 - to]->is(conn_flag::send_ended))
-        return end(p, close_intent::after_fin, end_cause::peer_closed, end_cause::peer_closed);
-    p.last_byte = conns_.loop().now();
-    conns_.loop().arm(p.deadline, due(p));
-    return verdict::keep;
-}
-
-// When the pair has been quiet for too long: of two ends, and of one that is left.
-time_point relay_pool::due(const pair& p) const noexcept {
-    const bool half_closed = p.ends[0]->is(conn_flag::recv_ended) || p.ends[1]->is(conn_flag::recv_ended);
-    return later(p.last_byte,
-                 half_closed ? std::min(options_.fin_timeout, options_.idle_timeout) : options_.idle_timeout);
-}
-
-verdict relay_pool::on_wake(connection& conn) noexcept {
-    pair& p = conn.owner_as<pair>();
-    if (conn.is_broken()) return p.home.abort(p, conn);
-    const bool is_established = p.ends[1] && p.ends[0]->is(conn_flag::connected) && p.ends[1]->is(conn_flag::connected);
-    if (is_established && !p.deadline.armed()) p.home.set_up(p);
-    return verdict::keep;
-}
-
-void relay_pool::on_deadline(timer& t, time_point now) noexcept {
-    pair& p = container_of<&pair::deadline>(t);
-    const time_point due = p.home.due(p);
-    if (due > now) p.home.conns_.loop().arm(t, due); // bytes have passed since it was armed
-    else p.home.end(p, close_intent::abort, end_cause::timed_out, end_cause::timed_out);
-}
-
-// One end is broken: the other is told in the only way that cannot be taken for an end.
-verdict relay_pool::abort(pair& p, connection& broken) noexcept {
-    const end_cause cause = broken.failure();
-    const bool is_server = side_of(p, broken) == 1;
-    return end(p, close_intent::abort, is_server ? end_cause::done : cause, is_server ? cause : end_cause::done);
-}
-
-// Both ends at once. `cause` is ends[0]'s, `other_cause` ends[1]'s.
-verdict relay_pool::end(pair& p, close_intent intent, end_cause cause, end_cause other_cause) noexcept {
-    p.deadline.cancel();
-    for (direction& way : p.ways) {
-        way.pending.clear(conns_.blocks());
-        if (way.pipe) pipes_->give_back(*way.pipe);
-    }
-    connection* ends[2] = {p.ends[0], p.ends[1]};
-    void* tag = p.tag;
-    p.hook.unlink();
-    pairs_.free(p);
-    ends[0]->close(intent, cause);
-    if (ends[1]) ends[1]->close(intent, other_cause);
-    if (options_.ended) options_.ended(options_.owner, tag);
-    return verdict::gone;
 }
 
 } // namespace weir::inline WEIR_KERNEL

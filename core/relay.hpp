@@ -6,8 +6,15 @@
 //
 //   - A direction that keeps filling its reads is spliced: from then on its bytes stay in the kernel, in a pipe that is
 //     borrowed while there are any in it. When little comes at a time they are copied again, which is cheaper then.
-//   - A half-close is carried across after the last byte. From the first one on the fin timer runs.
-//   - An abort is carried across as an abort (RST), so that a truncation shows.
+//   - A half-close is carried across after the last byte. Once the server has ended its side, the client has
+//     fin_timeout; until then, also after the client's own end, idle_timeout counts.
+//   - A byte counts when it moves on the wire: when it is received, when send() accepts it, and when the peer takes what
+//     the kernel holds (send_progress.hpp). A reader that is slow all the time is alive.
+//   - An abort is carried across as an abort (RST), so that a truncation shows. What had arrived in front of it goes
+//     first: the receive queue of the broken end is emptied, under back-pressure, and the RST waits until the other end
+//     has taken all of it, as long as it takes something within fin_timeout.
+//   - At a deadline an end that has got the other's last byte and FIN, and has taken them, is closed in order. Any other
+//     end gets RST: something is missing, and it must not look like an end.
 //   - A pair that is quiet owns no block and no pipe.
 //
 // Owner: a relay_pool owns the pairs and both their connections. Thread: one loop's. Allocation: when the pool is made.
@@ -19,6 +26,7 @@
 #include "core/connection.hpp"
 #include "core/dialer.hpp"
 #include "core/pipes.hpp"
+#include "core/send_progress.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -26,9 +34,13 @@ struct relay_options {
     std::uint32_t pairs_max = 512;
     duration connect_timeout = seconds{5}; // of the server's connect, and of either side's handshake
     const xprt* transport = &raw_xprt;     // of the servers that are dialed
-    duration fin_timeout = seconds{30};    // without a byte once one side has ended
-    duration idle_timeout = seconds{300};  // without a byte either way
-    duration user_timeout = seconds{300};  // of the servers that are dialed, socket.hpp: a reader may pause
+    // Without a byte on the wire either way, once the server (the second of a pair) has ended its side or one end was
+    // reset; not above idle_timeout.
+    duration fin_timeout = seconds{30};
+    duration idle_timeout = seconds{300}; // without a byte on the wire either way
+    // TCP_USER_TIMEOUT, socket.hpp: of both ends from join() or dial() on. Raised to idle_timeout. A finite one ends slow
+    // readers.
+    duration user_timeout = user_timeout_default;
     // A direction goes on receiving in a turn until it has so many bytes: beyond them by less than a block where it
     // copies, by less than a pipe where it splices. A read of few bytes counts as 4 KB.
     std::uint32_t recv_budget_bytes = 64 * 1024;
@@ -47,8 +59,8 @@ class relay_pool {
     relay_pool& operator=(const relay_pool&) = delete;
     ~relay_pool(); // aborts every pair
 
-    // Ties two connected connections together; both are the pool's from now on, without the deadlines that they had.
-    // `early_to_b` is sent before what `a` still says, and the other way round; both are copied. The end of one that
+    // Ties two connected connections together: `a`, the client, and `b`, the server. Both are the pool's from now on,
+    // without the deadlines and the TCP_USER_TIMEOUT that they had. `early_to_b` is sent before what `a` still says, and the other way round; both are copied. The end of one that
     // has said its last byte already is carried across behind them; our own was sent to neither. ENFILE: no pair is
     // free; ENOBUFS: one is larger than a block, or no block is left. The connections are the caller's then.
     result<void> join(connection& a, connection& b, std::string_view early_to_b = {}, std::string_view early_to_a = {},
@@ -67,6 +79,8 @@ class relay_pool {
     std::uint64_t spliced_count() const noexcept { return spliced_bytes_; } // of these, the bytes that were spliced
     // Directions that went back to copying: little came at a time, or there was no pipe.
     std::uint64_t unspliced_count() const noexcept { return unspliced_; }
+    // What its ends have for TCP_USER_TIMEOUT.
+    duration user_timeout() const noexcept { return user_timeout_for(options_.user_timeout, options_.idle_timeout); }
     const pipe_pool* pipes() const noexcept { return pipes_ ? &*pipes_ : nullptr; }
 
   private:
@@ -74,20 +88,27 @@ class relay_pool {
     struct direction {
         buffer pending;
         pipe_lease* pipe = nullptr;
+        send_progress progress;      // of ends[i]
         std::uint8_t full_count = 0; // reads in a row that filled a block
         std::uint8_t thin_count = 0; // splices in a row that moved little
         bool can_splice = false;     // both ends can, and there are pipes
         bool spliced = false;
     };
+    // whole ──(one end was reset)──> broken ──(all that it had said was sent)──> emptied ──(and taken)──> RST to the other
+    enum class health : std::uint8_t { whole, broken, emptied };
     struct pair {
         pair(relay_pool& pool, connection& client) noexcept : home(pool), ends{&client, nullptr} {}
 
         relay_pool& home;
         connection* ends[2]; // the client; the server, null until it is dialed
         direction ways[2];   // [i]: from the other end to ends[i]
-        time_point last_byte{}; // or end
+        time_point last_byte{}; // or end; on the wire, as far as it is known
         timer deadline{on_deadline};
         void* tag = nullptr;
+        std::uint8_t looks_count = 0; // since it was emptied
+        bool is_watched = false;      // a look is due at the latest when the timer fires; else both ways are settled
+        health state = health::whole;
+        std::uint8_t broken_side = 0; // unless whole: which end is
         list_hook hook;
     };
 
@@ -102,16 +123,34 @@ class relay_pool {
     void set_up(pair& p) noexcept;
     // What a round of carrying has come to: go on, wait (answer keep), or the pair is gone.
     enum class round : std::uint8_t { moved, stopped, gone };
+    static round after(verdict v) noexcept;
     round copy_some(pair& p, std::size_t to) noexcept;
     round splice_some(pair& p, std::size_t to) noexcept;
     round received_nothing(pair& p, std::size_t to, io why) noexcept;
     void hold_up(pair& p, std::size_t to) noexcept;
     void note_size(direction& way, std::size_t bytes) noexcept;
     void copy_again(direction& way) noexcept;
+    void drop_bytes(direction& way) noexcept;
+    void note_sent(pair& p, std::size_t to) noexcept;
+    void resume(pair& p, std::size_t to) noexcept;
+    // --- relay_ends.cc
     verdict carry_fin(pair& p, std::size_t to) noexcept;
-    time_point due(const pair& p) const noexcept;
-    verdict abort(pair& p, connection& broken) noexcept;
-    verdict end(pair& p, close_intent intent, end_cause cause, end_cause other_cause) noexcept;
+    duration timeout_of(const pair& p) const noexcept;
+    void arm(pair& p) noexcept;
+    verdict break_off(pair& p, connection& broken) noexcept;
+    verdict emptied(pair& p) noexcept;
+    void await_taking(pair& p) noexcept;
+    bool look(pair& p) noexcept;
+    verdict abort(pair& p, const connection& broken) noexcept;
+    verdict time_out(pair& p) noexcept;
+    struct ending {
+        close_intent intent;
+        end_cause cause;
+    };
+    verdict end(pair& p, const ending& first, const ending& second) noexcept; // of ends[0], of ends[1]
+    verdict abort_both(pair& p, end_cause cause) noexcept {
+        return end(p, {close_intent::abort, cause}, {close_intent::abort, cause});
+    }
 
     conntab& conns_;
     relay_options options_;

@@ -15,8 +15,8 @@ namespace weir::inline WEIR_KERNEL {
 inline constexpr bool only_asks(call what) noexcept {
     using enum call;
     return what == socket_error || what == local_name || what == peer_name || what == is_listening ||
-           what == is_readable || what == peer_user || what == bytes_acked || what == set_option ||
-           what == set_nonblocking || what == peek || what == pipe_room || what == cpus_allowed;
+           what == is_readable || what == peer_user || what == bytes_acked || what == send_queue ||
+           what == set_option || what == set_nonblocking || what == peek || what == pipe_room || what == cpus_allowed;
 }
 
 // One call on its way through the seam.

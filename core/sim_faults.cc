@@ -80,6 +80,7 @@ constexpr errnos_of documented[] = {
     {call::peer_name, {ENOBUFS}},
     {call::peer_user, {ENOPROTOOPT}}, // a filter of system calls
     {call::bytes_acked, {ENOPROTOOPT}},
+    {call::send_queue, {ENOTTY}},   // a filter of system calls
     {call::cpus_allowed, {EINVAL}}, // more than there is room for
     {call::map, {ENOMEM}},
     {call::open_append, {EACCES, EDQUOT, EISDIR, EMFILE, ENFILE, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EROFS}},

@@ -57,6 +57,7 @@ void network::free(stream& s) noexcept {
     s.in_charged = 0;
     s.out.clear();
     s.acked = s.acked_late = 0;
+    s.sent_at = s.received_at = {};
     s.local = s.other = endpoint{};
     s.port_claim = 0;
     s.connect_tries = 0;
@@ -105,6 +106,7 @@ void network::deliver(stream& from) noexcept {
         to.in.push(from.out.front(), n);
         from.out.pop(n);
         acknowledge(from, to, n);
+        if (to.acked_late > 0) to.sent_at = time.now;
         to.acked += std::exchange(to.acked_late, 0); // these bytes carry it
         to.wake(EPOLLIN);
         if (from.no_space && from.writable()) {
@@ -116,6 +118,8 @@ void network::deliver(stream& from) noexcept {
     from.fin_sent = true;
     from.closed_first = !from.fin_received;
     from.acked += std::exchange(from.acked_late, 0) + 1;
+    from.sent_at = time.now;
+    if (to.acked_late > 0) to.sent_at = time.now;
     to.acked += std::exchange(to.acked_late, 0);
     from.wake(0); // its FIN is acknowledged
     to.receive_fin();
@@ -135,6 +139,7 @@ void network::acknowledge(stream& from, const stream& to, std::size_t bytes) noe
     const duration wait = to.delay + (is_delayed ? duration{milliseconds{40}} : duration{});
     if (wait == duration{}) {
         from.acked += static_cast<std::int64_t>(bytes);
+        from.sent_at = time.now;
         return;
     }
     from.acked_late += static_cast<std::int64_t>(bytes);
@@ -143,7 +148,9 @@ void network::acknowledge(stream& from, const stream& to, std::size_t bytes) noe
 
 void network::acknowledge_now(void* at, std::uint32_t serial) noexcept {
     stream& s = *static_cast<stream*>(at);
-    if (s.serial == serial && s.at == stream::phase::established) s.acked += std::exchange(s.acked_late, 0);
+    if (s.serial != serial || s.at != stream::phase::established || s.acked_late == 0) return;
+    s.acked += std::exchange(s.acked_late, 0);
+    s.sent_at = s.net.time.now;
 }
 
 // Nobody reads there any more: the sender learns it by a RST.

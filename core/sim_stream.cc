@@ -34,6 +34,13 @@ std::size_t stream::out_room() const noexcept {
     return used < out_max ? out_max - used : 0;
 }
 
+// A unix socket's charge is its peer's unread sends, each in full.
+std::size_t stream::queued_bytes() const noexcept {
+    if (!is_tcp()) return peer ? peer->in_charged : 0;
+    const bool owes_fin = send_shut && !fin_sent && at == phase::established;
+    return out.size() + static_cast<std::size_t>(acked_late) + (owes_fin ? 1 : 0);
+}
+
 // Room is told only when there is a good part of it: sk_stream_is_writeable(), unix_writable().
 bool stream::writable() const noexcept {
     if (squeezed) return false;
@@ -57,6 +64,7 @@ sys::count stream::send(const char* from, std::size_t bytes) noexcept {
     const std::size_t n = std::min(bytes, out_room());
     if (n < bytes) no_space = true;
     if (n == 0 && bytes > 0) return -EAGAIN;
+    sent_at = net.time.now;
     if (is_tcp()) {
         out.push(from, n);
         net.deliver_soon(*this);
@@ -87,6 +95,7 @@ sys::count stream::recv(char* to, std::size_t bytes, reading how, std::vector<fi
     if (how != reading::throw_away) std::memcpy(to, in.front(), n);
     if (how == reading::peek) return static_cast<sys::count>(n);
     in.pop(n);
+    received_at = net.time.now;
     unpack(n, passed);
     if (!is_tcp()) uncharge();
     else if (peer) net.deliver_soon(*peer);
@@ -123,6 +132,7 @@ void stream::drop_parcels() noexcept {
 void stream::uncharge() noexcept {
     while (!in_sends.empty() && in_charged - in_sends.front() >= in.size()) {
         in_charged -= in_sends.front();
+        if (peer) peer->sent_at = net.time.now;
         in_sends.pop_front();
         if (peer && peer->writable()) peer->wake(EPOLLOUT);
     }
@@ -143,6 +153,7 @@ int stream::shutdown_send() noexcept {
         return 0;
     }
     send_shut = true;
+    sent_at = net.time.now;
     wake(0);
     if (!peer) return 0;
     if (is_tcp()) {

@@ -88,6 +88,7 @@ struct stream final : file {
     void drop_parcels() noexcept;
     void uncharge() noexcept;
     std::size_t out_room() const noexcept;
+    std::size_t queued_bytes() const noexcept; // SIOCOUTQ
     std::size_t in_room() const noexcept { return in.size() < in_max ? in_max - in.size() : 0; }
     bool writable() const noexcept;
     bool is_tcp() const noexcept { return family != AF_UNIX; }
@@ -124,6 +125,9 @@ struct stream final : file {
     std::int64_t acked = 0;
     std::int64_t acked_late = 0; // delivered, and the acknowledgement is on its way
     duration delay{};            // one way
+    // What the last movement on the wire was: of bytes or an end that this socket sent (given to send(), taken by the
+    // peer), and of bytes that its holder received.
+    time_point sent_at{}, received_at{};
     endpoint local{}, other{};
     std::uint64_t port_claim = 0; // what ties up its local port; 0: nothing
     std::uint32_t connect_tries = 0;

@@ -47,6 +47,7 @@ const char* to_string(call what) noexcept {
         "peer_name",
         "peer_user",
         "bytes_acked",
+        "send_queue",
         "cpus_allowed",
         "map",
         "open_append",

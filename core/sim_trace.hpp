@@ -50,6 +50,7 @@ enum class call : std::uint8_t {
     peer_name,
     peer_user,
     bytes_acked,
+    send_queue,
     cpus_allowed,
     map,
     open_append,

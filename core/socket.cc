@@ -60,6 +60,16 @@ void tune_tcp(int fd, duration user_timeout) noexcept {
     sys::set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     sys::set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     sys::set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+    if (user_timeout > duration{0}) set_user_timeout(fd, user_timeout);
+    else sys::set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
+}
+
+void tune_inherited_tcp(int fd, duration user_timeout) noexcept {
+    tune_tcp(fd, user_timeout);
+    if (user_timeout == duration{0}) set_user_timeout(fd, user_timeout);
+}
+
+void set_user_timeout(int fd, duration user_timeout) noexcept {
     const auto ms = std::clamp<std::int64_t>(user_timeout / milliseconds{1}, 0, INT_MAX);
     sys::set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(ms));
 }

@@ -4,6 +4,8 @@
 // These are steps for ctrl tables (ctrl.hpp) to put together; users call a listener or a dialer.
 // Every function returns the descriptor, or the errno of the step that failed; nothing stays open then.
 
+#include <algorithm>
+
 #include "core/endpoint.hpp"
 #include "core/result.hpp"
 #include "core/time.hpp"
@@ -16,10 +18,17 @@ constexpr bool is_shortage(int error) noexcept {
     return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }
 
-// For so long what was sent may stay unacknowledged, or the peer's window closed, before the connection ends with
-// ETIMEDOUT (TCP_USER_TIMEOUT, tcp(7)). A reader that only pauses is ended, too: it must not be shorter than a pause
-// may be.
-inline constexpr duration user_timeout_default = seconds{30};
+// TCP_USER_TIMEOUT, tcp(7): for so long what was sent may stay unacknowledged, or the peer's window too small for the
+// next segment, before the kernel ends the connection with ETIMEDOUT. Linux counts the whole time of a small window,
+// though a slow reader takes bytes all the while. So a finite value ends slow readers, and the default is none: the
+// deadlines of relay_pool and of http1_exchange end a peer that takes nothing, and keepalive ends an idle peer whose
+// host is dead.
+inline constexpr duration user_timeout_default{0}; // 0: the system's
+
+// The TCP_USER_TIMEOUT of a socket whose user has deadlines up to `longest`: none of them is cut short.
+constexpr duration user_timeout_for(duration asked, duration longest) noexcept {
+    return asked == duration{0} ? asked : std::max(asked, longest);
+}
 
 // Who may connect to a unix path: connect(2) needs write permission. In force before the first client can connect. -1:
 // as the umask and the process's user and group say. EPERM: only root gives a file to another user, or to a group that
@@ -35,7 +44,7 @@ struct listen_options {
     // Only bound: listen() comes later, by listener::begin() or the caller. Until then the kernel lets nobody in who
     // would be lost if it never came to that.
     bool held = false;
-    duration user_timeout = user_timeout_default; // of what it accepts; whole milliseconds, 0: the system's
+    duration user_timeout = user_timeout_default; // of what it accepts; whole milliseconds
     socket_file file{}; // of a unix path
 };
 
@@ -57,8 +66,14 @@ struct connect_options {
 // at connect time, so that ports are shared between destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
 result<connecting_socket> open_connection(const endpoint& to, const connect_options& options) noexcept;
 
-// Options for a TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay,
-// keepalive probes after 60 s, and the user timeout.
+// Options for a new TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay;
+// keepalive probes after 60 s without a byte, which find a dead host after 60 + 9 x 10 s (net.ipv4.tcp_keepalive_probes
+// is 9); the user timeout, which then stands for the number of probes.
 void tune_tcp(int fd, duration user_timeout) noexcept;
+// The same for a TCP listener that was made elsewhere: whatever was set before is overwritten. Connections that wait in
+// its queue keep what they have.
+void tune_inherited_tcp(int fd, duration user_timeout) noexcept;
+// 0: the system's.
+void set_user_timeout(int fd, duration user_timeout) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL

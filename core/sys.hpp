@@ -124,6 +124,10 @@ int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 std::int64_t peer_user(int fd) noexcept;   // SO_PEERCRED: whose process connected, or listened, unix(7)
 std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 4898)
+// SIOCOUTQ, of a connected stream socket: what send() accepted and the peer has not taken. TCP, tcp(7): bytes that are
+// not acknowledged, and one for a FIN. Unix: the memory of the sends that are not read to their end, more than their
+// bytes. -EINVAL: a listener; -ENOTTY: no socket.
+std::int64_t send_queue(int fd) noexcept;
 
 // --- threads: pthreads(7)
 using thread = pthread_t;

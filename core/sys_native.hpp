@@ -282,6 +282,11 @@ inline std::int64_t bytes_acked(int fd) noexcept {
     return bytes < sizeof info ? -ENOPROTOOPT : static_cast<std::int64_t>(info.bytes_acked);
 }
 
+inline std::int64_t send_queue(int fd) noexcept {
+    int bytes = 0;
+    return ::ioctl(fd, TIOCOUTQ, &bytes) < 0 ? -errno : std::int64_t{bytes}; // SIOCOUTQ by its older name, tcp(7)
+}
+
 // A new thread has the mask of the one that starts it.
 inline int thread_start(thread& made, void* (*run)(void*), void* argument) noexcept {
     sigset_t all, before;

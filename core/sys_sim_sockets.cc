@@ -356,6 +356,15 @@ std::int64_t bytes_acked(int fd) noexcept {
     return c.done(s->is_tcp() ? s->acked : std::int64_t{-EOPNOTSUPP});
 }
 
+std::int64_t send_queue(int fd) noexcept {
+    crossing c{call::send_queue, fd};
+    stream* s = c.socket();
+    if (!s) return c.any() ? c.done(std::int64_t{-ENOTTY}) : c.broken(EBADF);
+    if (const int error = c.planned()) return c.done(std::int64_t{-error});
+    if (s->at == stream::phase::listening) return c.done(std::int64_t{s->is_tcp() ? -EINVAL : 0});
+    return c.done(static_cast<std::int64_t>(s->queued_bytes()));
+}
+
 // Numbers, and "localhost": there is no one to ask for more.
 int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
     crossing c{call::resolve, -1};

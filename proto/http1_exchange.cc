@@ -1,4 +1,4 @@
-// http1_exchange: answers of weir's own, sending, the end of an exchange, deadlines.
+// http1_exchange: answers of weir's own, sending, the end of an exchange. Deadlines are in http1_exchange_deadlines.cc.
 
 #include "proto/http1_exchange.hpp"
 
@@ -216,6 +216,7 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
         const io_result r = to.send_parts(parts, count);
         if (r.end == io::failed) return sent::broken;
         gone = r.bytes;
+        if (send_progress::has_sent(to, r)) (&to == client_ ? to_client_progress_ : to_server_progress_).sent();
     }
     for (std::size_t i = 0; i < count; i++) {
         const std::string_view part{static_cast<char*>(parts[i].iov_base), parts[i].iov_len};
@@ -230,7 +231,7 @@ http1_exchange::sent http1_exchange::push(connection& to, buffer& out, const out
         return sent::all;
     }
     to.want_send();
-    if (&to == client_) set_client_deadline(later(now(), room_.options.write_timeout));
+    if (&to == client_) await_taking();
     return sent::some;
 }
 
@@ -349,44 +350,6 @@ void http1_exchange::drop_server(close_intent intent, end_cause cause) noexcept 
     server_ = nullptr;
     upstream_->active_count--;
     server.close(intent, cause);
-}
-
-// --- deadlines
-
-void http1_exchange::set_client_deadline(time_point at) noexcept {
-    client_deadline_ = at;
-    client_->arm(at, client_fired);
-}
-
-void http1_exchange::client_fired(timer& t, time_point now) noexcept { client_timer(connection::of(t), now); }
-
-// Deadlines are pushed and dropped without touching the timer: what it finds when it fires decides.
-void http1_exchange::client_timer(connection& client, time_point now) noexcept {
-    http1_exchange& x = client.owner_as<http1_exchange>();
-    if (x.client_deadline_ == never) return;
-    if (x.client_deadline_ > now) {
-        x.set_client_deadline(x.client_deadline_);
-        return;
-    }
-    x.client_deadline_ = never;
-    const bool is_silent =
-        x.request_ == request_state::head && x.head_.has_not_begun(); // half an empty line: no request
-    if (is_silent) x.close_client(close_intent::graceful, end_cause::timed_out);
-    else x.late(x.request_ == request_state::head ? "the request's head took too long" : "the request's body stalled");
-}
-
-void http1_exchange::server_fired(timer& t, time_point now) noexcept {
-    connection& server = connection::of(t);
-    http1_exchange& x = server.owner_as<http1_exchange>();
-    const bool takes_more = !server.is(conn_flag::failed); // else only what it had still to say was waited for
-    const bool waits_for_body =
-        x.request_ == request_state::body && x.unsent() == 0 && !x.awaits_continue_ && takes_more;
-    const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
-    if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
-    else if (waits_for_client)
-        server.arm(later(now, x.room_.options.first_byte_timeout), server_fired); // who has a deadline
-    else if (x.response_ != response_state::body) x.fail(504, "no answer in time");
-    else x.truncated("the response stalled", end_cause::timed_out);
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -21,6 +21,7 @@
 #include "core/connection.hpp"
 #include "core/idle.hpp"
 #include "core/relay.hpp"
+#include "core/send_progress.hpp"
 #include "proto/http1_body.hpp"
 #include "proto/http1_head.hpp"
 #include "proto/http1_reuse.hpp"
@@ -33,19 +34,22 @@ enum class repeat : std::uint8_t { automatic, off };
 
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
-    http1_limits head{};                          // of requests and of responses
-    bool server_bare_lf = false;                  // a line of a response's head may end with LF alone, too
-    std::uint64_t body_bytes_max = UINT64_MAX;    // of a request -> 413
-    duration header_timeout = seconds{10};        // from a head's first byte to its last -> 408
-    duration body_timeout = seconds{30};          // between two reads of a body, or from its 100 on -> 408
-    std::uint32_t body_rate_min = 1024;           // of a body with a length: bytes a second, over body_timeout -> 408
-    std::uint32_t chunked_rate_min = 0;           // of a chunked one, likewise; 0: none, in both
-    duration keep_alive_timeout = seconds{60};    // client idle between requests: closed in silence
-    std::uint32_t keep_alive_requests = 1000;     // per client connection
-    duration connect_timeout = seconds{5};        // -> 504
-    duration first_byte_timeout = seconds{60};    // request sent, or body stalled -> 504, or cut off
-    duration write_timeout = seconds{30};         // a client that takes nothing is cut off
-    duration user_timeout = user_timeout_default; // of servers: socket.hpp
+    http1_limits head{};                       // of requests and of responses
+    bool server_bare_lf = false;               // a line of a response's head may end with LF alone, too
+    std::uint64_t body_bytes_max = UINT64_MAX; // of a request -> 413
+    duration header_timeout = seconds{10};     // from a head's first byte to its last -> 408
+    duration body_timeout = seconds{30};       // between two reads of a body, or from its 100 on -> 408
+    std::uint32_t body_rate_min = 1024;        // of a body with a length: bytes a second, over body_timeout -> 408
+    std::uint32_t chunked_rate_min = 0;        // of a chunked one, likewise; 0: none, in both
+    duration keep_alive_timeout = seconds{60}; // client idle between requests: closed in silence
+    std::uint32_t keep_alive_requests = 1000;  // per client connection
+    duration connect_timeout = seconds{5};     // -> 504
+    // Of a server, for the next bytes of its answer; -> 504, or cut off. Counts from what came last: bytes of the answer,
+    // or the moment at which the server took the last bytes of the request that were sent (send_progress.hpp).
+    duration first_byte_timeout = seconds{60};
+    duration write_timeout = seconds{30}; // of a client, to take more of its answer on the wire; -> cut off
+    // TCP_USER_TIMEOUT of servers, socket.hpp. Raised to first_byte_timeout. A finite one ends slow readers.
+    duration user_timeout = user_timeout_default;
     repeat repeats = repeat::automatic;
 };
 
@@ -118,7 +122,7 @@ class http1_exchange {
     // In all that follows the verdict is the exchange's own: `gone`, and it is no more, whatever became of the two
     // connections. What became of the connection whose callback it is, its generation tells.
 
-    // --- http1_exchange.cc: answers of our own, the end, deadlines
+    // --- http1_exchange.cc: answers of our own, sending, the end
     verdict answer(const http1_answer& a) noexcept;
     verdict refuse(int status, const char* why) noexcept; // the request is to blame
     verdict fail(int status, const char* why) noexcept;   // the server is, or a shortage of ours
@@ -141,9 +145,6 @@ class http1_exchange {
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
     enum class ending : std::uint8_t { whole, cut };
     void log_access(ending how) noexcept;
-    void set_client_deadline(time_point at) noexcept;
-    static void client_fired(timer& t, time_point now) noexcept;
-    static void server_fired(timer& t, time_point now) noexcept;
     static unframed unframe(http1_body& body, char* in, std::size_t bytes) noexcept;
     // What goes out at once: a head, body bytes, and the framing between and behind them.
     struct outgoing {
@@ -156,6 +157,14 @@ class http1_exchange {
     sent push(connection& to, buffer& out, const outgoing& what) noexcept;
     static end_cause cause_of(const connection& broken) noexcept;
     static std::size_t parts_of(const outgoing& what, http1_chunk_head& room, iovec (&parts)[5]) noexcept;
+
+    // --- http1_exchange_deadlines.cc; client_timer(), too
+    void set_client_deadline(time_point at) noexcept;
+    void await_taking() noexcept;
+    void await_server() noexcept;
+    bool look_at_server(time_point now) noexcept;
+    static void client_fired(timer& t, time_point now) noexcept;
+    static void server_fired(timer& t, time_point now) noexcept;
 
     // --- http1_exchange_request.cc: from the client to the server
     static verdict client_recv(connection& client) noexcept;
@@ -265,6 +274,8 @@ class http1_exchange {
     upstream_set::mask tried_ = 0;
     int connect_error_ = 0; // errno of the last server that was ruled out
     time_point client_deadline_ = never;
+    time_point server_deadline_ = never; // of first_byte_timeout; its timer may fire earlier, for a look
+    send_progress to_client_progress_, to_server_progress_;
     time_point body_since_{};          // the present window of the minimum rate
     std::uint64_t body_bytes_ = 0;     // received in it
     std::uint64_t response_bytes_ = 0; // of the body

@@ -230,7 +230,7 @@ void http1_exchange::expect_body() noexcept {
     else if (!client_->slot().is(fd_state::recv_active)) begin_window();
     client_->want_recv();
     if (awaits_continue_) {
-        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+        await_server();
     } else if (to_client_.empty()) {
         set_client_deadline(later(now(), room_.options.body_timeout));
     }
@@ -353,6 +353,7 @@ void http1_exchange::assign(connection& server, bool is_reused) noexcept {
     keeping_ = is_reused && room_.options.repeats == repeat::automatic;
     sent_bytes_ = 0;
     acked_before_ = -1;
+    to_server_progress_ = {};
     if (is_reused) room_.counters.reused++;
     // The count now is the proof later that the server's kernel never took a byte of this request.
     if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
@@ -364,11 +365,12 @@ verdict http1_exchange::flush_to_server() noexcept {
     while (unsent() > 0) {
         const io_result r = server_->send(to_server_.bytes().substr(sent_bytes_));
         sent_bytes_ += static_cast<std::uint32_t>(r.bytes);
+        if (send_progress::has_sent(*server_, r)) to_server_progress_.sent();
         if (r.end != io::failed && unsent() == 0) break;
         hold_client();
         if (r.end == io::failed) return verdict::keep; // server_wake() looks for what the server still said
         server_->want_send();
-        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+        await_server();
         return verdict::keep;
     }
     server_->stop_send();
@@ -377,7 +379,7 @@ verdict http1_exchange::flush_to_server() noexcept {
         sent_bytes_ = 0;
     }
     if (request_ == request_state::done) {
-        if (!server_facts_.request_written) server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+        if (!server_facts_.request_written) await_server();
         server_facts_.request_written = true;
         return verdict::keep;
     }

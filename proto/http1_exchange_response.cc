@@ -54,7 +54,7 @@ verdict http1_exchange::read_response() noexcept {
     if (got.end != io::done) return server_ended(got.end);
 
     response_begun_ = true;
-    server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
+    await_server();
     if (!in_scratch) from_server_.grow(got.bytes);
     char* in = in_scratch ? to.at : const_cast<char*>(from_server_.bytes().data());
     const std::size_t bytes = in_scratch ? got.bytes : from_server_.size();
@@ -241,7 +241,7 @@ verdict http1_exchange::become_tunnel(std::string_view head, std::string_view ea
     connection& client = *client_;
     server.disarm();
     client.disarm();
-    const auto joined = room_.tunnels.join(server, client, to_client_.bytes(), from_client_.bytes(), upstream_);
+    const auto joined = room_.tunnels.join(client, server, from_client_.bytes(), to_client_.bytes(), upstream_);
     if (!joined) return abandon(end_cause::no_room);
     log_access(ending::whole);
     room_.counters.tunnels++;
@@ -376,9 +376,11 @@ verdict http1_exchange::client_send(connection& client) noexcept {
         x.abandon(client.failure());
         return is.answer();
     }
+    const bool has_sent = send_progress::has_sent(client, r);
+    if (has_sent) x.to_client_progress_.sent();
     x.to_client_.consume(r.bytes, x.blocks());
     if (!x.to_client_.empty()) {
-        if (r.bytes > 0) x.client_deadline_ = later(x.now(), x.room_.options.write_timeout);
+        if (has_sent) x.client_deadline_ = later(x.now(), x.room_.options.write_timeout);
         return is.answer();
     }
     client.stop_send();

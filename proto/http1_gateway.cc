@@ -14,6 +14,7 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
       tunnels_(conns, {.pairs_max = options.tunnels_max,
                        .fin_timeout = options.fin_timeout,
                        .idle_timeout = options.tunnel_idle_timeout,
+                       .user_timeout = options.tunnel_user_timeout,
                        .ended = tunnel_ended,
                        .owner = this}),
       upstreams_(options.how), exchanges_{.conns = conns,
@@ -27,6 +28,8 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
                                           .pool = fixed_pool<http1_exchange>(options.clients_max)},
       admin_{.name = "admin", .answer = answer_admin, .owner = this}, door_(*this, nullptr),
       admin_door_(*this, &admin_) {
+    http1_options& http = exchanges_.options;
+    http.user_timeout = user_timeout_for(http.user_timeout, http.first_byte_timeout);
     EXPECT(options.clients_max > 0);
     EXPECT(options.http.head.head_bytes_max <= http1_exchange::large_head_bytes_max);
 }
@@ -50,18 +53,23 @@ void http1_gateway::add_upstream(const address& where, const xprt& transport) no
                    idle_.key_of({.remote = where.at, .family = where.family, .transport = &transport}));
 }
 
+listener_options http1_gateway::for_clients(listener_options options) const noexcept {
+    options.socket.user_timeout = user_timeout_for(options.socket.user_timeout, options_.http.write_timeout);
+    return options;
+}
+
 result<void> http1_gateway::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
-    return door_.port.open(*at.family, at.at, options, accepted, &door_);
+    return door_.port.open(*at.family, at.at, for_clients(options), accepted, &door_);
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
-    return door_.port.adopt(std::move(inherited), family, options, accepted, &door_);
+    return door_.port.adopt(std::move(inherited), family, for_clients(options), accepted, &door_);
 }
 
 result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner) noexcept {

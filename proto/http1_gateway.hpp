@@ -26,10 +26,12 @@ struct http1_gateway_options {
     idle_options idle{};  // idle_max 0: no server connection is kept, and each request tells its server so
     balance how = balance::round_robin;
     // Each above 0, EXPECTed. Tunnels count as clients.
-    std::uint32_t clients_max = 1024; // at the limit nothing is accepted until one goes
-    std::uint32_t tunnels_max = 256;  // at the limit an upgrade is a 503
-    duration tunnel_idle_timeout = seconds{300};
-    duration fin_timeout = seconds{30};
+    std::uint32_t clients_max = 1024;            // at the limit nothing is accepted until one goes
+    std::uint32_t tunnels_max = 256;             // at the limit an upgrade is a 503
+    duration tunnel_idle_timeout = seconds{300}; // relay.hpp: without a byte on the wire either way
+    duration fin_timeout = seconds{30};          // of a tunnel whose server has ended its side; the same
+    // TCP_USER_TIMEOUT of both ends of a tunnel, socket.hpp. Raised to tunnel_idle_timeout.
+    duration tunnel_user_timeout = user_timeout_default;
 };
 
 class http1_gateway {
@@ -45,7 +47,8 @@ class http1_gateway {
     // Before the first request; at least one, at most upstream_set::capacity. The clients' transport: listener_options.
     void add_upstream(const address& where, const xprt& transport = raw_xprt) noexcept;
 
-    // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for.
+    // Once each. Errors as listener::open(); ENOMEM: there was no room for what the options ask for. A user_timeout of
+    // the clients is raised to write_timeout.
     result<void> listen(const address& at, const listener_options& options) noexcept;
     result<void> listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept;
     // GET /counters answers with JSON: this gateway's counters, or what `writer` writes to `room` (2 KB and more) and
@@ -96,6 +99,7 @@ class http1_gateway {
 
     bool has_memory() const noexcept;
     bool has_blocks_for_heads() const noexcept;
+    listener_options for_clients(listener_options options) const noexcept;
     static const data_cb waiting_cb;
     static verdict waiting_recv(connection& client) noexcept;
     static verdict waiting_wake(connection& client) noexcept;

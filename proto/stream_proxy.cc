@@ -34,16 +34,21 @@ stream_proxy::~stream_proxy() {
     abort_all();
 }
 
+listener_options stream_proxy::for_clients(listener_options options) const noexcept {
+    options.socket.user_timeout = user_timeout_for(options.socket.user_timeout, options_.relay.idle_timeout);
+    return options;
+}
+
 result<void> stream_proxy::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     if (!has_memory()) return failure{ENOMEM};
-    return door_.open(*at.family, at.at, options, accepted, this);
+    return door_.open(*at.family, at.at, for_clients(options), accepted, this);
 }
 
 result<void> stream_proxy::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     if (!has_memory()) return failure{ENOMEM};
-    return door_.adopt(std::move(inherited), family, options, accepted, this);
+    return door_.adopt(std::move(inherited), family, for_clients(options), accepted, this);
 }
 
 void stream_proxy::on_trouble(line_sink sink, void* owner) noexcept {
@@ -130,7 +135,7 @@ verdict stream_proxy::dial_next(session& s) noexcept {
         if (!to) return refuse(s, counters_.refused, end_cause::connect_failed, std::strerror(s.error));
         auto server = dial(conns_, *to->where.family, to->where.at,
                            {.timeout = options_.relay.connect_timeout,
-                            .user_timeout = options_.relay.user_timeout,
+                            .user_timeout = relay_.user_timeout(),
                             .transport = to->transport},
                            server_cb, &s);
         if (server) {

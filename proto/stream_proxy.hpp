@@ -113,6 +113,7 @@ class stream_proxy {
     static void drain_over(void* self) noexcept;
 
     bool has_memory() const noexcept { return relay_.capacity() > 0 && sessions_.capacity() > 0; }
+    listener_options for_clients(listener_options options) const noexcept;
     void await_greeting(session& s) noexcept;
     verdict dial_next(session& s) noexcept;
     void note_failed(session& s, upstream& to, int error) noexcept;

@@ -12,8 +12,10 @@ void declare(options& o, crew_options& set) noexcept {
     o.count("--max-connections", set.clients_max,
             "of clients, over all threads; 0: half of the descriptors, at most 65536", {0, 1'000'000});
     o.choice("--balance", set.how, balance_words, "among several upstreams");
-    o.time("--user-timeout", set.user_timeout,
-           "for what was sent to be acknowledged, or a full receiver to take more (TCP_USER_TIMEOUT)", milliseconds{1});
+    o.time(
+        "--user-timeout", set.user_timeout,
+        "TCP_USER_TIMEOUT; ends readers that are slow all the while, too; raised to the longest of the timeouts above "
+        "that the connection has, so that it caps none; 0: the system's");
     o.time("--drain-timeout", set.drain, "to finish what runs after SIGTERM, or a takeover; then it is cut off");
     o.listen_at("--takeover", set.takeover,
                 "unix:/path: take the sockets of who serves there (with as many --threads at least), then serve there");

@@ -36,15 +36,19 @@ void parse(settings& set, int argc, char** argv) {
     constexpr duration ms = milliseconds{1};
     constexpr std::uint64_t head_max = 64 * 1024; // which is taken for one byte less
     o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
-    o.time("--first-byte-timeout", http.first_byte_timeout, "for an answer, or its next bytes", ms);
+    o.time("--first-byte-timeout", http.first_byte_timeout,
+           "for an answer to begin, once the upstream has taken the request, and for its next bytes", ms);
     o.time("--header-timeout", http.header_timeout, "for a request's whole head", ms);
     o.time("--body-timeout", http.body_timeout, "for the next bytes of a request's body", ms);
-    o.time("--write-timeout", http.write_timeout, "for a client to take more of its answer", ms);
+    o.time("--write-timeout", http.write_timeout, "for a client to take more of its answer; a slow reader is in time",
+           ms);
     o.time("--keep-alive-timeout", http.keep_alive_timeout, "of a client between two requests", ms);
     o.time("--linger-timeout", set.linger, "to throw away what a client still sends", ms);
     o.count("--keep-alive-requests", http.keep_alive_requests, "per client connection", {1, UINT32_MAX});
-    o.time("--idle-timeout", set.gateway.tunnel_idle_timeout, "of a tunnel (101) without a byte", ms);
-    o.time("--fin-timeout", set.gateway.fin_timeout, "of a tunnel one side of which has ended", ms);
+    o.time("--idle-timeout", set.gateway.tunnel_idle_timeout, "of a tunnel (101) without a byte on the wire either way",
+           ms);
+    o.time("--fin-timeout", set.gateway.fin_timeout,
+           "the same, once the upstream has ended its side or one side was reset", ms);
     o.size("--request-line-max", http.head.start_line_bytes_max, "-> 414; of a status line -> 502", {16, head_max});
     o.size("--head-max", http.head.head_bytes_max, "of a request -> 431, of an answer -> 502; at most 65,535 bytes", {16, head_max});
     o.count("--fields-max", http.head.fields_max, "in a head; likewise", {1, http1_head::fields_capacity});
@@ -67,7 +71,7 @@ void parse(settings& set, int argc, char** argv) {
     o.parse(argc, argv);
     if (set.admin.fd >= 0) tools::options::wrong("--admin", "an address; an inherited descriptor is not taken here");
     set.gateway.how = set.how;
-    http.user_timeout = set.user_timeout;
+    http.user_timeout = set.gateway.tunnel_user_timeout = set.user_timeout;
     set.gateway.idle.probe = set.probe;
     if (set.body_max > 0) http.body_bytes_max = set.body_max;
     constexpr std::uint32_t highest = http1_exchange::large_head_bytes_max;

@@ -35,8 +35,9 @@ void parse(settings& set, int argc, char** argv) {
     relay_options& relay = set.stream.relay;
     constexpr duration ms = milliseconds{1};
     o.time("--connect-timeout", relay.connect_timeout, "to connect to an upstream", ms);
-    o.time("--idle-timeout", relay.idle_timeout, "without a byte either way", ms);
-    o.time("--fin-timeout", relay.fin_timeout, "without a byte, when one side has ended", ms);
+    o.time("--idle-timeout", relay.idle_timeout, "without a byte on the wire either way", ms);
+    o.time("--fin-timeout", relay.fin_timeout,
+           "the same, once the upstream has ended its side or one side was reset; not above --idle-timeout", ms);
     o.flag("--accept-proxy", set.stream.accept_proxy, "clients are proxies that say first for whom (PROXY v1, v2)");
     o.time("--proxy-timeout", set.stream.proxy_timeout, "for all of that", ms);
     o.choice("--proxy-tlvs", set.tlvs, tlv_words, "in it; skipped ones are not passed on");

@@ -111,7 +111,7 @@ TEST_CASE("a server that takes no more of a body is a 504") {
     REQUIRE(!rest.empty());
     rig.pass(seconds{60} - milliseconds{1});
     rig.expect_silence(c);
-    rig.pass(milliseconds{1});
+    rig.pass(rig.lateness_max(seconds{60}));
     rig.expect(c, gateway_timeout(closes));
     CHECK(rig.ended(end_cause::timed_out) == 1);
 }
@@ -146,7 +146,7 @@ TEST_CASE("a server that does not answer is a 504 after the first-byte timeout")
         rig.settle();
         rig.pass(seconds{60} - milliseconds{1});
         rig.expect_silence(c);
-        rig.pass(milliseconds{1});
+        rig.pass(rig.lateness_max(seconds{60}));
         rig.expect(c, gateway_timeout());
         rig.settle();
         CHECK(s.ended());
@@ -201,7 +201,7 @@ TEST_CASE("a client that does not take the tail of its answer is cut off after t
     CHECK(rig.idle_count() == 1); // its server is done with it
     rig.pass(seconds{30} - milliseconds{1});
     CHECK(rig.gateway->active_count() == 1);
-    rig.pass(milliseconds{1});
+    rig.pass(rig.lateness_max(seconds{30}));
     CHECK(rig.gateway->active_count() == 0);
     CHECK(rig.ended(end_cause::timed_out) == 1);
     (void)rig.until([&] { return c.ended(); });
@@ -234,7 +234,7 @@ TEST_CASE("a client that takes nothing of its answer is cut off after the write 
     c.got.clear();
     rig.pass(seconds{30} - milliseconds{1});
     CHECK(rig.gateway->active_count() == 1);
-    rig.pass(milliseconds{1});
+    rig.pass(rig.lateness_max(seconds{30}));
     CHECK(rig.gateway->active_count() == 0);
     CHECK(s.ended());
     (void)rig.until([&] { return c.ended(); });

@@ -331,7 +331,7 @@ TEST_CASE("a server to which a send has failed, and which stops in the middle of
 
     rig.pass(seconds{59});
     CHECK(rig.gateway->active_count() == 1);
-    rig.pass(seconds{2});
+    rig.pass(seconds{1} + rig.lateness_max(seconds{60}));
 
     CHECK(rig.gateway->active_count() == 0);
     c.pull();

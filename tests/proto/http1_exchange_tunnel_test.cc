@@ -126,7 +126,7 @@ TEST_CASE("a tunnel that is idle for its time is aborted, not a millisecond befo
     rig.expect(s, upgrade_request);
     rig.pass(seconds{300} - milliseconds{1});
     rig.expect_silence(c);
-    rig.pass(milliseconds{1});
+    rig.pass(rig.lateness_max(seconds{300}));
     rig.expect_end(c, ending::reset);
     rig.expect_end(s, ending::reset);
 }

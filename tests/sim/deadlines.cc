@@ -20,8 +20,32 @@ struct of_connection {
 template struct of_connection<&connection::timer_>;
 
 void each_pair(const relay_pool& pool, each_end visit, void* owner);
-template <auto Pairs>
+// Without a movement on the wire of either end, as the pair is now.
+using each_timeout = void (*)(void* owner, connection& a, connection& b, duration timeout);
+void each_pair_timeout(const relay_pool& pool, each_timeout visit, void* owner);
+bool is_breaking(const relay_pool& pool, const connection& conn);
+template <auto Pairs, auto Options>
 struct of_relay {
+    static void each_timeout_of(const relay_pool& pool, each_timeout visit, void* owner) {
+        auto& pairs = const_cast<relay_pool&>(pool).*Pairs;
+        const relay_options& options = pool.*Options;
+        for (auto* p = pairs.front(); p; p = pairs.after(*p)) {
+            if (!p->deadline.armed()) continue; // not joined yet
+            const bool is_ending = static_cast<int>(p->state) != 0 || p->ends[1]->is(conn_flag::recv_ended);
+            const duration shorter = std::min(options.fin_timeout, options.idle_timeout);
+            visit(owner, *p->ends[0], *p->ends[1], is_ending ? shorter : options.idle_timeout);
+        }
+    }
+    friend void each_pair_timeout(const relay_pool& pool, each_timeout visit, void* owner) {
+        each_timeout_of(pool, visit, owner);
+    }
+    static bool has_breaking(const relay_pool& pool, const connection& conn) {
+        auto& pairs = const_cast<relay_pool&>(pool).*Pairs;
+        for (auto* p = pairs.front(); p; p = pairs.after(*p))
+            if (static_cast<int>(p->state) != 0 && p->ends[p->broken_side] == &conn) return true;
+        return false;
+    }
+    friend bool is_breaking(const relay_pool& pool, const connection& conn) { return has_breaking(pool, conn); }
     static void each(const relay_pool& pool, each_end visit, void* owner) {
         auto& pairs = const_cast<relay_pool&>(pool).*Pairs;
         for (auto* p = pairs.front(); p; p = pairs.after(*p))
@@ -30,7 +54,7 @@ struct of_relay {
     }
     friend void each_pair(const relay_pool& pool, each_end visit, void* owner) { each(pool, visit, owner); }
 };
-template struct of_relay<&relay_pool::live_>;
+template struct of_relay<&relay_pool::live_, &relay_pool::options_>;
 
 // Those that end gracefully are in no list that a user walks.
 void each_lingering(const conntab& conns, each_end visit, void* owner);
@@ -44,6 +68,14 @@ struct of_conntab {
     friend void each_lingering(const conntab& conns, each_end visit, void* owner) { each(conns, visit, owner); }
 };
 template struct of_conntab<&conntab::lingering_>;
+
+// Why the owner of that number at that generation was closed. "": it was not, or the ledger no longer knows.
+std::string_view end_of(fd_ledger& ledger, int fd, std::uint32_t generation) noexcept {
+    const fd_ledger::entry* e = ledger.newest(fd);
+    while (e && e->generation != generation)
+        e = ledger.before(*e);
+    return e && (e->what == fd_event::closed || e->what == fd_event::lingering) ? e->by : "";
+}
 
 // A loop's wheel starts there.
 time_point due_at(const timer& t) noexcept {
@@ -75,7 +107,64 @@ std::uint64_t deadline_check::timeouts_count(const conntab& conns) noexcept {
     return sum;
 }
 
+bool deadline_check::is_breaking(const connection& conn) const noexcept {
+    return std::any_of(std::begin(relays_), std::end(relays_),
+                       [&](const relay_pool* pool) { return pool && simtest::is_breaking(*pool, conn); });
+}
+
+// A connection that a timeout may end no earlier than `timeout` after the wire of `socket` moved.
+void deadline_check::expect_alive(const connection& conn, time_point moved, duration timeout) {
+    alive_.push_back({conn.fd(), conn.slot().generation, later(moved, timeout)});
+}
+
+void deadline_check::note_movement(kernel& k, conntab& conns) {
+    alive_.clear();
+    const auto socket_of = [&k](const connection& conn) -> const stream& {
+        return *static_cast<const stream*>(k.at(conn.fd()));
+    };
+    // Of a record that is not complete a transport's user hears nothing.
+    const auto either_way = [&](const connection& conn) {
+        const stream& socket = socket_of(conn);
+        return conn.hides_bytes() ? socket.sent_at : std::max(socket.sent_at, socket.received_at);
+    };
+    struct {
+        deadline_check* self;
+        decltype(either_way)* moved;
+    } context{this, &either_way};
+    for (const relay_pool* pool : relays_) {
+        if (!pool) continue;
+        each_pair_timeout(
+            *pool,
+            [](void* at, connection& a, connection& b, duration timeout) {
+                auto& c = *static_cast<decltype(context)*>(at);
+                const time_point moved = std::max((*c.moved)(a), (*c.moved)(b));
+                c.self->expect_alive(a, moved, timeout);
+                c.self->expect_alive(b, moved, timeout);
+            },
+            &context);
+    }
+    for (connection* conn = conns.first(); conn; conn = conns.after(*conn)) {
+        const std::string_view role = conn->cb().name;
+        if (!conn->is(conn_flag::connected)) continue;
+        if (role == "http1-server") expect_alive(*conn, either_way(*conn), first_byte_timeout_);
+        const bool is_to_take = role == "http1-client" && conn->slot().is(fd_state::send_active);
+        if (is_to_take) expect_alive(*conn, socket_of(*conn).sent_at, write_timeout_);
+    }
+}
+
+// What moves within a turn is later than the turn's own time by no more than `slack`.
+void deadline_check::check_movement(kernel& k, event_loop& loop) {
+    constexpr duration slack = milliseconds{50};
+    if (k.faults.ratio(fault::clock_jump) > 0) return;
+    for (const alive& a : alive_) {
+        if (loop.fds().slot(a.fd).generation == a.generation || loop.now() >= a.until - slack) continue;
+        if (end_of(loop.ledger(), a.fd, a.generation) == "timed_out")
+            k.violate("I20", "a connection ended by a timeout, though its wire had moved less than that before");
+    }
+}
+
 void deadline_check::before_turn(kernel& k, loop_check& check, conntab& conns) {
+    if (knows_all_) note_movement(k, conns);
     constexpr duration turn_max = milliseconds{1}; // what comes meanwhile may be told of in this turn
     first_due_ = never;
     timeouts_before_ = timeouts_count(conns);
@@ -86,7 +175,8 @@ void deadline_check::before_turn(kernel& k, loop_check& check, conntab& conns) {
     });
 }
 
-void deadline_check::after_turn(kernel& k, const event_loop& loop, conntab& conns) {
+void deadline_check::after_turn(kernel& k, event_loop& loop, conntab& conns) {
+    if (knows_all_) check_movement(k, loop);
     if (knows_all_ && timeouts_count(conns) > timeouts_before_ && first_due_ > loop.now())
         k.violate("I9", "a connection ended by a timeout, and no deadline had come");
 

@@ -3,11 +3,13 @@
 //
 //   before a turn   whom it may reap has nothing that could be done and was not told: a reaper hides lost wake-ups
 //   after it        none is overdue for longer than turns may put a timer off; and who ended by a timeout had one that
-//                   was due
+//                   was due. A deadline of sending, or of a pair, ends no connection whose wire has moved less than the
+//                   timeout before: I20. Why a connection ended is in the loop's ledger.
 // Not late is asked only of a loop that is woken in time: where neither the clock jumps nor a sleep is too long.
 // Owner: a world.
 
 #include <cstdint>
+#include <vector>
 
 #include <weir/sim.hpp>
 
@@ -25,13 +27,32 @@ class deadline_check {
         knows_all_ = true;
     }
 
+    // Of the exchanges, if there are any. I20 is asked only where watch() was called.
+    void watch_exchanges(duration first_byte_timeout, duration write_timeout) noexcept {
+        first_byte_timeout_ = first_byte_timeout;
+        write_timeout_ = write_timeout;
+    }
+    // The end of a pair that was reset, while what it had said before is still passed on.
+    bool is_breaking(const connection& conn) const noexcept;
+
     void before_turn(kernel& k, loop_check& check, conntab& conns);
-    void after_turn(kernel& k, const event_loop& loop, conntab& conns);
+    void after_turn(kernel& k, event_loop& loop, conntab& conns);
 
   private:
+    struct alive {
+        int fd;
+        std::uint32_t generation;
+        time_point until;
+    };
+
     static std::uint64_t timeouts_count(const conntab& conns) noexcept;
+    void expect_alive(const connection& conn, time_point moved, duration timeout);
+    void note_movement(kernel& k, conntab& conns);
+    void check_movement(kernel& k, event_loop& loop);
 
     const relay_pool* relays_[2]{};
+    duration first_byte_timeout_{}, write_timeout_{};
+    std::vector<alive> alive_; // as of the turn's beginning
     bool knows_all_ = false;
     time_point first_due_ = never; // before the turn
     std::uint64_t timeouts_before_ = 0;

@@ -272,7 +272,7 @@ bool is_harmless(call what, int error) noexcept {
         break;
     default: break;
     }
-    return what == call::close || what == call::set_option || what == call::bytes_acked || what == call::map ||
+    return what == call::close || what == call::set_option || what == call::bytes_acked || what == call::send_queue || what == call::map ||
            what == call::epoll_open || what == call::eventfd_open || what == call::signal_open ||
            what == call::listen || what == call::local_name || what == call::is_listening ||
            what == call::set_nonblocking;

@@ -156,6 +156,7 @@ void gateway_house::open() {
     overdue_turns_ = 0;
     world_.watch_accepts(&gateway_->port(), how_.accept_budget);
     if (times_out_by_timers()) world_.watch_pairs(&tunnels_of(*gateway_));
+    world_.watch_exchanges(options_.http.first_byte_timeout, options_.http.write_timeout);
     world_.after_turns([](void* self) { static_cast<gateway_house*>(self)->look(); }, this);
 }
 

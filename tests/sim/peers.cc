@@ -47,6 +47,25 @@ manner town::draw(bool is_server) noexcept {
     return how;
 }
 
+// Longer than a turn, shorter than any timeout of sending. Long after the trouble it behaves, so that a run has an end.
+bool town::may_sip(remote& r, manner& how, time_point& not_before) noexcept {
+    constexpr duration goes_on = seconds{20};
+    if (how != manner::sipping) return true;
+    if (calm_ && k_.time.now > calm_since_ + goes_on) {
+        how = manner::well_behaved;
+        return true;
+    }
+    if (k_.time.now < not_before) return false;
+    const duration wait = k_.chance.between(duration{milliseconds{200}}, duration{milliseconds{900}});
+    not_before = k_.time.now + wait;
+    r.wake_in(wait);
+    return true;
+}
+
+std::size_t town::sip_bytes() noexcept {
+    return k_.chance.between(1, std::clamp<std::uint32_t>(k_.options().network.buffer_bytes_max / 8, 1, 1024));
+}
+
 // Through small buffers only small payloads: more would cost time and show nothing new, least of all among healthy
 // ones.
 std::uint32_t town::draw_bytes() noexcept {
@@ -63,6 +82,7 @@ void town::open_shop(const endpoint& where) {
 
 void town::calm_down() noexcept {
     calm_ = true;
+    calm_since_ = k_.time.now;
     for (const endpoint& where : shops_)
         k_.net.find_service(where)->refuses = k_.net.find_service(where)->swallows = false;
     for (auto& s : servers_)
@@ -202,6 +222,7 @@ void client::run(remote& r) noexcept {
         not_before = r.now() + wait;
         r.wake_in(wait);
     }
+    if (!home->may_sip(r, how, not_before)) return;
     if (how == manner::aborting && chance.below(5) == 0) {
         if (!out.empty() && asked > 0 && home->tongue_ == town::tongue::http1) saw(mark::aborted_while_asking);
         over = true;
@@ -257,8 +278,9 @@ void client::ask(remote& r) noexcept {
 // False: it is gone.
 bool client::read(remote& r) noexcept {
     char bytes[1024];
-    for (;;) {
-        const sys::count n = r.recv(bytes);
+    for (bool goes_on = true; goes_on;) {
+        goes_on = how != manner::sipping;
+        const sys::count n = r.recv({bytes, goes_on ? sizeof bytes : home->sip_bytes()});
         if (n == -EAGAIN) return !voice.tunnel || hear_tunnel(r);
         const bool may_tell = home->between_ == town::between::passes_on && r.socket().fin_received;
         if (n == 0 && may_tell) home->check_end_at(*this);
@@ -275,6 +297,7 @@ bool client::read(remote& r) noexcept {
         heard.bytes += static_cast<std::uint64_t>(n);
         if (home->tongue_ == town::tongue::http1 ? !digest_http(r) : !digest(r)) return false;
     }
+    return true;
 }
 
 // Checks the answers that are complete. False: it is gone.

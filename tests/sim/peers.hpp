@@ -45,6 +45,7 @@ enum class manner : std::uint8_t {
     pipelining,   // a client: everything at once. A server: closes while idle
     never_reading,
     trickling, // a byte or a few at a time
+    sipping,   // reads a little each half second or so: the kernel's queues shrink slowly
     garbage,   // bytes that mean nothing
     stray,     // a server: bytes that nobody asked for, while idle
     parting,   // a server: its end, and a RST later: after a request that it read, or while idle and still reading
@@ -251,6 +252,9 @@ class town {
     friend struct server;
     friend struct client;
     manner draw(bool is_server) noexcept;
+    // Who sips: whether it is time for that, and if so for how many bytes.
+    bool may_sip(remote& r, manner& how, time_point& not_before) noexcept;
+    std::size_t sip_bytes() noexcept;
     std::uint32_t draw_bytes() noexcept;
     client* asker(std::uint64_t id) noexcept;
     void check_end(const tally& heard, const tally& said) noexcept;
@@ -269,6 +273,7 @@ class town {
     http_rules rules_;
     std::deque<errand> errands_; // by number, from 1 on
     bool calm_ = false;
+    time_point calm_since_{};
     std::ptrdiff_t silent_ends_heard_ = 0;
     bool clients_greet_ = false;
     int servers_version_ = 0;

@@ -117,7 +117,7 @@ bool server::misbehave(remote& r) noexcept {
         return true;
     }
     // The troublemakers leave. In HTTP who stalls is the gateway's to end: it has a deadline for that.
-    const bool stays = how == manner::stalling && home->tongue_ == town::tongue::http1;
+    const bool stays = how == manner::sipping || (how == manner::stalling && home->tongue_ == town::tongue::http1);
     if (home->calm_ && how != manner::well_behaved && !stays) {
         reset(r);
         return true;
@@ -129,6 +129,7 @@ bool server::misbehave(remote& r) noexcept {
         return true;
     case manner::stalling: return answered > 0 || chance.below(4) == 0;
     case manner::never_reading: return true;
+    case manner::sipping: return !home->may_sip(r, how, not_before);
     case manner::garbage:
         if (chance.below(3) == 0 && out.empty() && !ear.tunnel) out.append("\xde\xad\xbe\xef garbage");
         return false;
@@ -154,8 +155,9 @@ bool server::misbehave(remote& r) noexcept {
 // False: it is gone.
 bool server::read(remote& r) noexcept {
     char bytes[512];
-    for (;;) {
-        const sys::count n = r.recv(bytes);
+    for (bool goes_on = true; goes_on;) {
+        goes_on = how != manner::sipping;
+        const sys::count n = r.recv({bytes, goes_on ? sizeof bytes : std::min(home->sip_bytes(), sizeof bytes)});
         if (n == -EAGAIN) return true;
         if (n > 0) {
             const std::string_view payload = hear_line({bytes, static_cast<std::size_t>(n)});
@@ -174,6 +176,7 @@ bool server::read(remote& r) noexcept {
         r.close();
         return false;
     }
+    return true;
 }
 
 void server::answer_all() noexcept {

@@ -14,6 +14,7 @@ const char* to_string(mark what) noexcept {
         "client pipelining",
         "client never reading",
         "client trickling",
+        "client sipping",
         "client garbage",
         "server well-behaved",
         "server slow",
@@ -23,6 +24,7 @@ const char* to_string(mark what) noexcept {
         "server closing idle",
         "server never reading",
         "server trickling",
+        "server sipping",
         "server garbage",
         "server stray bytes",
         "server parting",
@@ -148,6 +150,7 @@ world::world(std::uint64_t seed, const pace& may) : k(draw(seed, may)) {
 
 void world::open_loop(const pace& may) {
     loop_options how{.events_max = k.chance.magnitude(1, 64), .timers_max = k.chance.between(32, 64)};
+    how.ledger_max = 1024; // asked by deadline_check
     // Between a spin that ends before it looks at the clock and one that outlasts many sleeps.
     if (may.may_spin && k.chance.coin()) how.spin_us_max = k.chance.magnitude(1, 100);
     is_precise_ = may.may_be_precise && k.chance.coin();
@@ -189,7 +192,8 @@ void world::check_connection(connection& conn) {
     const fd_slot& slot = conn.slot();
     // A failed connection that is still there, and that nothing is going to tell of.
     const bool known = slot.is(fd_state::err) || conn.is(conn_flag::failed);
-    if (closes_what_failed && known && !slot.is(fd_state::news | fd_state::queued))
+    const bool must_close = closes_what_failed && !deadlines_.is_breaking(conn);
+    if (must_close && known && !slot.is(fd_state::news | fd_state::queued))
         k.violate("I4", "a connection has failed, and who is served by it was not told");
     // What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
     if (conn.is(conn_flag::idle) && conn.ended() && !slot.is(fd_state::queued))

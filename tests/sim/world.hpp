@@ -29,6 +29,7 @@ enum class mark : std::uint8_t {
     client_pipelining,
     client_never_reading,
     client_trickling,
+    client_sipping,
     client_garbage,
     server_well_behaved,
     server_slow,
@@ -38,6 +39,7 @@ enum class mark : std::uint8_t {
     server_closing_idle,
     server_never_reading,
     server_trickling,
+    server_sipping,
     server_garbage,
     server_stray_bytes,
     server_parting,
@@ -190,6 +192,9 @@ class world {
     // The deadlines of its pairs are watched, as those of all connections are. Null: there are no pairs.
     void watch_pairs(const relay_pool* pool, const relay_pool* second = nullptr) noexcept {
         deadlines_.watch(pool, second);
+    }
+    void watch_exchanges(duration first_byte_timeout, duration write_timeout) noexcept {
+        deadlines_.watch_exchanges(first_byte_timeout, write_timeout);
     }
     // Called after every turn from now on. Null: no more.
     using turn_check = void (*)(void* owner);

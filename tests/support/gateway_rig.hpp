@@ -148,8 +148,7 @@ struct gateway_rig : proxy_rig {
         }
     }
     void pass(duration time) {
-        clock.advance(time);
-        settle();
+        pass_in_steps(time, [this] { settle(); });
     }
 
     // Exactly these bytes have come, and none behind them.

@@ -19,6 +19,7 @@
 #include <doctest/doctest.h>
 
 #include "core/connection.hpp"
+#include "core/send_progress.hpp"
 #include "proto/tcp.hpp"
 #include "support/counting.hpp"
 #include "support/net.hpp"
@@ -119,9 +120,24 @@ struct rig {
         return false;
     }
 
-    void pass(duration time) {
+    // In steps, as for a loop that wakes up now and then: a timer that fires in between may arm another one.
+    template <class After>
+    void pass_in_steps(duration time, After after) {
+        constexpr int steps_count = 64;
+        const duration step = time > milliseconds{steps_count} ? time / steps_count : duration{};
+        for (int i = 1; i < steps_count && step > duration{}; i++, time -= step) {
+            clock.advance(step);
+            after();
+        }
         clock.advance(time);
-        turn();
+        after();
+    }
+    void pass(duration time) {
+        pass_in_steps(time, [this] { turn(); });
+    }
+    // By so much a deadline of sending may be late: a look, the time between two steps, and the wheel's grain.
+    static constexpr duration lateness_max(duration timeout) {
+        return send_progress::wait_between_looks(timeout) + timeout / 32 + milliseconds{2};
     }
 
     // The loop would sleep now: nothing is left to run.
