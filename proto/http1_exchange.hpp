@@ -16,6 +16,7 @@
 //
 // Owner: http1_exchanges. Thread: one loop's. Allocation: none; pools are made by the gateway.
 
+#include <array>
 #include <cstdint>
 
 #include "core/connection.hpp"
@@ -65,6 +66,7 @@ struct http1_counters {
     counter reused;            // requests sent on a connection that had been idle
     counter fresh;             // requests sent on a connection dialed for them
     counter tunnels;
+    counter places_made; // server connections closed to free a place at their server for a request that waits
     counter shed; // no exchange, block, tunnel or descriptor was left: 503
 };
 
@@ -163,6 +165,9 @@ class http1_exchange {
     void await_taking() noexcept;
     void await_server() noexcept;
     bool look_at_server(time_point now) noexcept;
+    bool may_lack_place() const noexcept { return !reused_ && !response_begun_ && !has_looked_for_place_; }
+    void look_for_place(time_point now) noexcept;
+    bool gives_place() noexcept;
     static void client_fired(timer& t, time_point now) noexcept;
     static void server_fired(timer& t, time_point now) noexcept;
 
@@ -234,6 +239,7 @@ class http1_exchange {
     static constexpr std::size_t write_room_at = conntab::scratch_bytes / 2;
     static constexpr std::size_t copied_bytes_max = 2048; // a smaller body is copied behind its head
     static constexpr std::uint8_t interim_max = 16;       // 1xx responses before a final one
+    static constexpr duration place_timeout = seconds{1}; // without a byte on a fresh connection: look_for_place()
     static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request
 
     http1_exchanges& room_;
@@ -263,6 +269,7 @@ class http1_exchange {
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come
+    bool has_looked_for_place_ = false; // once for each fresh connection
     bool logged_ = false;            // the request has its line in the access log
     std::uint8_t interim_count_ = 0; // 1xx responses so far
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
@@ -276,6 +283,8 @@ class http1_exchange {
     time_point client_deadline_ = never;
     time_point server_deadline_ = never; // of first_byte_timeout; its timer may fire earlier, for a look
     send_progress to_client_progress_, to_server_progress_;
+    time_point place_due_ = never; // of place_timeout
+    list_hook lacking_hook_;       // in http1_exchanges::lacking: no idle connection could be closed for it
     time_point body_since_{};          // the present window of the minimum rate
     std::uint64_t body_bytes_ = 0;     // received in it
     std::uint64_t response_bytes_ = 0; // of the body
@@ -315,6 +324,9 @@ struct http1_exchanges {
     void* gateway = nullptr;
 
     fixed_pool<http1_exchange> pool;
+    // By upstream: those that may lack a place at their server, longest first. look_for_place().
+    std::array<list<&http1_exchange::lacking_hook_>, upstream_set::capacity> lacking{};
+    auto& lacking_at(const upstream& u) noexcept { return lacking[static_cast<std::size_t>(&u - &upstreams.at(0))]; }
 
     // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams. Answers
     // `gone` if there was no room for it: it got a 503 and was closed.

@@ -129,11 +129,6 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
     }
 }
 
-// Appends head_, as it goes on, to what `out` holds already.
-void http1_exchange::write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept {
-    out.take(write_response_head(out.next(), out.room(), head_, framing, how));
-}
-
 // The final head has come: how its body, of which `behind` is there, reaches the client, and whether the client's
 // connection stays.
 void http1_exchange::begin_response(http1_writer& out, std::string_view behind) noexcept {
@@ -223,6 +218,10 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
         const bool is_fault = v == http1_server_verdict::surplus;
         const end_cause cause = server.ended() ? server.failure() : is_fault ? end_cause::protocol : end_cause::done;
         drop_server(close_intent::silent, cause);
+        return;
+    }
+    if (gives_place()) {
+        drop_server(close_intent::silent, end_cause::done);
         return;
     }
     server_ = nullptr;
