@@ -7,41 +7,6 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-const char* to_string(end_cause cause) noexcept {
-    EXPECT(cause < end_cause::count_);
-    switch (cause) {
-    case end_cause::none: return "none";
-    case end_cause::done: return "done";
-    case end_cause::peer_closed: return "peer_closed";
-    case end_cause::peer_failed: return "peer_failed";
-    case end_cause::protocol: return "protocol";
-    case end_cause::timed_out: return "timed_out";
-    case end_cause::no_room: return "no_room";
-    case end_cause::connect_failed: return "connect_failed";
-    case end_cause::connect_timed_out: return "connect_timed_out";
-    case end_cause::idle_peer_closed: return "idle_peer_closed";
-    case end_cause::idle_peer_failed: return "idle_peer_failed";
-    case end_cause::idle_unsolicited: return "idle_unsolicited";
-    case end_cause::idle_age: return "idle_age";
-    case end_cause::idle_worn: return "idle_worn";
-    case end_cause::idle_evicted: return "idle_evicted";
-    case end_cause::idle_pressure: return "idle_pressure";
-    case end_cause::idle_flushed: return "idle_flushed";
-    case end_cause::shutdown: return "shutdown";
-    case end_cause::count_: break;
-    }
-    return "";
-}
-
-const char* to_string(conn_origin origin) noexcept {
-    switch (origin) {
-    case conn_origin::accepted: return "accepted";
-    case conn_origin::dialed: return "dialed";
-    case conn_origin::adopted: return "adopted";
-    }
-    return "";
-}
-
 // For the ledger. A connection has no table between its adoption and its user's first attach().
 void connection::tell(const fd_slot& slot, fd_facts& to) noexcept {
     const connection& conn = *static_cast<const connection*>(slot.owner);
@@ -125,9 +90,17 @@ bool connection::establish() noexcept {
     }
     timer_.cancel();
     flags_ |= conn_flag::connected;
-    stop_recv();
-    stop_send();
+    fdtab::stop_recv(*slot_);
+    fdtab::stop_send(*slot_);
+    // The transport may have read bytes behind its handshake: the socket does not tell of those. Costs one recv in vain.
+    if (hides_bytes()) may_recv();
     return true;
+}
+
+// For what its user calls after close().
+io_result connection::refuse_use() noexcept {
+    if (error_ == 0) error_ = EBADF;
+    return {io::failed, 0};
 }
 
 void connection::cant_send() noexcept {
@@ -138,8 +111,8 @@ void connection::cant_send() noexcept {
 void connection::fail(int error) noexcept {
     if (!is(conn_flag::failed)) error_ = static_cast<std::uint16_t>(error);
     flags_ |= conn_flag::failed;
-    stop_recv();
-    stop_send();
+    fdtab::stop_recv(*slot_);
+    fdtab::stop_send(*slot_);
     fds().set(*slot_, fd_state::news);
 }
 
@@ -151,15 +124,20 @@ void connection::give_up(int error) noexcept {
 
 void connection::end_recv() noexcept {
     flags_ |= conn_flag::recv_ended;
-    stop_recv();
+    fdtab::stop_recv(*slot_);
     cant_recv();
 }
 
 void connection::shutdown_send() noexcept {
     EXPECT_SLOW(is_mine());
+    EXPECT_SLOW(!was_closed(), closed_before);
+    if (!was_closed()) end_send();
+}
+
+void connection::end_send() noexcept {
     EXPECT(!is(conn_flag::send_ended));
     flags_ |= conn_flag::send_ended;
-    stop_send();
+    fdtab::stop_send(*slot_);
     if (!xprt_->shutdown) {
         sys::shutdown_send(fd()); // ENOTCONN: the peer has reset it, which wake tells
         return;
@@ -174,7 +152,7 @@ void connection::say_end() noexcept {
     switch (xprt_->shutdown(*this)) {
     case io::done: break;
     case io::again:
-        if (!is(conn_flag::failed)) want_send(); // else in cant_send(), as above
+        if (!is(conn_flag::failed)) fds().want_send(*slot_); // else in cant_send(), as above
         return;
     case io::closed:
     case io::failed:
@@ -182,12 +160,14 @@ void connection::say_end() noexcept {
         return;
     }
     flags_ &= ~conn_flag::ending;
-    stop_send();
+    fdtab::stop_send(*slot_);
     sys::shutdown_send(fd()); // ENOTCONN, as above
 }
 
 void connection::set_user_timeout(duration timeout) noexcept {
     EXPECT_SLOW(is_mine());
+    EXPECT_SLOW(!was_closed(), closed_before);
+    if (was_closed()) return;
     const bool is_tcp = family().counts_acked;
     if (!is_tcp || (timeout == duration{0} && !is(conn_flag::has_user_timeout))) return;
     weir::set_user_timeout(fd(), timeout);
@@ -206,15 +186,16 @@ end_cause connection::failure() const noexcept {
 verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT(is_mine());
     EXPECT(cause != end_cause::none);
-    EXPECT(!is(conn_flag::idle));      // the pool closes what it holds
-    EXPECT(!is(conn_flag::lingering)); // it is closed already
+    EXPECT_SLOW(!was_closed(), "closed a second time");
+    if (was_closed()) return verdict::gone;
+    EXPECT(!is(conn_flag::idle), "an idle connection is closed by its pool");
     const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
     const bool is_alive = is(conn_flag::connected) && !is_broken();
     if (!is_polite || !is_alive) return finish(intent, cause);
     // A FIN that is only known may stand behind unread input, and closing on that would reset the peer.
     const bool must_drain = intent == close_intent::graceful && !is(conn_flag::recv_ended);
     // Whoever ended his own side may still wait for the end of ours.
-    if (xprt_->shutdown && !is(conn_flag::send_ended)) shutdown_send();
+    if (xprt_->shutdown && !is(conn_flag::send_ended)) end_send();
     if (!must_drain && (!is(conn_flag::ending) || is(conn_flag::failed))) return finish(intent, cause);
     begin_linger(cause);
     return verdict::gone;
@@ -223,16 +204,16 @@ verdict connection::close(close_intent intent, end_cause cause) noexcept {
 void connection::begin_linger(end_cause cause) noexcept {
     cause_ = cause;
     loop().note(*slot_, fd_event::lingering, to_string(cause));
-    flags_ |= conn_flag::lingering;
+    flags_ |= conn_flag::lingering | conn_flag::closed;
     cb_ = &linger_cb;
     owner_ = nullptr;
     uses_ = 0;
     hook_.unlink();
     home_->lingering_.push_back(*this);
-    if (!is(conn_flag::send_ended)) shutdown_send();
-    arm(later(loop().now(), home_->options_.linger),
-        [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); });
-    if (!is(conn_flag::recv_ended)) want_recv();
+    if (!is(conn_flag::send_ended)) end_send();
+    timer_.fire = [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); };
+    loop().arm(timer_, later(loop().now(), home_->options_.linger));
+    if (!is(conn_flag::recv_ended)) fds().want_recv(*slot_);
 }
 
 const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send = keep_on, .wake = linger_wake};
@@ -240,7 +221,7 @@ const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send
 verdict connection::linger_recv(connection& conn) noexcept {
     const std::uint32_t bytes_max = conn.home_->options_.linger_bytes_max;
     for (;;) {
-        const io_result r = conn.recv(conn.home_->scratch(), conntab::scratch_bytes);
+        const io_result r = conn.xprt_->recv(conn, conn.home_->scratch(), conntab::scratch_bytes);
         if (r.end == io::again) return verdict::keep;
         if (r.end == io::closed && conn.is(conn_flag::ending)) return verdict::keep; // our own end is still to be sent
         if (r.end != io::done) return conn.finish(close_intent::after_fin, end_cause::none);
@@ -259,6 +240,7 @@ verdict connection::linger_wake(connection& conn) noexcept {
 verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     EXPECT((cause_ == end_cause::none) != (cause == end_cause::none));
     if (cause != end_cause::none) cause_ = cause;
+    if (is(conn_flag::connecting)) home_->redials_->remove(*this);
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
     // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid.
@@ -267,6 +249,8 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     const bool is_silent = intent == close_intent::silent && !peer_ended;
     if (intent == close_intent::abort || is_silent || is(conn_flag::ending)) sys::set_abortive(fd());
     loop().close(*slot_, to_string(cause_));
+    slot_ = &home_->dead_slot_;
+    flags_ |= conn_flag::closed;
     home_->bury(*this);
     return verdict::gone;
 }
@@ -311,7 +295,7 @@ endpoint connection::peer() const noexcept {
 conntab::~conntab() {
     while (connection* conn = lingering_.front())
         conn->finish(close_intent::after_fin, end_cause::none);
-    while (connection* conn = live_.front()) {
+    while (connection* conn = first()) {
         conn->flags_ &= ~conn_flag::idle;
         conn->finish(close_intent::silent, end_cause::shutdown);
     }
@@ -324,21 +308,24 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     EXPECT(!pool_);
     EXPECT(options.connections_max > 0);
     options_ = options;
-    const bool is_default = options_.blocks_max == 0;
-    if (is_default) options_.blocks_max = std::min(2 * options.connections_max, blocks_default_max);
+    if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_.emplace(std::size_t{2} * options.connections_max);
     blocks_.emplace(options_.blocks_max, options_.large_blocks_max);
-    // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
-    for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
+    // The worst case may ask for more than a small machine allows, and half will do.
+    for (; blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
         blocks_.emplace(options_.blocks_max / 2, options_.large_blocks_max);
     scratch_.reset(new (std::nothrow) char[scratch_size()]);
+    redials_.emplace(loop_, options_.connections_max);
+    if (sys::local_ports(local_ports_) < 0) local_ports_ = {}; // not to be read: it may be any
     loop_.ledger().introduce(connection::ready, connection::tell);
     ipv6_peers_.reset(new (std::nothrow) ipv6_peer[std::size_t{2} * options.connections_max]);
     const bool has_blocks = blocks_->capacity() > 0 && blocks_->large_capacity() == options_.large_blocks_max;
-    if (pool_->capacity() > 0 && has_blocks && scratch_ && ipv6_peers_) return {};
+    const bool has_pools = pool_->capacity() > 0 && has_blocks && redials_->capacity() > 0;
+    if (has_pools && scratch_ && ipv6_peers_) return {};
     pool_.reset();
     blocks_.reset();
+    redials_.reset();
     scratch_.reset();
     ipv6_peers_.reset();
     return failure{ENOMEM};
@@ -420,13 +407,40 @@ void conntab::no_shortage(void* owner) noexcept {
 bool conntab::relieve(shortage of) noexcept {
     // The places of the dead are free at the end of the turn, whoever else dies until then.
     if (of == shortage::connections && pool_->full()) return false;
-    if (connection* conn = lingering_.front()) {
-        conn->finish(close_intent::after_fin, end_cause::none);
-        return true;
-    }
+    if (end_lingering()) return true;
     for (auto& entry : reliefs_)
         if (entry.callback && entry.callback(entry.owner, of)) return true;
     return false;
+}
+
+bool conntab::end_lingering() noexcept {
+    connection* conn = lingering_.front();
+    if (conn) conn->finish(close_intent::after_fin, end_cause::none);
+    return conn != nullptr;
+}
+
+connection* conn_queue::first_from(conn_queue* queue) noexcept {
+    while (queue && queue->empty())
+        queue = queue->next_;
+    return queue ? queue->front() : nullptr;
+}
+
+connection* conntab::first() noexcept { return live_.empty() ? conn_queue::first_from(queues_) : live_.front(); }
+
+connection* conntab::after(connection& conn) noexcept {
+    if (live_.is_last(conn)) return conn_queue::first_from(queues_);
+    for (conn_queue* queue = queues_; queue; queue = queue->next_)
+        if (queue->list_.is_last(conn)) return conn_queue::first_from(queue->next_);
+    return live_.after(conn); // what is not the last of its list has one behind it, whichever list that is
+}
+
+conn_queue::~conn_queue() {
+    while (connection* conn = front())
+        take_out(*conn);
+    conn_queue** at = &home_.queues_;
+    while (*at != this)
+        at = &(*at)->next_;
+    *at = next_;
 }
 
 } // namespace weir::inline WEIR_KERNEL

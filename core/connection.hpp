@@ -16,6 +16,12 @@
 // Ends are told apart by intent and by cause, and neither is inferred from the other. The cause is set exactly once;
 // per conntab, opened_count() - live_count() is the sum of the causes.
 //
+// A closed connection is inert, in every build: recv, send and splice answer `failed` and reach neither a socket nor a
+// transport, error() says EBADF unless it said something before, and want, stop, attach, arm, disarm, shutdown and
+// close do nothing. This matters because the descriptor's number may belong to another connection already. A build
+// without NDEBUG stops at such a call instead, since the call is a mistake. The object itself can be read until the end
+// of the turn, or, while it lingers, until that has ended.
+//
 // Owner: the conntab. Users borrow a connection from adopt() or dial() until a callback of theirs answers `gone`.
 // Thread: one loop's. Allocation: in conntab::open().
 
@@ -30,10 +36,12 @@
 #include "core/data_cb.hpp"
 #include "core/loop.hpp"
 #include "core/pool.hpp"
+#include "core/redial.hpp"
 #include "core/xprt.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
+class conn_queue;
 class conntab;
 
 enum class conn_flag : std::uint16_t {
@@ -48,6 +56,7 @@ enum class conn_flag : std::uint16_t {
     ending = 1 << 8,            // send_ended, but the transport's own end, and so the FIN, are still to be sent
     gave_up = 1 << 9,           // failed by our own doing: a deadline, a want of memory
     has_user_timeout = 1 << 10, // its TCP_USER_TIMEOUT is not the system's
+    closed = 1 << 11,           // closed by its user: was_closed()
 };
 template <>
 inline constexpr bool enable_flags<conn_flag> = true;
@@ -104,15 +113,22 @@ class alignas(64) connection {
     // Not while idle: the pool gives it back first.
     void attach(const data_cb& table, void* owner) noexcept {
         EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!is(conn_flag::idle | conn_flag::lingering));
+        EXPECT_SLOW(!was_closed(), closed_before);
+        EXPECT_SLOW(!is(conn_flag::idle), "an idle connection is served by its pool: take() gives it back");
+        if (was_closed()) [[unlikely]]
+            return;
         cb_ = &table;
         owner_ = owner;
     }
+    void attach(const data_cb&& table, void* owner) = delete; // a table outlives the connection: no temporary
 
     // --- bytes. Only while connected. Room for at least one: 0 received are taken for the peer's end.
     io_result recv(void* to, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(bytes > 0);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->recv(*this, to, bytes);
     }
     io_result send(std::string_view from, bool more = false) noexcept {
@@ -121,17 +137,26 @@ class alignas(64) connection {
     }
     io_result send_parts(const iovec* parts, std::size_t parts_count, bool more = false) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->send(*this, parts, parts_count, more);
     }
     // Bytes that stay in the kernel: xprt.hpp. Only if both its connections can.
     bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
     io_result splice_in(int pipe_fd, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(bytes > 0);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->splice_in(*this, pipe_fd, bytes);
     }
     io_result splice_out(int pipe_fd, std::size_t bytes) noexcept {
         EXPECT_SLOW(is_mine());
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (was_closed()) [[unlikely]]
+            return refuse_use();
         return xprt_->splice_out(*this, pipe_fd, bytes);
     }
     // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room,
@@ -143,18 +168,27 @@ class alignas(64) connection {
 
     // --- what the user wants. Until connected nothing but wake is called, and these are the engine's and the
     // transport's: leave them alone.
-    void want_recv() noexcept { fds().want_recv(*slot_); }
+    void want_recv() noexcept {
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fds().want_recv(*slot_);
+    }
     void stop_recv() noexcept {
         EXPECT_SLOW(is_mine());
-        fdtab::stop_recv(*slot_);
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fdtab::stop_recv(*slot_);
     }
-    void want_send() noexcept { fds().want_send(*slot_); }
+    void want_send() noexcept {
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fds().want_send(*slot_);
+    }
     void stop_send() noexcept {
         EXPECT_SLOW(is_mine());
-        fdtab::stop_send(*slot_);
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) fdtab::stop_send(*slot_);
     }
 
     // --- what the kernel says. For transports.
+    void may_recv() noexcept { fds().may_recv(*slot_); } // recv() may have something, though the kernel has not said so
     void cant_recv() noexcept { slot_->state &= ~(fd_state::recv_ready | fd_state::unsure); }
     void cant_send() noexcept;
     void fail(int error) noexcept; // errno; both directions are over
@@ -172,9 +206,11 @@ class alignas(64) connection {
     bool ended() const noexcept { return is(conn_flag::recv_ended | conn_flag::failed) || slot_->ended(); }
     // Its socket is dead: an error was met or reported.
     bool is_broken() const noexcept { return is(conn_flag::failed) || slot_->is(fd_state::err); }
+    // close() was called, by whomever. It may still linger; for its user it is gone.
+    bool was_closed() const noexcept { return is(conn_flag::closed); }
     conn_origin origin() const noexcept { return origin_; }
-    fd_slot& slot() const noexcept { return *slot_; }
-    int fd() const noexcept { return slot_->fd; }
+    fd_slot& slot() const noexcept { return *slot_; } // its own while its socket is open, else one that nothing runs
+    int fd() const noexcept { return slot_->fd; }     // -1 once its socket was closed
     conntab& home() const noexcept { return *home_; }
     event_loop& loop() const noexcept;
     const ctrl& family() const noexcept { return *ctrl_; }
@@ -194,7 +230,8 @@ class alignas(64) connection {
     static void timed_out(timer& t, time_point) noexcept { of(t).give_up(ETIMEDOUT); }
     void disarm() noexcept {
         EXPECT_SLOW(is_mine());
-        timer_.cancel();
+        EXPECT_SLOW(!was_closed(), closed_before);
+        if (!was_closed()) timer_.cancel();
     }
     static connection& of(timer& t) noexcept { return container_of<&connection::timer_>(t); }
 
@@ -202,7 +239,7 @@ class alignas(64) connection {
     // system call only where that may change something: none for 0 on a socket that has no other, none if not TCP.
     void set_user_timeout(duration timeout) noexcept;
 
-    // --- the end. The caller and every callback under way must not touch the connection afterwards.
+    // --- the end. Always `gone`. The caller and every callback under way must not use the connection afterwards.
     verdict close(close_intent intent, end_cause cause) noexcept;
 
     // --- how often it was used: counted by its user, looked at by an idle_pool
@@ -211,12 +248,16 @@ class alignas(64) connection {
 
   private:
     friend class conntab;
+    friend class conn_queue;
     friend class idle_pool;
 
     enum class peer_kind : std::uint8_t { unknown, ipv4, ipv6, local };
+    static constexpr const char* closed_before = "used after it was closed: whoever closes answers `gone`";
 
     static void ready(fd_slot& slot) noexcept;
     static void tell(const fd_slot& slot, fd_facts& to) noexcept;
+    [[gnu::cold]] io_result refuse_use() noexcept;
+    void end_send() noexcept;
     bool go_on() noexcept;
     bool establish() noexcept;
     void say_end() noexcept;
@@ -233,14 +274,14 @@ class alignas(64) connection {
 
     const data_cb* cb_ = nullptr;
     void* owner_ = nullptr;
-    fd_slot* slot_ = nullptr;
+    fd_slot* slot_ = nullptr; // the conntab's dead_slot_ once the socket was closed
     const ctrl* ctrl_;
     const xprt* xprt_;
     void* xprt_context_ = nullptr;
     conntab* home_;
     time_point born_{};
     timer timer_;
-    list_hook hook_; // among the conntab's live ones, then among its dead ones
+    list_hook hook_; // in the conntab's list of live ones or in a conn_queue, then among the dead ones
     conn_flag flags_{};
     std::uint16_t error_ = 0;
     end_cause cause_ = end_cause::none;
@@ -256,8 +297,10 @@ enum class shortage : std::uint8_t { descriptors, connections };
 
 struct conntab_options {
     std::uint32_t connections_max = 1024;
-    std::uint32_t blocks_max = 0;               // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
-    std::uint32_t large_blocks_max = 0;         // 80 KB blocks, for bytes that must lie together: buffer.hpp
+    // 16 KB blocks for pending bytes. 0: two per connection, one for each direction. They are address space, since a
+    // block is memory only once it was used; where so much is refused it is half, and so on down to 1,024.
+    std::uint32_t blocks_max = 0;
+    std::uint32_t large_blocks_max = 0; // 80 KB blocks, for bytes that must lie together: buffer.hpp
     duration linger = seconds{2};               // a graceful close waits no longer,
     std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more
 };
@@ -298,6 +341,9 @@ class conntab {
     std::size_t scratch_size() const noexcept {
         return scratch_bytes + (options_.large_blocks_max > 0 ? large_block_bytes : 0);
     }
+    // For dial(): connects that wait for room in a unix backlog, and the ports from which a connect may come.
+    redial_pool& redials() noexcept { return *redials_; }
+    const sys::port_range& local_ports() const noexcept { return local_ports_; }
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 
@@ -309,6 +355,8 @@ class conntab {
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
     bool relieve(shortage of) noexcept;
+    // Closes the connection that has lingered for the longest. False: no connection lingers.
+    bool end_lingering() noexcept;
 
     event_loop& loop() const noexcept { return loop_; }
     std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }
@@ -318,13 +366,14 @@ class conntab {
     bool is_open() const noexcept { return pool_.has_value(); }
     bool full() const noexcept { return live_count_ >= options_.connections_max || pool_->full(); }
 
-    // For ledgers and shutdown: those that have a user, in the order they were opened. Lingering ones have none.
-    connection* first() noexcept { return live_.front(); }
-    connection* after(connection& conn) noexcept { return live_.after(conn); }
+    // For ledgers and shutdown: the connections that have a user, in the order in which they were opened; those of a
+    // conn_queue come last, in the queue's order. Lingering connections have no user.
+    connection* first() noexcept;
+    connection* after(connection& conn) noexcept;
 
   private:
     friend class connection;
-    static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
+    friend class conn_queue;
 
     // Trivial, so that memory for it stays untouched until one is kept.
     struct ipv6_peer {
@@ -333,15 +382,22 @@ class conntab {
     };
 
     void bury(connection& conn) noexcept;
+    // What the closed ones point to. It is marked `queued`, so that it never gets into a run list.
+    static constexpr fd_slot no_slot{
+        .handler = nullptr, .owner = nullptr, .generation = 0, .state = fd_state::queued, .next = -1, .fd = -1};
     static void free_dead(retired& r) noexcept;
 
     event_loop& loop_;
+    fd_slot dead_slot_ = no_slot;
     conntab_options options_;
     std::optional<fixed_pool<connection>> pool_;
     std::optional<block_pool> blocks_;
+    std::optional<redial_pool> redials_;
+    sys::port_range local_ports_{}; // as of open()
     std::unique_ptr<char[]> scratch_;
     std::unique_ptr<ipv6_peer[]> ipv6_peers_; // [the connection's place in pool_]
     list<&connection::hook_> live_, lingering_, dead_;
+    conn_queue* queues_ = nullptr; // linked by next_
     retired retired_;
     shared_count<std::uint32_t> live_count_;
     std::array<counter, 3> opened_{};
@@ -352,11 +408,47 @@ class conntab {
     } reliefs_[helpers_max];
 };
 
-// For a callback whose user may close any connection in passing: whether this one is still there, its generation tells.
+// Connections in an order that their user keeps, such as clients by how long they wait. The connection's own links make
+// the queue, so that a place in it costs no memory. A connection is in one queue at most, and leaves it when it closes
+// or lingers. Owner: the user; the conntab outlives it. Thread: the loop's. Allocation: none.
+class conn_queue {
+  public:
+    explicit conn_queue(conntab& home) noexcept : home_(home), next_(home.queues_) { home.queues_ = this; }
+    conn_queue(const conn_queue&) = delete;
+    conn_queue& operator=(const conn_queue&) = delete;
+    ~conn_queue(); // its connections stay open
+
+    // `conn`, which has a user, becomes the last of this queue, wherever it was before.
+    void push_back(connection& conn) noexcept {
+        conn.hook_.unlink();
+        list_.push_back(conn);
+    }
+    // `conn` leaves the queue that it is in, if it is in one.
+    void take_out(connection& conn) noexcept {
+        conn.hook_.unlink();
+        home_.live_.push_back(conn);
+    }
+    connection* front() noexcept { return list_.front(); }
+    bool empty() const noexcept { return list_.empty(); }
+
+  private:
+    friend class conntab;
+    static connection* first_from(conn_queue* queue) noexcept; // of it and the queues behind it; null: there is none
+
+    conntab& home_;
+    conn_queue* next_;
+    list<&connection::hook_> list_;
+};
+
+// For a callback whose user may close any connection in passing: whether this one is still its user's. The connection
+// itself is asked only while its slot is of the same generation.
 class still_there {
   public:
     explicit still_there(connection& conn) noexcept : slot_(conn.slot()), generation_(slot_.generation) {}
-    verdict answer() const noexcept { return slot_.generation == generation_ ? verdict::keep : verdict::gone; }
+    verdict answer() const noexcept {
+        const bool is_same = slot_.generation == generation_ && slot_.handler;
+        return is_same && !static_cast<connection*>(slot_.owner)->was_closed() ? verdict::keep : verdict::gone;
+    }
 
   private:
     fd_slot& slot_;
@@ -367,6 +459,9 @@ inline event_loop& connection::loop() const noexcept { return home_->loop(); }
 inline bool connection::is_mine() const noexcept { return home_->loop().is_mine(); }
 inline fdtab& connection::fds() const noexcept { return home_->loop().fds(); }
 inline void connection::arm(time_point deadline, timer::callback fire) noexcept {
+    EXPECT_SLOW(!was_closed(), closed_before);
+    if (was_closed()) [[unlikely]]
+        return;
     timer_.fire = fire;
     loop().arm(timer_, deadline);
 }

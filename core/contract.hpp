@@ -1,8 +1,9 @@
 #pragma once
 // contract: what a caller must keep, checked in every build.
 //
-// EXPECT states one fact that holds unless the caller made a mistake; a false one prints the fact and where it
-// stands, and aborts. EXPECT_SLOW is for facts whose check shows in a profile: on unless NDEBUG is defined.
+// EXPECT(fact) states one fact that holds unless the caller made a mistake; a false one prints the fact and where it
+// stands, and aborts. EXPECT(fact, words) also prints `words`, a C string, which is evaluated only then.
+// EXPECT_SLOW is for facts whose check shows in a profile: on unless NDEBUG is defined.
 // What the kernel or a peer can cause is never an EXPECT: that is a result<T> or an ending (result.hpp).
 //
 // Two kernels can lie under the library: Linux, or a simulated one. Everything weir declares is in an inline
@@ -16,15 +17,20 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-// Prints the broken fact on stderr and aborts. Never returns, never allocates.
-[[noreturn]] void contract_broken(const char* fact, const char* file, int line) noexcept;
+// Prints the broken fact and the words on stderr and aborts. Never returns, never allocates.
+[[noreturn]] void contract_broken(const char* fact, const char* file, int line, const char* words = "") noexcept;
+
+// The text of an errno, for `words` and log lines: strerror(3).
+const char* error_text(int error) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL
 
-#define EXPECT(fact) (__builtin_expect(!(fact), 0) ? ::weir::contract_broken(#fact, __FILE__, __LINE__) : void(0))
+#define EXPECT(fact, ...)                                                                                              \
+    (__builtin_expect(!(fact), 0) ? ::weir::contract_broken(#fact, __FILE__, __LINE__ __VA_OPT__(, ) __VA_ARGS__)      \
+                                  : void(0))
 
 #ifdef NDEBUG
-#define EXPECT_SLOW(fact) static_cast<void>(sizeof(!(fact)))
+#define EXPECT_SLOW(fact, ...) static_cast<void>(sizeof(!(fact)))
 #else
-#define EXPECT_SLOW(fact) EXPECT(fact)
+#define EXPECT_SLOW(fact, ...) EXPECT(fact __VA_OPT__(, ) __VA_ARGS__)
 #endif

@@ -21,7 +21,7 @@ void drain_watch::begin(conntab& conns, duration limit, callback over, void* own
 void drain_watch::look(timer& t, time_point now) noexcept {
     drain_watch& self = container_of<&drain_watch::next_look_>(t);
     if (self.conns_->live_count() == 0 || now >= self.until_) self.over_(self.owner_);
-    else self.conns_->loop().arm_in(t, grain);
+    else self.conns_->loop().arm(t, later(now, grain)); // now() may be far ahead, after a stop
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -135,20 +135,37 @@ std::uint32_t fd_ledger::list(fdtab& fds, time_point now, line_sink out) const n
         const fd_slot& slot = fds.slot(static_cast<int>(fd));
         if (!slot.handler) continue;
         found++;
-        const fd_facts known = facts(slot);
-        line text;
-        text.put("fd %u %s", fd, known.role);
-        if (*known.table) text.put(" %s", known.table);
-        put_addresses(text, slot.fd);
-        if (const time_point since = opened_at(slot, known); since != never) text.put(" age ").put_age(now - since);
-        char bits[160];
-        text.put(" owner %p ", known.owner).put_text(to_string(slot.state, bits));
-        const entry* last = newest(slot.fd);
-        if (last && last->generation == slot.generation)
-            text.put("; %s %s ", to_string(last->what), last->by).put_age(now - last->at).put(" ago");
-        text.send(out);
+        describe(slot, now, out);
     }
     return found;
+}
+
+std::uint32_t fd_ledger::list_some(fdtab& fds, std::uint32_t from, std::uint32_t lines_max, time_point now,
+                                   line_sink out) const noexcept {
+    EXPECT(lines_max > 0);
+    std::uint32_t fd = from;
+    for (std::uint32_t lines = 0; fd < fds.fd_max() && lines < lines_max; fd++) {
+        const fd_slot& slot = fds.slot(static_cast<int>(fd));
+        if (!slot.handler) continue;
+        lines++;
+        describe(slot, now, out);
+    }
+    return fd;
+}
+
+void fd_ledger::describe(const fd_slot& slot, time_point now, line_sink out) const noexcept {
+    const fd_facts known = facts(slot);
+    line text;
+    text.put("fd %d %s", slot.fd, known.role);
+    if (*known.table) text.put(" %s", known.table);
+    put_addresses(text, slot.fd);
+    if (const time_point since = opened_at(slot, known); since != never) text.put(" age ").put_age(now - since);
+    char bits[160];
+    text.put(" owner %p ", known.owner).put_text(to_string(slot.state, bits));
+    const entry* last = newest(slot.fd);
+    if (last && last->generation == slot.generation)
+        text.put("; %s %s ", to_string(last->what), last->by).put_age(now - last->at).put(" ago");
+    text.send(out);
 }
 
 std::uint32_t fd_ledger::tell(int fd, time_point now, line_sink out) const noexcept {

@@ -85,6 +85,10 @@ class fd_ledger {
     //   accepted 1.204 s ago
     // Returns how many.
     std::uint32_t list(fdtab& fds, time_point now, line_sink out) const noexcept;
+    // The same in parts, where `out` may have to wait: at most `lines_max` lines, at least 1, from descriptor `from` on.
+    // Returns the number to go on with; fds.fd_max(): nothing is left.
+    std::uint32_t list_some(fdtab& fds, std::uint32_t from, std::uint32_t lines_max, time_point now,
+                            line_sink out) const noexcept;
 
     // One line per event of this number that the ring still holds, the newest first, earlier owners of it too. Returns
     // how many.
@@ -99,6 +103,7 @@ class fd_ledger {
   private:
     static constexpr std::size_t tellers_max = 16;
 
+    void describe(const fd_slot& slot, time_point now, line_sink out) const noexcept;
     void record(const fd_slot& slot, fd_event what, const char* by, time_point at) noexcept;
     const entry* find(std::uint32_t number, int fd) const noexcept;
     time_point opened_at(const fd_slot& slot, const fd_facts& known) const noexcept;

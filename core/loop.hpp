@@ -1,21 +1,31 @@
 #pragma once
 // loop: one thread's event loop. It owns the fdtab, the poller, the timers and the mailbox, and takes turns.
 //
-//     a turn:   sleep (or not) ──> stamp now ──> run idle slots, then the others ──> timers ──> mailbox ──> free
+//     a turn:   sleep (or not) ──> stamp now ──> run idle slots, then the others ──> mailbox ──> timers ──> free
 //
 // Each of these steps takes what is there when it begins, so a turn is bounded. A slot that becomes runnable waits for
-// the next turn. A letter that a slot or a timer posts runs in the same one, and so may a timer that a slot arms with a
-// deadline that has come; what a timer arms or a letter posts waits. What a handler wants to free it retires: the
-// memory goes back at the end of the turn, when no list can hold it any more.
+// the next turn, and so does a letter that a letter or a timer posts; a letter that a slot posts runs in the same turn.
+// What a handler wants to free it retires: the memory goes back at the end of the turn, when no list can hold it any
+// more.
 //
-// A connection whose bytes wait in the kernel must not be closed for being idle before they were looked at. So a turn
-// that met a full batch, as after a stall, leaves the timers for later, up to 16 turns; and one that did not ask epoll
-// leaves them to the next, which asks.
+// Events and letters come before the clock, always. A timer fires only when every event that came before its deadline
+// has been reported, and each of these slots has been run since. So a connection whose bytes wait in the kernel is not
+// closed for being idle, however long the process stood still, and at whichever instruction. The rule costs no system
+// call and no reading of the clock:
+//   - A timer is judged by reported::until() (reported.hpp), not by now(). until() is a reading from before epoll was
+//     asked, so a stop between the answer of epoll and a later reading makes no timer due.
+//   - A sleep that runs its full time has asked at its end. So a timer that the loop slept for fires in the same turn.
+//   - A sleep that a signal ends has not asked. The next turn sleeps for the rest, or asks at once.
+//   - After a full batch the timers wait until every descriptor could have been reported once. With fewer descriptors
+//     ready than `events_max` no timer waits.
+//   - A turn that does not ask epoll moves until() not at all.
+// A timer that comes due while slots run fires in the next turn. A callback of a timer gets until() as its time; now()
+// may be later.
 //
 // Instead of sleeping at once a loop may spin: spin.hpp says for how long. While it does it counts as awake, so that a
 // letter costs its sender no system call; it looks for letters all the time, at the clock every 16 looks, and asks
 // epoll every 64. A turn that a letter began need not ask epoll, as long as the turn before asked, or the last one that
-// did began less than 5 us before that; if it is more by now, its timers wait.
+// did began less than 5 us before that.
 //
 // Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the
 // loop: its slots, timers, connections. That is the thread that called open(); from run() on the one that called that,
@@ -31,6 +41,7 @@
 #include "core/ledger.hpp"
 #include "core/mailbox.hpp"
 #include "core/poller.hpp"
+#include "core/reported.hpp"
 #include "core/shared_count.hpp"
 #include "core/spin.hpp"
 #include "core/timers.hpp"
@@ -110,6 +121,11 @@ class event_loop {
     fd_ledger& ledger() noexcept { return ledger_; }
     void note(const fd_slot& slot, fd_event what, const char* by) noexcept { ledger_.note(slot, what, by, now_); }
     std::uint32_t list_descriptors(line_sink out) noexcept { return ledger_.list(fds_, now_, out); }
+    // ledger.hpp: list_some(). The number of descriptors that a whole list has: open_count().
+    std::uint32_t list_some(std::uint32_t from, std::uint32_t lines_max, line_sink out) noexcept {
+        return ledger_.list_some(fds_, from, lines_max, now_, out);
+    }
+    std::uint32_t open_count() const noexcept { return fds_.used_count(); }
 
     // The send side met EAGAIN: not ready until the kernel says so.
     result<void> cant_send(fd_slot& slot) noexcept {
@@ -152,7 +168,6 @@ class event_loop {
 
   private:
     static constexpr int signal_max = 64;
-    static constexpr std::uint32_t deferred_max = 16;
     // Of a spin. A look takes 1 to 50 ns with its pause, the clock 20, epoll 100.
     static constexpr std::uint32_t looks_per_clock = 16, looks_per_poll = 64;
     static constexpr duration unpolled_max = std::chrono::microseconds{5};
@@ -166,13 +181,15 @@ class event_loop {
     static void signalled(fd_slot& slot) noexcept;
     void introduce_own() noexcept;
     duration sleep_ahead(duration sleep_max) noexcept;
-    poller::batch rest(duration sleep) noexcept;
-    bool spin(duration limit, duration& sleep, poller::batch& found) noexcept;
-    poller::batch wait(duration sleep) noexcept;
+    time_point read_clock() noexcept { return read_at_ = clock_->now(*clock_); }
+    void rest(duration sleep) noexcept;
+    bool spin(duration limit, duration& sleep) noexcept;
+    void ask(duration sleep) noexcept;
     void free_retired() noexcept;
 
     const clock* clock_ = nullptr;
     time_point now_{};
+    time_point read_at_{}; // the newest reading of the clock
     fdtab fds_;
     fd_ledger ledger_;
     poller poller_;
@@ -182,7 +199,8 @@ class event_loop {
     counter turn_count_;
     bool turning_ = false;
     std::uint32_t timers_max_ = 0;
-    std::uint32_t deferred_count_ = 0; // turns in a row that left the timers for later
+    reported reported_;      // what the timers are judged by
+    bool has_asked_ = false; // epoll has answered in this turn
     std::atomic<bool> stop_{false};
     letter stop_letter_;
     std::atomic<bool> stop_posted_{false};

@@ -76,13 +76,15 @@ int poller::in_ms(duration timeout) noexcept {
     return static_cast<int>((timeout + milliseconds{1} - duration{1}) / milliseconds{1});
 }
 
-poller::batch poller::merge(int n, std::uint32_t events_max) noexcept {
-    EXPECT(n >= 0); // EBADF, EFAULT, EINVAL: somebody closed or overwrote what is ours
+poller::batch poller::merge(int answer, std::uint32_t events_max) noexcept {
     wait_count_++;
-    event_count_ += static_cast<std::uint64_t>(n);
-    for (int i = 0; i < n; i++)
-        table_->report(events_[static_cast<std::size_t>(i)].data.u64, events_[static_cast<std::size_t>(i)].events);
-    return static_cast<std::uint32_t>(n) == events_max ? batch::full : batch::partial;
+    if (answer == -EINTR) return batch::interrupted;
+    EXPECT(answer >= 0); // EBADF, EFAULT, EINVAL: somebody closed or overwrote what is ours
+    const auto n = static_cast<std::uint32_t>(answer);
+    event_count_ += n;
+    for (std::uint32_t i = 0; i < n; i++)
+        table_->report(events_[i].data.u64, events_[i].events);
+    return n == events_max ? batch::full : batch::partial;
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -42,9 +42,13 @@ class poller {
     // Before close() of a shared descriptor.
     void remove(const fd_slot& slot) noexcept;
 
-    enum class batch : std::uint8_t { partial, full };
+    enum class batch : std::uint8_t {
+        partial,     // nothing more was there
+        full,        // there may be more behind it
+        interrupted, // a signal ended the wait: what is there was not asked
+    };
 
-    // Waits up to timeout_ms (-1: without end) and merges one batch. full: there may be more behind it.
+    // Waits up to timeout_ms (-1: without end) and merges one batch.
     batch wait(int timeout_ms) noexcept;
 
     // The same to the nanosecond. A kernel that cannot is asked once; from then on the time is rounded up to whole
@@ -66,7 +70,7 @@ class poller {
 
   private:
     std::uint32_t room() const noexcept;
-    batch merge(int n, std::uint32_t events_max) noexcept;
+    batch merge(int answer, std::uint32_t events_max) noexcept;
 
     fdtab* table_ = nullptr;
     unique_fd epoll_fd_;

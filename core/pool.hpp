@@ -4,6 +4,8 @@
 // make() answers null when the pool is full: that is a normal ending, and the caller sheds. Memory is mapped at
 // construction but touched only when used, and the object freed last is handed out first, so a pool sized for the
 // worst case costs what its peak cost. Objects never move. Not for threads: a pool belongs to one loop.
+//
+// In a build with AddressSanitizer a cell without an object is poisoned: the use of a freed object is reported.
 
 #include <cstddef>
 #include <cstdint>
@@ -13,7 +15,31 @@
 #include "core/contract.hpp"
 #include "core/shared_count.hpp"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define WEIR_POISONS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WEIR_POISONS 1
+#endif
+#endif
+#ifdef WEIR_POISONS
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace weir::inline WEIR_KERNEL {
+
+namespace detail {
+inline void poison([[maybe_unused]] const void* at, [[maybe_unused]] std::size_t bytes) noexcept {
+#ifdef WEIR_POISONS
+    __asan_poison_memory_region(at, bytes);
+#endif
+}
+inline void unpoison([[maybe_unused]] const void* at, [[maybe_unused]] std::size_t bytes) noexcept {
+#ifdef WEIR_POISONS
+    __asan_unpoison_memory_region(at, bytes);
+#endif
+}
+} // namespace detail
 
 template <class T>
 class fixed_pool {
@@ -25,11 +51,13 @@ class fixed_pool {
           capacity_(capacity) {
         EXPECT(capacity > 0);
         if (!cells_) capacity_ = 0;
+        detail::poison(cells_, capacity_ * sizeof(cell));
     }
     fixed_pool(const fixed_pool&) = delete;
     fixed_pool& operator=(const fixed_pool&) = delete;
     ~fixed_pool() {
         EXPECT(used_ == 0);
+        detail::unpoison(cells_, capacity_ * sizeof(cell));
         ::operator delete (cells_, std::align_val_t{alignof(cell)});
     }
 
@@ -38,10 +66,12 @@ class fixed_pool {
     [[nodiscard]] T* make(Args&&... args) noexcept {
         cell* at = free_;
         if (at) {
+            detail::unpoison(at, sizeof(cell));
             free_ = at->next_free;
         } else {
             if (touched_ == capacity_) return nullptr;
             at = &cells_[touched_++];
+            detail::unpoison(at, sizeof(cell));
         }
         used_++;
         return ::new (at->bytes) T{std::forward<Args>(args)...};
@@ -55,6 +85,7 @@ class fixed_pool {
         at->next_free = free_;
         free_ = at;
         used_--;
+        detail::poison(at, sizeof(cell));
     }
 
     // Which of its capacity() places the object has: the same as long as it lives, and no other's.

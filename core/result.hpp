@@ -27,16 +27,18 @@ class [[nodiscard]] result {
     // 0 when ok.
     int error() const noexcept { return error_; }
 
+    // Only when ok.
     T& value() & noexcept {
-        EXPECT(ok());
+        EXPECT(ok(), error_text(error_));
         return value_;
     }
     const T& value() const& noexcept {
-        EXPECT(ok());
+        EXPECT(ok(), error_text(error_));
         return value_;
     }
-    T&& value() && noexcept {
-        EXPECT(ok());
+    // By value: a reference bound to the value of a temporary result does not dangle.
+    T value() && noexcept {
+        EXPECT(ok(), error_text(error_));
         return std::move(value_);
     }
 

@@ -30,9 +30,9 @@ enum class fault : std::uint8_t {
     socket_enfile,
     socket_enobufs,
     socket_enomem,
-    connect_eaddrnotavail,
+    connect_eaddrnotavail, // no local port is left to that address, for a while
     connect_enetunreach,
-    connect_eagain, // a unix backlog that is full
+    connect_eagain, // a unix backlog that is full, for a while
     connect_at_once,
     connect_refused,
     connect_timed_out,
@@ -43,7 +43,7 @@ enum class fault : std::uint8_t {
     epoll_add_enospc,
     epoll_add_enomem,
     epoll_change_enomem,
-    epoll_early,    // back before anything happened: a signal
+    epoll_early,    // a signal ends the sleep: EINTR
     epoll_late,     // the machine was busy elsewhere
     epoll_few,      // a batch cut below what was asked for
     epoll_spurious, // IN or OUT, though there is neither
@@ -64,10 +64,14 @@ enum class fault : std::uint8_t {
     wire_slow,     // a delivery takes its time
     wire_pieces,   // it comes in parts
     wire_reset,    // both ends see a reset
-    clock_jump,    // 1 to 20 s are gone
+    clock_jump,    // the process stands still for 1 to 20 s, before epoll looks or behind that
+    call_late,     // before a call the process has to wait for its processor, up to 5 ms: peers go on meanwhile
     recv_with_cut, // short of descriptors for what was passed; as often as accept_emfile
     splice_cut,    // to a socket, ended between two pieces by a signal; with epoll_early
     splice_mark,   // urgent data stands before bytes and a FIN, so that it answers 0; with wire_pieces
+    stop_in_sleep, // SIGSTOP and SIGCONT: EINTR, and what came meanwhile waits; with clock_jump
+    stop_in_call,  // the process stands still before any other call; with clock_jump, and more seldom
+    connect_itself, // nobody listens there, and the kernel connects from that very port; more often than connect_refused
     count_
 };
 const char* to_string(fault kind) noexcept;

@@ -3,6 +3,7 @@
 #include "core/sim_kernel.hpp"
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 
@@ -95,8 +96,19 @@ void kernel::raise(int signal) noexcept {
 void kernel::enter() noexcept {
     depth_++;
     if (options_.call_max > duration{}) time.now += chance.between(duration{1}, options_.call_max);
+    if (faults.strike(fault::call_late, chance)) time.now += chance.between(duration{20'000}, duration{milliseconds{5}});
     if (faults.strike(fault::wire_reset, chance)) net.break_one();
     time.run_due();
+    if (depth_ == 1 && faults.strike(fault::stop_in_call, chance)) stand_still();
+}
+
+// SIGSTOP, a debugger, a frozen container: the others go on.
+void kernel::stand_still() noexcept {
+    const time_point until = time.now + chance.between(duration{seconds{1}}, duration{seconds{20}});
+    for (; time.next() <= until; time.run_due())
+        time.now = std::max(time.now, time.next());
+    time.now = until;
+    progress(); // for other loops: their timers may have become due
 }
 
 int kernel::collect(epoll_set& set, epoll_event* events, int events_max) noexcept {
@@ -111,13 +123,11 @@ int kernel::collect(epoll_set& set, epoll_event* events, int events_max) noexcep
 
 int kernel::wait(epoll_set& set, epoll_event* events, int events_max, duration timeout) noexcept {
     const time_point until = timeout < duration{} ? never : time.now + timeout;
-    if (faults.strike(fault::clock_jump, chance)) {
-        time.now += chance.between(duration{seconds{1}}, duration{seconds{20}});
-        time.run_due();
-    }
+    const bool stops = faults.strike(fault::clock_jump, chance);
+    const bool stops_behind = stops && chance.coin(); // with the answer under way
+    if (stops && !stops_behind) stand_still();
     int n = collect(set, events, events_max);
-    bool cut_short = false;
-    while (n == 0 && time.now < until && !cut_short) {
+    while (n == 0 && time.now < until) {
         if (set.ready.empty() && sleep_check_) sleep_check_(sleep_owner_);
         time_point next = std::min(time.next(), until);
         if (next == never) { // nothing will ever happen again
@@ -125,16 +135,21 @@ int kernel::wait(epoll_set& set, epoll_event* events, int events_max, duration t
             return 0;
         }
         const bool interrupted = faults.plan.ask(call::epoll_wait) != 0;
-        cut_short = faults.strike(fault::epoll_early, chance) || interrupted;
+        const bool cut_short = faults.strike(fault::epoll_early, chance) || interrupted;
         if (cut_short) next = time.now + (next - time.now) / (1 + chance.below(4));
         else if (faults.strike(fault::epoll_late, chance))
             next += chance.between(duration{}, duration{milliseconds{300}});
         time.now = std::max(time.now, next);
         progress(); // for other loops: meanwhile their timers may have become due
         time.run_due();
+        if (cut_short) { // what happened at this moment happened behind the last look
+            if (faults.strike(fault::stop_in_sleep, chance)) stand_still();
+            return -EINTR;
+        }
         n = collect(set, events, events_max);
     }
     check_spin(set, timeout, n);
+    if (stops_behind) stand_still();
     return n;
 }
 
@@ -148,7 +163,7 @@ void kernel::relax() noexcept {
     spun_ += moment;
     if (spun_ > spun_max && options_.strict) {
         spun_ = {};
-        violate("I11", "the loop looks and looks, and does not sleep");
+        spins("the loop looks and looks, and does not sleep");
     }
 }
 
@@ -162,7 +177,7 @@ void kernel::check_spin(epoll_set& set, duration timeout, int n) noexcept {
     if (!looked) spun_ = {};
     if (set.idle_turns > idle_turns_max && options_.strict) {
         set.idle_turns = 0;
-        violate("I11", "the loop turns, and nothing changes");
+        spins("the loop turns, and nothing changes");
     }
 }
 
@@ -226,7 +241,22 @@ void kernel::report(const char* invariant, const char* text, std::uint64_t entri
     std::fprintf(stderr, "seed %llu: %s: %s\n", static_cast<unsigned long long>(options_.seed), invariant, text);
 }
 
-void kernel::violate(const char* invariant, const char* text) noexcept {
+void kernel::on_spin(spin_report tell, void* owner) noexcept {
+    spin_report_ = tell;
+    spin_owner_ = owner;
+}
+
+void kernel::spins(const char* what) noexcept {
+    if (spin_report_) spin_report_(spin_owner_, what);
+    else violate("I11", "%s", what);
+}
+
+void kernel::violate(const char* invariant, const char* format, ...) noexcept {
+    char text[256];
+    va_list values;
+    va_start(values, format);
+    std::vsnprintf(text, sizeof text, format, values);
+    va_end(values);
     if (violation_) {
         violation_(violation_owner_, *this, invariant, text);
         return;

@@ -12,6 +12,7 @@
 //   I11  turns that change nothing: a spin; or looking at memory that nobody changes, for too long
 // and asks whoever registered with on_sleep() before every sleep (sim_check.hpp: I4, I12).
 // A violation goes to the handler; without one it prints seed, invariant and the last calls, and aborts.
+// A message of the checks of a loop names the descriptor, its role and the table that serves it.
 
 #include <cstdint>
 #include <memory>
@@ -78,8 +79,13 @@ class kernel {
     void on_sleep(sleep_check check, void* owner) noexcept;
     using violation = void (*)(void* owner, kernel& k, const char* invariant, const char* text) noexcept;
     void on_violation(violation handler, void* owner) noexcept;
-    void violate(const char* invariant, const char* text) noexcept;
-    // Seed, invariant and the last `entries_max` calls, on stderr.
+    // Formats as printf(3) does, in at most 255 characters. The handler borrows the text for the call.
+    [[gnu::format(printf, 3, 4)]] void violate(const char* invariant, const char* format, ...) noexcept;
+    // Tells what a loop does that spins: `what` is the violation's text. Without it, or with null, the kernel violates I11
+    // itself.
+    using spin_report = void (*)(void* owner, const char* what) noexcept;
+    void on_spin(spin_report tell, void* owner) noexcept;
+    // Seed, invariant and the last `entries_max` calls, on stderr; a remote's look in vain is none of them.
     void report(const char* invariant, const char* text, std::uint64_t entries_max) noexcept;
     const kernel_options& options() const noexcept { return options_; }
     // A call is on its way, or what it let happen meanwhile: what runs now is not the library.
@@ -104,12 +110,14 @@ class kernel {
     }
     void* map(std::size_t bytes) noexcept;
     void unmap(void* at) noexcept;
-    // timeout < 0: without end.
+    // timeout < 0: without end. -EINTR: a signal ended the sleep.
     int wait(epoll_set& set, epoll_event* events, int events_max, duration timeout) noexcept;
     // A moment in which the library looks at memory again and again: time goes on, and so do the others.
     void relax() noexcept;
 
   private:
+    void stand_still() noexcept;
+    void spins(const char* what) noexcept;
     void check_spin(epoll_set& set, duration timeout, int n) noexcept;
     int collect(epoll_set& set, epoll_event* events, int events_max) noexcept;
 
@@ -127,6 +135,8 @@ class kernel {
     void* sleep_owner_ = nullptr;
     interleaving interleaving_ = nullptr;
     void* interleaving_owner_ = nullptr;
+    spin_report spin_report_ = nullptr;
+    void* spin_owner_ = nullptr;
     violation violation_ = nullptr;
     void* violation_owner_ = nullptr;
 };

@@ -72,12 +72,14 @@ sys::count stream::send(const char* from, std::size_t bytes) noexcept {
         peer->in.push(from, n);
         peer->in_sends.push_back(n);
         peer->in_charged += n;
+        peer->note_arrival();
         peer->wake(EPOLLIN);
     }
     return static_cast<sys::count>(n);
 }
 
 sys::count stream::recv(char* to, std::size_t bytes, reading how, std::vector<file*>* passed) noexcept {
+    came_at = never;
     if (!is_tcp() && at != phase::established) return -EINVAL;
     if (at == phase::listening) return -ENOTCONN;
     if (in.empty()) {
@@ -160,6 +162,7 @@ int stream::shutdown_send() noexcept {
         net.deliver_soon(*this);
     } else {
         peer->recv_shut = true;
+        peer->note_arrival();
         peer->wake(0);
     }
     return 0;
@@ -169,8 +172,11 @@ int stream::shutdown_send() noexcept {
 void stream::receive_fin() noexcept {
     fin_received = true;
     recv_shut = true;
+    note_arrival();
     wake(0);
 }
+
+void stream::note_arrival() noexcept { came_at = std::min(came_at, net.time.now); }
 
 void stream::receive_reset() noexcept {
     if (at == phase::over || at == phase::fresh) return;

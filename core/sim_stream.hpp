@@ -81,6 +81,7 @@ struct stream final : file {
 
     // What arrives. The stream is not `fresh`.
     void receive_fin() noexcept;
+    void note_arrival() noexcept; // bytes or an end for recv()
     void receive_reset() noexcept;
     void fail(int why) noexcept;
 
@@ -109,6 +110,7 @@ struct stream final : file {
     bool deliver_planned = false;
     bool connect_told = false; // connect() has answered that it is connected
     bool reuse_port = false;
+    bool met_itself = false; // it was connected to its own address
     int error = 0;
     stream* peer = nullptr;
     remote* driver = nullptr; // who plays this end, instead of a descriptor
@@ -121,6 +123,7 @@ struct stream final : file {
     };
     std::deque<parcel> in_parcels;           // unix: descriptors on their way here
     std::uint32_t user = 0, peer_user = ~0u; // whose socket it is, and to whose it was connected
+    time_point came_at = never; // the first arrival since the holder last asked for bytes; never: none
     std::size_t in_max = 65536, out_max = 65536;
     std::int64_t acked = 0;
     std::int64_t acked_late = 0; // delivered, and the acknowledgement is on its way

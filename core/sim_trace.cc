@@ -3,6 +3,7 @@
 #include "core/sim_trace.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace weir::inline WEIR_KERNEL {
@@ -45,6 +46,7 @@ const char* to_string(call what) noexcept {
         "socket_error",
         "local_name",
         "peer_name",
+        "local_ports",
         "peer_user",
         "bytes_acked",
         "send_queue",
@@ -84,9 +86,16 @@ void trace::print_one(std::FILE* to, const trace_entry& e) noexcept {
 }
 
 void trace::print(std::FILE* to, std::uint64_t entries_max) const noexcept {
-    const std::uint64_t kept = std::min({count_, entries_max, std::uint64_t{ring_.size()}});
-    for (std::uint64_t i = count_ - kept; i < count_; i++)
-        print_one(to, ring_[i % ring_.size()]);
+    const auto is_shown = [this](std::uint64_t i) {
+        const trace_entry& e = ring_[i % ring_.size()];
+        return e.what != call::remote_recv || e.result != -EAGAIN;
+    };
+    const std::uint64_t oldest = count_ - std::min(count_, std::uint64_t{ring_.size()});
+    std::uint64_t first = count_;
+    for (std::uint64_t shown = 0; first > oldest && shown < entries_max; first--)
+        shown += is_shown(first - 1);
+    for (std::uint64_t i = first; i < count_; i++)
+        if (is_shown(i)) print_one(to, ring_[i % ring_.size()]);
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -48,6 +48,7 @@ enum class call : std::uint8_t {
     socket_error,
     local_name,
     peer_name,
+    local_ports,
     peer_user,
     bytes_acked,
     send_queue,
@@ -97,7 +98,7 @@ class trace {
     // Prints each as it comes, too. Null: no longer.
     void echo(std::FILE* to) noexcept { echo_ = to; }
 
-    // The latest `entries_max` of them, oldest first.
+    // The latest `entries_max` of them, oldest first. A look of a remote that found nothing is left out.
     void print(std::FILE* to, std::uint64_t entries_max) const noexcept;
 
   private:

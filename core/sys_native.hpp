@@ -43,17 +43,13 @@ inline int epoll_remove(int epoll_fd, int fd) noexcept {
 }
 
 inline int epoll_wait(int epoll_fd, epoll_event* events, int events_max, int timeout_ms) noexcept {
-    const int n = ::epoll_wait(epoll_fd, events, events_max, timeout_ms);
-    if (n >= 0) return n;
-    return errno == EINTR ? 0 : -errno;
+    return detail::value_or_error(::epoll_wait(epoll_fd, events, events_max, timeout_ms));
 }
 
 inline int epoll_wait_precise(int epoll_fd, epoll_event* events, int events_max, duration timeout) noexcept {
     const auto whole = std::chrono::duration_cast<seconds>(timeout);
     const timespec t{.tv_sec = whole.count(), .tv_nsec = (timeout - whole).count()};
-    const int n = ::epoll_pwait2(epoll_fd, events, events_max, &t, nullptr);
-    if (n >= 0) return n;
-    return errno == EINTR ? 0 : -errno;
+    return detail::value_or_error(::epoll_pwait2(epoll_fd, events, events_max, &t, nullptr));
 }
 
 // struct epoll_params and EPIOCSPARAMS of <linux/eventpoll.h>, which has them since 6.9.
@@ -377,22 +373,6 @@ inline int set_socket_access(const char* path, std::int32_t mode, std::int64_t u
     const auto bits = static_cast<mode_t>(mode);
     if (::fchmodat(AT_FDCWD, path, bits, AT_SYMLINK_NOFOLLOW) == 0) return 0;
     return errno == EOPNOTSUPP ? detail::value_or_error(::chmod(path, bits)) : -errno;
-}
-
-inline int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_NUMERICSERV;
-    addrinfo* found = nullptr;
-    const int error = ::getaddrinfo(host, port, &hints, &found);
-    if (error == EAI_SYSTEM) return -errno;
-    if (error == EAI_MEMORY) return -ENOMEM;
-    if (error != 0 || !found) return -ENOENT;
-    const socklen_t have = found->ai_addrlen < *bytes ? found->ai_addrlen : *bytes;
-    __builtin_memcpy(address, found->ai_addr, have);
-    *bytes = have;
-    ::freeaddrinfo(found);
-    return 0;
 }
 
 } // namespace weir::inline WEIR_KERNEL::sys

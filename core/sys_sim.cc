@@ -66,7 +66,7 @@ namespace {
 
 int answer_wait(crossing& c, int epoll_fd, epoll_event* events, int n, call what, std::int64_t timeout) noexcept {
     c.k.log.add({c.k.time.now, what, epoll_fd, timeout, n, nullptr});
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) // none of an interrupted one
         c.k.log.add({c.k.time.now, call::epoll_event, static_cast<int>(static_cast<std::uint32_t>(events[i].data.u64)),
                      static_cast<std::int64_t>(events[i].events), static_cast<std::int64_t>(events[i].data.u64 >> 32),
                      nullptr});

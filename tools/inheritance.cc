@@ -86,22 +86,31 @@ void inheritance::offer(heirloom what, std::uint32_t index, int fd) noexcept {
     offers_[offers_count_++] = {.tag = {static_cast<std::uint32_t>(what), index}, .fd = fd};
 }
 
-void inheritance::give(event_loop& loop, void (*taken)(void* owner) noexcept, void* owner) noexcept {
+void inheritance::came_to_nothing(void* self, takeover_failure why, int error) noexcept {
+    inheritance& it = *static_cast<inheritance*>(self);
+    if (!it.limit_->admits(0)) return;
+    it.lines_->print("a takeover at %s came to nothing: %s%s%s", it.at_->text, to_string(why), error ? ": " : "",
+                     error ? std::strerror(error) : "");
+}
+
+void inheritance::tell_left_out(void* self, std::size_t, std::uint64_t count) noexcept {
+    static_cast<inheritance*>(self)->lines_->print("a takeover came to nothing: %llu more lines like this were not written",
+                                                   static_cast<unsigned long long>(count));
+}
+
+void inheritance::give(event_loop& loop, log_writer& lines, void (*taken)(void* owner) noexcept, void* owner) noexcept {
+    lines_ = &lines;
+    limit_.emplace(loop, line_rate{}, tell_left_out, this);
     taken_ = taken;
     owner_ = owner;
     giver_.emplace(loop);
     const takeover_giver::callbacks told{.taken =
                                              [](void* self) noexcept {
                                                  inheritance& it = *static_cast<inheritance*>(self);
-                                                 say("another process has taken over at %s", it.at_->text);
+                                                 it.lines_->print("another process has taken over at %s", it.at_->text);
                                                  it.taken_(it.owner_);
                                              },
-                                         .failed =
-                                             [](void* self, takeover_failure why, int error) noexcept {
-                                                 say("a takeover at %s came to nothing: %s%s%s",
-                                                     static_cast<inheritance*>(self)->at_->text, to_string(why),
-                                                     error ? ": " : "", error ? std::strerror(error) : "");
-                                             }};
+                                         .failed = came_to_nothing};
     auto r = fds_count_ > 0 ? giver_->adopt(std::move(fds_[0].fd), {}, told, this)
                             : giver_->open(unix_stream, at_->at.at, {}, told, this);
     for (std::size_t i = 0; i < offers_count_ && r; i++)
@@ -118,6 +127,9 @@ void inheritance::give(event_loop& loop, void (*taken)(void* owner) noexcept, vo
     }
 }
 
-void inheritance::stop() noexcept { giver_.reset(); }
+void inheritance::stop() noexcept {
+    if (limit_) limit_->tell_sums();
+    giver_.reset();
+}
 
 } // namespace weir::inline WEIR_KERNEL::tools

@@ -13,6 +13,8 @@
 #include <optional>
 
 #include "core/takeover.hpp"
+#include "proto/line_limit.hpp"
+#include "tools/log_writer.hpp"
 #include "tools/process.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
@@ -39,7 +41,8 @@ class inheritance {
 
     // From the next turn of `loop` on the next process is given what was offered; then `taken` is called, in a turn.
     void offer(heirloom what, std::uint32_t index, int fd) noexcept;
-    void give(event_loop& loop, void (*taken)(void* owner) noexcept, void* owner) noexcept;
+    // What is to be said about that goes to `lines`, which outlives this: at most so much as line_limit lets strangers cause.
+    void give(event_loop& loop, log_writer& lines, void (*taken)(void* owner) noexcept, void* owner) noexcept;
     // No longer.
     void stop() noexcept;
 
@@ -53,6 +56,8 @@ class inheritance {
     };
 
     static void received(void* self, std::span<taken_fd> fds) noexcept;
+    static void came_to_nothing(void* self, takeover_failure why, int error) noexcept;
+    static void tell_left_out(void* self, std::size_t kind, std::uint64_t count) noexcept;
     static void over(void* self, takeover_end end, int error) noexcept;
     [[noreturn]] void fail_over() noexcept;
 
@@ -60,6 +65,8 @@ class inheritance {
     std::optional<event_loop> loop_; // until confirm()
     std::optional<takeover_taker> taker_;
     std::optional<takeover_giver> giver_;
+    log_writer* lines_ = nullptr;
+    std::optional<line_limit> limit_; // of what strangers cause
     std::array<taken_fd, sys::pass_max> fds_{};
     std::size_t fds_count_ = 0;
     std::array<offered, sys::pass_max> offers_{};

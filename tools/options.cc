@@ -2,6 +2,9 @@
 
 #include "tools/options.hpp"
 
+#include <grp.h>
+#include <pwd.h>
+
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -94,6 +97,12 @@ std::size_t distance(std::string_view a, std::string_view b) noexcept {
         }
     }
     return row[b.size()];
+}
+
+// Of a user or a group without a name. -1: no number.
+std::int64_t number_of(const char* text) noexcept {
+    std::uint64_t value = 0;
+    return parse_count(text, value) && value < UINT32_MAX ? static_cast<std::int64_t>(value) : -1;
 }
 
 // Why a text is no address, in words.
@@ -292,27 +301,64 @@ void options::take_choice(entry& e, const char* value) noexcept {
 
 void options::take_listen(entry& e, const char* value) noexcept {
     listen_place& to = *static_cast<listen_place*>(e.to);
-    to = {.text = value};
+    to = {.file = to.file, .text = value};
     if (std::strncmp(value, "fd:", 3) == 0) {
         std::uint64_t fd = 0;
         if (!parse_count(value + 3, fd) || fd > 1u << 30) wrong(e.name, "\"%s\" is no descriptor: fd:3", value);
         to.fd = static_cast<int>(fd);
         return;
     }
-    auto at = parse_address(value);
+    const std::string_view text = value;
+    const bool is_unix = text.starts_with("unix:");
+    const std::size_t comma = is_unix ? text.find(',') : text.npos;
+    auto at = parse_address(text.substr(0, comma));
     if (!at) wrong(e.name, "\"%s\" %s; right would be %s, or fd:3", value, address_problem(at.error()), address_wanted);
     to.at = at.value();
+    if (comma == text.npos) return;
+    if (text.starts_with("unix:@")) wrong(e.name, "\"%s\": an abstract name has no file, and so no mode and no owner", value);
+    if (to.file.mode < 0) wrong(e.name, "\"%s\": mode and owner cannot be chosen here", value);
+    take_file(e, value, text.substr(comma + 1), to.file);
+}
+
+// "mode=660,user=www-data,group=33"
+void options::take_file(const entry& e, const char* value, std::string_view parts, socket_file& to) noexcept {
+    while (!parts.empty()) {
+        const std::string_view part = parts.substr(0, parts.find(','));
+        parts.remove_prefix(std::min(parts.size(), part.size() + 1));
+        char word[64];
+        const std::string_view name = part.substr(0, part.find('='));
+        const std::string_view what = part.substr(std::min(part.size(), name.size() + 1));
+        std::snprintf(word, sizeof word, "%.*s", static_cast<int>(std::min(what.size(), sizeof word - 1)), what.data());
+        if (name == "mode") {
+            unsigned mode = 0;
+            const auto [end, error] = std::from_chars(what.begin(), what.end(), mode, 8);
+            if (error != std::errc{} || end != what.end() || mode > 0777)
+                wrong(e.name, "\"%s\": \"%s\" is no mode; right would be 660", value, word);
+            to.mode = static_cast<std::int32_t>(mode);
+        } else if (name == "user") {
+            const passwd* known = ::getpwnam(word);
+            to.user = known ? std::int64_t{known->pw_uid} : number_of(word);
+            if (to.user < 0) wrong(e.name, "\"%s\": there is no user \"%s\"", value, word);
+        } else if (name == "group") {
+            const group* known = ::getgrnam(word);
+            to.group = known ? std::int64_t{known->gr_gid} : number_of(word);
+            if (to.group < 0) wrong(e.name, "\"%s\": there is no group \"%s\"", value, word);
+        } else {
+            wrong(e.name, "\"%s\": behind a comma stands mode=660, user=NAME or group=NAME", value);
+        }
+    }
 }
 
 void options::take_upstream(entry& e, const char* value) noexcept {
     const std::size_t already = e.taken ? *e.taken : 0;
     if (already == e.places) wrong(e.name, "more than %zu are not supported", e.places);
     upstream_place& to = static_cast<upstream_place*>(e.to)[already];
-    auto at = parse_address(value);
-    if (!at) wrong(e.name, "\"%s\" %s; right would be %s", value, address_problem(at.error()), address_wanted);
-    if (at.value().at.family() != AF_UNIX && at.value().at.port() == 0)
+    std::size_t ignored = 0;
+    if (const int error = look_up(value, to, ignored))
+        wrong(e.name, "\"%s\" %s; right would be %s", value, address_problem(error), address_wanted);
+    if (to.at[0].at.family() != AF_UNIX && to.at[0].at.port() == 0)
         wrong(e.name, "\"%s\" has port 0, at which nobody listens; right would be 1..65535", value);
-    to = {.at = at.value(), .text = value};
+    if (ignored > 0) say("%s has %zu addresses more than the %zu that are used", value, ignored, to.count);
     if (e.taken) ++*e.taken;
 }
 
@@ -361,7 +407,8 @@ void options::help() noexcept {
         std::printf("\n");
     }
     std::printf("  %-32s\n  %-32s\n", "--help", "--version");
-    std::printf("\nAddresses: %s; LISTEN also fd:3.\nTimes: 500us, 250ms, 2s, 1m. Sizes: 4096, 64k, 16m.\n\n"
+    std::printf("\nAddresses: %s.\nLISTEN also fd:3, and unix:/run/x.sock,mode=660,user=www-data,group=www-data: who may "
+                "connect.\nA name: of LISTEN the first address, of UPSTREAM all, at most 8.\nTimes: 500us, 250ms, 2s, 1m. Sizes: 4096, 64k, 16m.\n\n"
                 "examples:\n  %s\n  %s\n",
                 address_wanted, about_.examples[0], about_.examples[1]);
     std::exit(0);

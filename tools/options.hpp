@@ -22,15 +22,9 @@
 #include <string_view>
 #include <type_traits>
 
-#include "proto/address.hpp"
-#include "tools/process.hpp"
+#include "tools/names.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
-
-struct upstream_place {
-    address at{};
-    const char* text = "";
-};
 
 class options {
   public:
@@ -70,6 +64,7 @@ class options {
     }
     // A file name or the like; `what` stands for it in --help: "FILE".
     void text(const char* name, const char*& to, const char* what, const char* help) noexcept;
+    // The default of its file is what `to` has: "unix:/path,mode=660,user=NAME,group=NAME" changes it, where `to` has a mode.
     void listen_at(const char* name, listen_place& to, const char* help = "") noexcept;
 
     // Operands, in this order: a name without dashes. The last one may take all that are left, at least one.
@@ -109,6 +104,7 @@ class options {
     static void take_number(entry& e, const char* value) noexcept;
     static void take_choice(entry& e, const char* value) noexcept;
     static void take_listen(entry& e, const char* value) noexcept;
+    static void take_file(const entry& e, const char* value, std::string_view parts, socket_file& to) noexcept;
     static void take_upstream(entry& e, const char* value) noexcept;
     [[noreturn]] void unknown(std::string_view name) noexcept;
     [[noreturn]] void help() noexcept;

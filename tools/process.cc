@@ -3,6 +3,8 @@
 #include "tools/process.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,7 +24,9 @@ namespace {
 const char* program = "weir";
 constexpr int exit_failed = 1;
 
-// One write per line: threads and other programs may share stderr.
+constexpr int say_wait_ms = 1000;
+
+// One write per line: threads and other programs may share stderr. At most PIPE_BUF bytes, which poll(2) promises.
 void print_line(const char* format, va_list values) noexcept {
     char line[4096];
     int at = std::snprintf(line, sizeof line, "%s: ", program);
@@ -30,12 +34,23 @@ void print_line(const char* format, va_list values) noexcept {
     at += std::vsnprintf(line + at, sizeof line - 1 - static_cast<std::size_t>(at), format, values);
     at = std::min<int>(at, sizeof line - 2);
     line[at++] = '\n';
+    pollfd what{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    if (::poll(&what, 1, say_wait_ms) == 0) return; // nobody reads it, and there is no other place to say so
     [[maybe_unused]] const sys::count n = sys::write(STDERR_FILENO, line, static_cast<std::size_t>(at));
 }
 
 } // namespace
 
 void name_program(const char* name) noexcept { program = name; }
+const char* program_name() noexcept { return program; }
+
+void hold_standard_descriptors() noexcept {
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+        if (::fcntl(fd, F_GETFD) >= 0) continue;
+        if (::open("/dev/null", O_RDWR) == fd) continue; // the lowest number that is free: open(2)
+        fail("descriptor %d is closed, and /dev/null cannot be opened for it", fd);
+    }
+}
 
 void say(const char* format, ...) noexcept {
     va_list values;
@@ -43,8 +58,6 @@ void say(const char* format, ...) noexcept {
     print_line(format, values);
     va_end(values);
 }
-
-void say_line(void*, std::string_view line) noexcept { say("%.*s", static_cast<int>(line.size()), line.data()); }
 
 void fail(const char* format, ...) noexcept {
     va_list values;
@@ -76,7 +89,9 @@ void open_listener_at(listener& at, const listen_place& place, const listener_op
     if (place.fd >= 0) {
         r = at.adopt(unique_fd{place.fd}, family_of(place), how, callback, owner);
     } else {
-        r = at.open(*place.at.family, place.at.at, how, callback, owner);
+        listener_options own = how;
+        own.socket.file = place.file;
+        r = at.open(*place.at.family, place.at.at, own, callback, owner);
     }
     if (!r) fail("cannot listen at %s: %s", place.text, std::strerror(r.error()));
 }
@@ -117,19 +132,20 @@ void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcep
             fail("signals cannot be received: %s", std::strerror(r.error()));
 }
 
-void say_open(event_loop& loop, std::uint32_t index, std::uint32_t loops_count, counters_writer counters,
-              void* owner) noexcept {
-    const std::uint32_t open_count = loop.list_descriptors({.take = say_line});
-    if (index > 0) {
-        say("%u descriptors are open in loop %u", open_count, index);
-        return;
-    }
-    char room[4000];
-    std::string_view text(room, counters(owner, std::span<char>(room)));
-    while (text.ends_with('\n'))
-        text.remove_suffix(1);
-    say("%u descriptors are open%s; %.*s", open_count, loops_count > 1 ? " in loop 0" : "",
-        static_cast<int>(text.size()), text.data());
+void socket_file_kept::remember(const endpoint& at) noexcept {
+    at_ = {};
+    struct stat what {};
+    if (at.family() != AF_UNIX || !*at.path() || ::lstat(at.path(), &what) < 0) return;
+    at_ = at;
+    device_ = what.st_dev;
+    inode_ = what.st_ino;
+}
+
+void socket_file_kept::remove() noexcept {
+    struct stat what {};
+    if (!at_.specified() || ::lstat(at_.path(), &what) < 0) return;
+    if (what.st_dev == device_ && what.st_ino == inode_) sys::unlink_socket(at_.path()); // it is gone, or stays
+    at_ = {};
 }
 
 unique_fd duplicate(int fd) noexcept {

@@ -14,16 +14,21 @@ namespace weir::inline WEIR_KERNEL::tools {
 struct listen_place {
     address at{};
     int fd = -1;           // >= 0: inherited
+    socket_file file{};    // of a unix path: ",mode=660,user=NAME,group=NAME"
     const char* text = ""; // as given
 };
 
 // What say() and fail() put before each line. Borrowed; once, before anything else: options do it.
 void name_program(const char* name) noexcept;
+const char* program_name() noexcept;
 
-// One line on stderr, with the program's name before it.
+// First of all in main(): opens /dev/null at each of 0, 1 and 2 that is closed, so that no socket or file that is opened
+// later gets one of these numbers and is written to as if it were stderr. Ends with 1 if that cannot be.
+void hold_standard_descriptors() noexcept;
+
+// One line on stderr, with the program's name before it. Waits for the reader of stderr, at most 1 s, and then the line is
+// lost: so this is for before the loops run and after; in a loop, a log_writer says it.
 [[gnu::format(printf, 1, 2)]] void say(const char* format, ...) noexcept;
-// The same, for whoever takes a function and its owner: line_sink, http1_gateway::on_trouble().
-void say_line(void* nobody, std::string_view line) noexcept;
 // The same, then ends with 1.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail(const char* format, ...) noexcept;
 
@@ -45,12 +50,19 @@ void announce(const endpoint& at) noexcept;
 using drain_callback = void (*)(void* owner) noexcept;
 void on_stop_signal(event_loop& loop, drain_callback drain, void* owner) noexcept;
 
-// Says what is open in a loop, a line per descriptor (fd_ledger::list), and how much; behind it, for the first of
-// `loops_count` loops, what `counters` writes: at most 4,000 bytes, whose number it returns. Somebody reads stderr, or
-// the loop waits for them.
-using counters_writer = std::size_t (*)(void* owner, std::span<char> room) noexcept;
-void say_open(event_loop& loop, std::uint32_t index, std::uint32_t loops_count, counters_writer counters,
-              void* owner) noexcept;
+// The file of a unix listener, to be removed at the end if it is still the same one: another process may have taken the
+// path over.
+class socket_file_kept {
+  public:
+    // `at` is listened at by now. An address without a file is none to remove.
+    void remember(const endpoint& at) noexcept;
+    // Before the listener is closed: as long as it listens no other weir takes the path.
+    void remove() noexcept;
+
+  private:
+    endpoint at_;
+    std::uint64_t device_ = 0, inode_ = 0;
+};
 
 // Another number for the same descriptor; ends with 1 if there is none.
 unique_fd duplicate(int fd) noexcept;

@@ -118,6 +118,7 @@ void report(const tools::origin_totals& sum) noexcept {
 } // namespace
 
 int main(int argc, char** argv) {
+    tools::hold_standard_descriptors();
     const settings set = parse(argc, argv);
     tools::prepare_process();
 

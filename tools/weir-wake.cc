@@ -186,6 +186,7 @@ void print_json(const tools::wake_machine& m, const settings& set, const std::ve
 } // namespace
 
 int main(int argc, char** argv) {
+    tools::hold_standard_descriptors();
     settings set = parse(argc, argv);
     const std::uint32_t descriptors = tools::prepare_process();
     const bool parks = set.what == mode::idle_close || set.what == mode::all;

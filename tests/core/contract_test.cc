@@ -17,6 +17,19 @@ TEST_CASE("a false fact ends the program, and is printed with its place") {
     CHECK(dies([&] { EXPECT(apples == 4); }, "contract_test.cc:" + std::to_string(__LINE__)));
 }
 
+TEST_CASE("a fact may come with words, which are asked for only if it is false") {
+    int asked = 0;
+    const auto words = [&] {
+        asked++;
+        return "one apple is missing";
+    };
+
+    EXPECT(asked == 0, words());
+
+    CHECK(asked == 0);
+    CHECK(dies([&] { EXPECT(asked == 1, words()); }, "asked == 1: one apple is missing"));
+}
+
 TEST_CASE("a true fact costs nothing and is evaluated once") {
     int looked = 0;
 

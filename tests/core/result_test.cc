@@ -41,6 +41,17 @@ TEST_CASE("a failure is not ok and carries the errno") {
     CHECK(none.error() == EINVAL);
 }
 
+TEST_CASE("asking for the value of a failure is a broken contract, which names the error") {
+    CHECK(dies([] { static_cast<void>(half(7).value()); }, "ok(): Invalid argument"));
+}
+
+TEST_CASE("the value of a temporary result lives as long as the reference to it") {
+    static_assert(std::is_same_v<decltype(half(8).value()), int>);
+    const int& four = half(8).value();
+
+    CHECK(four == 4);
+}
+
 TEST_CASE("a result of nothing is ok or carries the errno") {
     CHECK(allow(true).ok());
     CHECK(allow(true).error() == 0);

@@ -53,6 +53,34 @@ TEST_CASE("bytes that came with the handshake are read when the user wants them"
     CHECK(who.received == "hello world");
 }
 
+// Between epoll_wait and the handshake the peer's hello comes, and its first bytes behind it. The handshake reads both:
+// the socket is empty then, and epoll has nothing to report.
+TEST_CASE("bytes that the handshake reads, and that epoll never reported, are told") {
+    rig r;
+    pair ends = tcp_pair(), others = tcp_pair();
+    user who, sooner;
+    connection& first = r.serve(std::move(others.b), sooner);
+    first.want_send();
+    who.on_wake = [](connection& c) {
+        c.want_recv();
+        return verdict::keep;
+    };
+    const descriptor watched{dup(ends.b.get())}; // serve() takes the other
+    connection& conn = r.serve(std::move(ends.b), who, tcp, record_xprt);
+    sooner.on_send = [&](connection& c) {
+        send_all(ends.a.get(), "H" + record("early"));
+        CHECK(wait_for(watched.get(), POLLIN));
+        c.stop_send();
+        return verdict::keep;
+    };
+
+    r.turn(3);
+
+    CHECK(conn.is(conn_flag::connected));
+    CHECK(who.received == "early");
+    CHECK(r.sleeps());
+}
+
 TEST_CASE("a dialed connection connects first, then shakes hands") {
     rig r;
     const tcp_listener server = listen_tcp();

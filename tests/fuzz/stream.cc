@@ -168,7 +168,7 @@ void stage::check() {
             wrong("a client heard what no server has said", c->in);
     }
     const auto& n = proxy->counters();
-    if (n.clients_total != n.relayed + n.refused + n.bad_greetings + n.abandoned)
+    if (n.clients_total != n.relayed + n.refused + n.bad_greetings + n.silent + n.abandoned)
         wrong("clients are not counted once each", "");
     if (w.conns->blocks().used() != 0) w.k.violate("I5", "a block was not given back");
 }

@@ -117,6 +117,20 @@ TEST_CASE("a body that is all there in time has no deadline any more") {
     rig.expect(c, ok("x"));
 }
 
+TEST_CASE("bytes of a body that came while the process stood still are counted before the rate is judged") {
+    gateway_rig rig; // 30 KB in 30 s; one read takes less
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    peer s = rig.server();
+    rig.settle();
+
+    c.say(pattern(40'000));
+    rig.clock.advance(seconds{31}); // in one step
+    rig.turn();
+
+    rig.expect_silence(c);
+}
+
 TEST_CASE("a body slower than the least rate is a 408, one that just makes it is not") {
     for (const std::size_t bytes : {1024u * 3 - 1, 1024u * 3}) {
         INFO(bytes);

@@ -243,6 +243,59 @@ TEST_CASE("a client that takes nothing of its answer is cut off after the write 
     CHECK(rig.at_rest());
 }
 
+TEST_CASE("the time of a server that its client held up begins when the client has taken everything") {
+    gateway_rig rig{{.http = {.first_byte_timeout = seconds{5}}}};
+    peer c = rig.client();
+    c.narrow();
+    c.say(get());
+    peer s = rig.server();
+    rig.settle();
+    rig.narrow_all();
+    s.say("HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n");
+    const std::string body = pattern(400'000);
+    std::string_view rest = body;
+    for (int i = 0; i < 50; i++) {
+        rest.remove_prefix(s.say_some(rest));
+        rig.settle();
+    }
+    REQUIRE(rig.conns.blocks().used() > 0); // the client is full, and the server waits
+
+    (void)rig.until([&] { return c.pull().got.size() > 0; });
+    rig.pass(seconds{5}); // the client takes the rest in the turn in which the server's deadline has come
+
+    CHECK(rig.counters().truncated == 0);
+    CHECK(rig.gateway->active_count() == 1);
+}
+
+TEST_CASE("the last words of a server that failed are read before a deadline that is due in the same turn") {
+    gateway_rig rig;
+    peer c = rig.client();
+    c.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n");
+    peer s = rig.server();
+    const std::string go = "HTTP/1.1 100 Continue\r\n\r\n";
+    s.say(go); // its deadline begins
+    rig.expect(c, go);
+    for (int i = 0; i < 2; i++) {
+        rig.pass(seconds{29});
+        c.say(pattern(40'000));
+        rig.settle();
+        s.pull();
+        rig.settle();
+        s.pull();
+    }
+    rig.pass(seconds{2} - milliseconds{1});
+
+    c.say("x"); // meets the reset
+    const std::string words = own_answer(413, "Content Too Large", "no\n", closes);
+    s.say(words);
+    s.reset();
+    rig.pass(milliseconds{1});
+
+    (void)rig.until([&] { return c.ended(); });
+    CHECK(c.got.starts_with("HTTP/1.1 413 "));
+    CHECK(rig.counters().failed == 0);
+}
+
 TEST_CASE("a client idle between requests gets a silent FIN after the keep-alive timeout") {
     gateway_rig rig;
     peer c = rig.client();

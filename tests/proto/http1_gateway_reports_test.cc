@@ -55,7 +55,8 @@ TEST_CASE("the admin page gives the counters as JSON, answers the rest with 404 
     CHECK(value_in(m.body, "requests") == 2); // this one, too
     CHECK(value_in(m.body, "responses") == 1);
     CHECK(value_in(m.body, "idle") == 1);
-    CHECK(value_in(m.body, "clients") == 2);
+    CHECK(value_in(m.body, "clients") == 1);
+    CHECK(value_in(m.body, "admin_clients") == 1);
     CHECK(value_in(m.body, "accepted") == 2);
     CHECK(value_in(m.body, "dialed") == 1);
     CHECK(value_in(m.body, "end_done") == 0);
@@ -130,6 +131,21 @@ TEST_CASE("the access log has a line for each request that was answered") {
     REQUIRE(lines.size() == 2);
     CHECK(lines[0] == client + " \"GET /a?b\" 200 5 bytes 3000 us upstream " + at + " reused");
     CHECK(lines[1] == client + " \"GET " + target.substr(0, 91) + "\" 200 1 bytes 0 us upstream " + at + " repeated");
+}
+
+TEST_CASE("a server that is down does not flood the log: a burst of lines, and then their number") {
+    gateway_rig rig{{.http = {.trouble_rate = {.burst = 3, .per_second = 1}}}, {.origins = {origin_state::refusing}}};
+    peer c = rig.client();
+    for (int i = 0; i < 10; i++) {
+        c.say(get("/x"));
+        rig.expect(c, bad_gateway());
+    }
+    CHECK(rig.troubles.size() == 3);
+
+    rig.pass(seconds{1} + milliseconds{1});
+
+    REQUIRE(rig.troubles.size() == 4);
+    CHECK(rig.troubles[3] == "502: 7 more lines like this were not written");
 }
 
 TEST_CASE("a client that resets is named in the access log, and one whose server fails in the line about that") {
@@ -226,8 +242,8 @@ TEST_CASE("what ended in any other way than with a whole answer had no line in t
         CHECK(outline(lines.at(0)) == "\"GET /drained\" 0 0 bytes cut off");
     }
     SUBCASE("a tunnel: when it begins") {
-        begin("/tunnel", c, s, "Connection: upgrade\r\nUpgrade: x\r\n");
-        s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        begin("/tunnel", c, s, "Connection: upgrade\r\nUpgrade: websocket\r\n");
+        s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
         rig.expect_message(c, true);
         CHECK(outline(lines.at(0)) == "\"GET /tunnel\" 101 0 bytes");
         s.say("more");

@@ -108,7 +108,6 @@ TEST_CASE("a wrong line, an end within it, or none in time close the client, eac
         {"GET / HTTP/1.1\r\n", false, end_cause::protocol, "not_proxy"},
         {"PROXY TCP4 1.2.3.4 1.2.3.4 1 x\r\n", false, end_cause::protocol, "bad_port"},
         {"PROXY TCP4 1.2.3", true, end_cause::peer_closed, "it ended within its PROXY line"},
-        {"", true, end_cause::peer_closed, "it ended within its PROXY line"},
         {"PROXY TCP4 1.2.3", false, end_cause::timed_out, "its PROXY line is not complete"},
         {"", false, end_cause::timed_out, "its PROXY line is not complete"},
     };
@@ -131,6 +130,36 @@ TEST_CASE("a wrong line, an end within it, or none in time close the client, eac
         REQUIRE(rig.troubles.size() == 1);
         CHECK(rig.troubles[0].find(each.words) != std::string::npos);
     }
+}
+
+TEST_CASE("a probe that connects and ends has no line, and is counted as silent") {
+    stream_rig rig({.accept_proxy = true});
+    peer probe = rig.client(), probe_that_resets = rig.client();
+    probe.shut();
+    probe_that_resets.reset();
+
+    CHECK(rig.until([&] { return rig.proxy->clients_count() == 0; }));
+
+    CHECK(rig.troubles.empty());
+    CHECK(rig.proxy->counters().silent == 1);
+    CHECK(rig.proxy->counters().abandoned == 1);
+    CHECK(rig.proxy->counters().bad_greetings == 0);
+    CHECK(rig.ended(end_cause::peer_closed) == 1);
+}
+
+TEST_CASE("strangers cannot flood the log: a burst of lines, and then their number") {
+    stream_rig rig({.accept_proxy = true, .trouble_rate = {.burst = 3, .per_second = 1}});
+    for (int i = 0; i < 10; i++) {
+        peer c = rig.client();
+        c.say("GET / HTTP/1.1\r\n");
+        CHECK(rig.until([&] { return rig.proxy->clients_count() == 0; }));
+    }
+    CHECK(rig.troubles.size() == 3);
+
+    rig.pass(seconds{1} + milliseconds{1});
+
+    REQUIRE(rig.troubles.size() == 4);
+    CHECK(rig.troubles[3] == "clients refused: protocol: 7 more lines like this were not written");
 }
 
 TEST_CASE("a header of as many bytes as are allowed passes, one more is refused") {

@@ -1,11 +1,13 @@
 #pragma once
-// deadlines: the timers of connections and of a relay's pairs, watched from outside: I8, I9, and I4 at every reap.
+// deadlines: the timers of connections and of a relay's pairs, watched from outside: I8, I9, I20, I21, and I4 at every reap.
 //
 //   before a turn   whom it may reap has nothing that could be done and was not told: a reaper hides lost wake-ups
 //   after it        none is overdue for longer than turns may put a timer off; and who ended by a timeout had one that
 //                   was due. A deadline of sending, or of a pair, ends no connection whose wire has moved less than the
-//                   timeout before: I20. Why a connection ended is in the loop's ledger.
-// Not late is asked only of a loop that is woken in time: where neither the clock jumps nor a sleep is too long.
+//                   timeout before: I21. Why a connection ended is in the loop's ledger.
+//   when a timer     whom it ends has no bytes that came before the deadline and that the library never asked for (I20)
+//   fires
+// Not late is asked only of a loop that is woken in time: where no clock jumps, no sleep is too long, no call is late.
 // Owner: a world.
 
 #include <cstdint>
@@ -27,7 +29,7 @@ class deadline_check {
         knows_all_ = true;
     }
 
-    // Of the exchanges, if there are any. I20 is asked only where watch() was called.
+    // Of the exchanges, if there are any. I21 is asked only where watch() was called.
     void watch_exchanges(duration first_byte_timeout, duration write_timeout) noexcept {
         first_byte_timeout_ = first_byte_timeout;
         write_timeout_ = write_timeout;
@@ -49,6 +51,7 @@ class deadline_check {
     void expect_alive(const connection& conn, time_point moved, duration timeout);
     void note_movement(kernel& k, conntab& conns);
     void check_movement(kernel& k, event_loop& loop);
+    void observe(kernel& k, timer& t, connection& end);
 
     const relay_pool* relays_[2]{};
     duration first_byte_timeout_{}, write_timeout_{};

@@ -46,7 +46,7 @@ struct proxy {
     void check() const {
         const auto& c = counters();
         home.require(it->clients_count() == 0, "a client outlives everybody");
-        home.require(c.clients_total == c.relayed + c.refused + c.bad_greetings + c.abandoned,
+        home.require(c.clients_total == c.relayed + c.refused + c.bad_greetings + c.silent + c.abandoned,
                      "clients are not counted once each");
         for (std::size_t i = 0; i < it->upstreams().size(); i++)
             home.require(it->upstreams().at(i).active_count == 0, "a server has clients that are gone");

@@ -19,7 +19,8 @@ namespace simtest {
 namespace {
 
 constexpr const harness* harnesses[] = {&idle_harness,    &relay_harness,  &stream_harness,   &http1_harness,
-                                        &mailbox_harness, &timers_harness, &takeover_harness, &shared_harness};
+                                        &mailbox_harness, &timers_harness, &takeover_harness, &shared_harness,
+                                        &records_harness};
 
 // What a harness does not meet: it makes no such call, or has taken the fault out. Every other fault and twist comes
 // within `seeds_enough` seeds, or the run fails.
@@ -28,8 +29,8 @@ constexpr struct {
     const harness* who;
     std::string_view kinds;
 } unmet[] = {
-    {&idle_harness, "recv_with_cut splice_ send_buffered"},
-    {&relay_harness, "connect_eagain name_enobufs recv_with_cut take_probes"},
+    {&idle_harness, "connect_itself recv_with_cut splice_ send_buffered"},
+    {&relay_harness, "connect_eagain connect_itself name_enobufs recv_with_cut take_probes"},
     {&stream_harness, "recv_with_cut take_probes"},
     {&http1_harness, "connect_eagain name_enobufs recv_with_cut splice_"},
     {&mailbox_harness,
@@ -37,21 +38,24 @@ constexpr struct {
      "wire_slow wire_pieces one_accept accept_unsure timer_last splice_ take_probes"},
     {&timers_harness,
      "accept_ socket_ connect_ epoll_change_enomem epoll_late epoll_spurious eventfd_eagain send_ recv_ "
-     "option_ name_ wire_slow wire_pieces clock_jump one_accept accept_unsure splice_ slot_later "
+     "option_ name_ wire_slow wire_pieces clock_jump call_late stop_ one_accept accept_unsure splice_ slot_later "
      "take_probes ring_anyway"},
     {&takeover_harness, "connect_eaddrnotavail connect_enetunreach connect_at_once connect_timed_out connect_lost "
-                        "connect_eintr eventfd_eagain recv_etimedout option_ splice_ send_buffered take_probes "
+                        "connect_eintr connect_itself eventfd_eagain recv_etimedout option_ splice_ send_buffered take_probes "
                         "ring_anyway"},
     {&shared_harness, "accept_ socket_ connect_ epoll_change_enomem epoll_spurious eventfd_eagain recv_etimedout "
                       "recv_with_cut recv_one recv_unsure option_ name_ wire_slow wire_pieces one_accept accept_unsure "
                       "timer_last splice_ send_one send_buffered take_probes ring_anyway"},
+    {&records_harness, "socket_ connect_eaddrnotavail connect_enetunreach connect_eagain connect_at_once "
+                       "connect_timed_out connect_lost connect_eintr eventfd_eagain option_ name_ recv_with_cut "
+                       "recv_one recv_unsure splice_ send_one send_buffered take_probes ring_anyway"},
 };
 
 constexpr const char* usage = "usage: weir-simtest [options]\n"
                               "\n"
                               "Runs weir on a simulated kernel, one run per seed.\n"
                               "\n"
-                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover, shared\n"
+                              "  --harness NAME   idle, relay, stream, http1, mailbox, timers, takeover, shared, records\n"
                               "                   (default: all)\n"
                               "  --seeds A..B     from A to B, both included; or a single one (default: 1..1000)\n"
                               "  --jobs N         processes (default: 1)\n"

@@ -74,7 +74,8 @@ class alarms {
 
 std::uint64_t run(std::uint64_t seed) {
     world w{seed, {.may_spin = true, .may_be_precise = true}};
-    for (fault kind : {fault::epoll_late, fault::clock_jump}) // they are late by themselves
+    for (fault kind : {fault::epoll_late, fault::clock_jump, fault::call_late, fault::stop_in_sleep,
+                       fault::stop_in_call}) // they are late by themselves
         w.k.faults.set(kind, 0);
     w.k.faults.resume();
     alarms all{w};

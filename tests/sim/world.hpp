@@ -43,6 +43,7 @@ enum class mark : std::uint8_t {
     server_garbage,
     server_stray_bytes,
     server_parting,
+    server_hollow,
     server_refusing,
     answer_whole,
     answer_error,
@@ -105,6 +106,7 @@ enum class mark : std::uint8_t {
     tunnel_bytes_early,
     used_after_strays,
     http_repeated,
+    http_client_gone,
     client_of_1_0,
     client_says_close,
     request_in_chunks,
@@ -129,6 +131,12 @@ enum class mark : std::uint8_t {
     http_drained_in_trouble,
     http_unix_door,
     http_unix_server,
+    place_awaited,
+    client_let_go,
+    shop_hollow,
+    repeated_elsewhere,
+    waited_for_room,
+    name_moved,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -151,7 +159,7 @@ struct harness {
 void watch(kernel& k) noexcept;
 
 extern const harness idle_harness, relay_harness, stream_harness, http1_harness, mailbox_harness, timers_harness,
-    takeover_harness, shared_harness;
+    takeover_harness, shared_harness, records_harness;
 
 // While one lives, the library takes nothing from the heap: I5.
 struct no_allocations {
@@ -208,7 +216,7 @@ class world {
     void require_by(time_point end, const char* invariant, const char* text, Condition holds) {
         while (k.time.now < end && !holds())
             turn(std::min<duration>(end - k.time.now, milliseconds{50}));
-        if (!holds()) k.violate(invariant, text);
+        if (!holds()) k.violate(invariant, "%s", text);
     }
 
     // Another thread, as steps between the calls of this one: posts letters, each of which must run once.
@@ -242,6 +250,7 @@ class world {
         std::uint64_t used_at = 0;
     };
     std::vector<waiting> waiting_; // by descriptor
+    std::size_t connecting_count_ = 0;
     void open_loop(const pace& may);
     bool is_precise_ = false;
     static kernel_options draw(std::uint64_t seed, const pace& may);

@@ -140,15 +140,8 @@ inline io record_handshake(connection& conn) noexcept {
     }
     conn.stop_send(); // waits for the other's hello only
     conn.want_recv();
-    char hello;
-    const sys::count n = sys::recv(conn.fd(), &hello, 1);
-    if (n == -EAGAIN) {
-        conn.cant_recv();
-        return io::again;
-    }
-    if (n == 0) return io::closed;
-    if (n < 0) return record_failed(conn, n);
-    return hello == 'H' ? io::done : io::failed;
+    if (const io fetched = record_fetch(conn, layer); fetched != io::done) return fetched;
+    return layer.in[layer.in_at++] == 'H' ? io::done : io::failed; // what was read behind it stays in the layer
 }
 
 enum class record_end_is : std::uint8_t { due, not_missed };

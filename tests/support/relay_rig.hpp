@@ -78,10 +78,13 @@ inline bool push(descriptor& from, std::string_view& left) {
     }
     return true;
 }
-inline void pull(descriptor& to, std::string& got) {
+// Receives what there is. True: behind it stood a reset, which recv(2) tells once.
+inline bool pull(descriptor& to, std::string& got) {
     char room[64 * 1024];
-    for (ssize_t n; (n = over_records::recv_some(to.get(), room, sizeof room)) > 0;)
+    ssize_t n;
+    while ((n = over_records::recv_some(to.get(), room, sizeof room)) > 0)
         got.append(room, static_cast<std::size_t>(n));
+    return n < 0 && errno == ECONNRESET;
 }
 
 } // namespace support
