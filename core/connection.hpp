@@ -78,7 +78,7 @@ enum class end_cause : std::uint8_t {
     idle_age,         // idle for too long
     idle_worn,        // too old or used too often to be kept
     idle_evicted,     // the pool was full and this one idle for the longest
-    idle_pressure,    // killed to free a descriptor
+    idle_pressure,    // closed to free a descriptor, or a place at its server
     idle_flushed,     // its pool was emptied
     shutdown,         // the conntab was closed
     count_

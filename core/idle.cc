@@ -287,6 +287,12 @@ bool idle_pool::kill_oldest(end_cause cause) noexcept {
     return e != nullptr;
 }
 
+bool idle_pool::kill_oldest(key k, end_cause cause) noexcept {
+    entry* e = k ? k.in_->entries.back() : nullptr;
+    if (e) kill(*e, cause);
+    return e != nullptr;
+}
+
 void idle_pool::flush() noexcept {
     for (std::uint32_t left = idle_count_; left > 0; left--) // an owner that is told may park another
         kill_oldest(end_cause::idle_flushed);

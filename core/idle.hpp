@@ -123,8 +123,9 @@ class idle_pool {
     // request that could not be repeated gets no older connection. duration::max() until it was seen.
     duration safe_age(key k) const noexcept;
 
-    // Closes the one idle for the longest. False: none is idle.
+    // Closes the one idle for the longest, of all or of that key. False: none is idle.
     bool kill_oldest(end_cause cause) noexcept;
+    bool kill_oldest(key k, end_cause cause) noexcept;
     void flush() noexcept;
 
     // How many can be parked at once. 0: none is wanted, or there was no memory for any.

@@ -358,6 +358,7 @@ verdict http1_exchange::close_client(close_intent intent, end_cause cause, endin
 
 void http1_exchange::drop_server(close_intent intent, end_cause cause) noexcept {
     if (!server_) return;
+    lacking_hook_.unlink();
     connection& server = *server_;
     server_ = nullptr;
     upstream_->of->active_count--;

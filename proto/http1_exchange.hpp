@@ -16,6 +16,7 @@
 //
 // Owner: http1_exchanges. Thread: one loop's. Allocation: none; pools are made by the gateway.
 
+#include <array>
 #include <cstdint>
 
 #include "core/connection.hpp"
@@ -81,6 +82,7 @@ struct http1_counters {
     counter reused;            // requests sent on a connection that had been idle
     counter fresh;             // requests sent on a connection dialed for them
     counter tunnels;
+    counter places_made; // server connections closed to free a place at their server for a request that waits
     counter shed; // no block, tunnel or descriptor was left: 503
 };
 
@@ -183,6 +185,9 @@ class http1_exchange {
     void await_taking() noexcept;
     void await_server() noexcept;
     bool look_at_server(time_point now) noexcept;
+    bool may_lack_place() const noexcept { return !reused_ && !response_begun_ && !has_looked_for_place_; }
+    void look_for_place(time_point now) noexcept;
+    bool gives_place() noexcept;
     static void client_fired(timer& t, time_point now) noexcept;
     static void server_fired(timer& t, time_point now) noexcept;
 
@@ -278,6 +283,7 @@ class http1_exchange {
     static constexpr std::size_t interim_growth_max = 256;
     // What TCP_INFO counts as acknowledged once a connect is through: the SYN.
     static constexpr std::int64_t acked_by_connect = 1;
+    static constexpr duration place_timeout = seconds{1}; // without a byte on a fresh connection: look_for_place()
     static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request
 
     http1_exchanges& room_;
@@ -308,6 +314,7 @@ class http1_exchange {
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
     bool response_begun_ = false;    // at least one byte of it has come; an empty line before it is none
+    bool has_looked_for_place_ = false; // once for each fresh connection
     bool logged_ = false;            // the request has its line in the access log
     http1_upgrade_set upgrades_ = 0; // what the server was asked to switch to
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
@@ -320,6 +327,8 @@ class http1_exchange {
     time_point client_deadline_ = never;
     time_point server_deadline_ = never; // of first_byte_timeout; its timer may fire earlier, for a look
     send_progress to_client_progress_, to_server_progress_;
+    time_point place_due_ = never; // of place_timeout
+    list_hook lacking_hook_;       // in http1_exchanges::lacking: no idle connection could be closed for it
     time_point interims_paid_{};       // when the 1xx so far would have come at interim_bytes_per_s; 0: none has
     time_point body_since_{};          // the present window of the minimum rate
     std::uint64_t body_bytes_ = 0;     // received in it
@@ -366,6 +375,12 @@ struct http1_exchanges {
     line_limit lines; // of trouble: the kinds are http1_trouble's, the owner is this
 
     fixed_pool<http1_exchange> pool;
+    // By address: those that may lack a place at their server, longest first. look_for_place().
+    std::array<list<&http1_exchange::lacking_hook_>, upstream_set::places_max> lacking{};
+    auto& lacking_at(const upstream_address& a) noexcept {
+        const auto i = static_cast<std::size_t>(a.of - &upstreams.at(0));
+        return lacking[i * upstream::places_max + static_cast<std::size_t>(&a - a.of->places.data())];
+    }
 
     // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams.
     void begin(connection& client, const http1_applet* applet) noexcept;

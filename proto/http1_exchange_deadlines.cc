@@ -24,7 +24,29 @@ void http1_exchange::await_server() noexcept {
     const duration timeout = room_.options.first_byte_timeout;
     server_deadline_ = later(now(), timeout);
     const duration wait = to_server_progress_.is_settled() ? timeout : send_progress::wait_between_looks(timeout);
-    server_->arm(later(now(), wait), server_fired);
+    if (response_begun_) lacking_hook_.unlink();
+    place_due_ = may_lack_place() ? later(now(), place_timeout) : never;
+    server_->arm(std::min(later(now(), wait), place_due_), server_fired);
+}
+
+// A server may serve fewer connections at a time than it has: each process or thread of it reads one until that ends.
+// Then a fresh connection gets no byte as long as others to the same server lie idle here. They became idle after the
+// dial, or this request would have had one. So a request without a byte for place_timeout on a fresh connection has the
+// oldest idle one closed; or else the next one that becomes free, which gives_place() tells. Each fresh connection closes
+// at most one, so a server that is only slow costs no more than one connection for each that was dialed.
+void http1_exchange::look_for_place(time_point now) noexcept {
+    if (now < place_due_) return;
+    place_due_ = never;
+    has_looked_for_place_ = true;
+    if (room_.idle.kill_oldest(upstream_->key, end_cause::idle_pressure)) room_.counters.places_made++;
+    else room_.lacking_at(*upstream_).push_back(*this);
+}
+
+// Whether this exchange's server connection, which could be kept, is to be closed for another request.
+bool http1_exchange::gives_place() noexcept {
+    if (!room_.lacking_at(*upstream_).pop_front()) return false;
+    room_.counters.places_made++;
+    return true;
 }
 
 // What the server has sent is read from now on, and its time begins now: a deadline that is due in this turn would end
@@ -63,7 +85,7 @@ bool http1_exchange::look_at_server(time_point now) noexcept {
     if (server_deadline_ <= now) return false;
     const bool is_watched = !to_server_progress_.is_settled();
     const duration wait = is_watched ? send_progress::wait_between_looks(timeout) : duration::max();
-    server_->arm(std::min(server_deadline_, later(now, wait)), server_fired);
+    server_->arm(std::min({server_deadline_, place_due_, later(now, wait)}), server_fired);
     return true;
 }
 
@@ -74,6 +96,7 @@ void http1_exchange::server_fired(timer& t, time_point now) noexcept {
     const bool waits_for_body =
         x.request_ == request_state::body && x.unsent() == 0 && !x.awaits_continue_ && takes_more;
     const bool waits_for_client = !x.to_client_.empty() || waits_for_body;
+    if (!x.awaiting_proof_ && !waits_for_client) x.look_for_place(now);
     if (x.awaiting_proof_) x.fail(502, "closed without an answer, and may have seen the request");
     else if (waits_for_client) x.await_server(); // who has a deadline
     else if (x.look_at_server(now)) return;

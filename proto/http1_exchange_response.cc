@@ -199,6 +199,10 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
         drop_server(close_intent::silent, cause);
         return;
     }
+    if (gives_place()) {
+        drop_server(close_intent::silent, end_cause::done);
+        return;
+    }
     server_ = nullptr;
     upstream_->of->active_count--;
     server.disarm();

@@ -77,6 +77,8 @@ void http1_exchange::assign(connection& server, bool is_reused) noexcept {
     sent_bytes_ = 0;
     acked_before_ = -1;
     to_server_progress_ = {};
+    place_due_ = never;
+    has_looked_for_place_ = false;
     if (is_reused) room_.counters.reused++;
     // The count now is the proof later that the server's kernel never took a byte of this request.
     if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)

@@ -297,6 +297,7 @@ void http1_gateway::add_counters(counter_table& to) const noexcept {
     to.add("failed", c.failed);
     to.add("truncated", c.truncated);
     to.add("abandoned", c.abandoned);
+    to.add("places_made", c.places_made);
     to.add("shed", c.shed);
     to.add("reused", c.reused);
     to.add("fresh", c.fresh);

@@ -475,6 +475,8 @@ MUTANTS = [
             "    if (facts.close_asked) return close_asked;\n"
             "    if (facts.version == http1_version::v1_0 && !facts.keep_alive_asked) return version_1_0;\n    if (facts.close_sent) return close_sent;\n    if (facts.draining) return draining;\n    return park;",
             "    return park;")),
+    mutant("http1: who lacks a place is remembered beyond its end", "http1", "EXPECT signal",
+           ("proto/http1_exchange.cc", "    lacking_hook_.unlink();\n", "")),
     mutant("http1: a table of fields is kept", "http1", "I5",
            ("proto/http1_exchange_request.cc", "    if (head_table_) blocks().free(*head_table_);\n", "")),
     mutant("http1: what came in a large block goes on in a small one", "http1", "EXPECT signal",
