@@ -67,7 +67,7 @@ struct http1_options {
     std::string_view upgrades = "websocket";
     // A server connection rests for so long after an answer without a body whose head announced one (HEAD, 304), before
     // a request is sent on it: a server that sends that body all the same is found out. 0: no rest.
-    duration rest = milliseconds{10};
+    duration rest = milliseconds{50};
 };
 
 struct http1_counters {
