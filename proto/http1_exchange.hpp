@@ -21,6 +21,7 @@
 #include "core/connection.hpp"
 #include "core/idle.hpp"
 #include "core/relay.hpp"
+#include "core/still_there.hpp"
 #include "core/send_progress.hpp"
 #include "proto/http1_body.hpp"
 #include "proto/http1_head.hpp"

@@ -296,7 +296,7 @@ verdict http1_exchange::server_ended(io how) noexcept {
         server_->arm(later(now(), proof_timeout), server_fired);
         return verdict::keep;
     }
-    return fail(502, server_->error() ? std::strerror(server_->error()) : "closed without an answer");
+    return fail(502, server_->error() ? server_->reason() : "closed without an answer");
 }
 
 // The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or
