@@ -216,6 +216,7 @@ verdict connection::close(close_intent intent, end_cause cause) noexcept {
 verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     EXPECT((cause_ == end_cause::none) != (cause == end_cause::none));
     if (cause != end_cause::none) cause_ = cause;
+    if (is(conn_flag::connecting)) home_->redials_->remove(*this);
     timer_.cancel();
     if (xprt_->close) xprt_->close(*this);
     // After the peer's FIN or an error of the socket there is nothing to abort, and no TIME_WAIT on our side to avoid.
@@ -230,47 +231,10 @@ verdict connection::finish(close_intent intent, end_cause cause) noexcept {
     return verdict::gone;
 }
 
-// IPv4 has room in the connection itself, which is exactly full: no client costs memory for its address but one of IPv6.
-void connection::keep_peer(const endpoint& at) noexcept {
-    const endpoint plain = at.unmapped();
-    peer_port_ = plain.port();
-    switch (plain.family()) {
-    case AF_INET:
-        peer_kind_ = peer_kind::ipv4;
-        peer_ipv4_ = plain.ipv4_address();
-        break;
-    case AF_INET6:
-        peer_kind_ = peer_kind::ipv6;
-        home_->ipv6_peers_[home_->pool_->index_of(*this)] = {plain.ipv6_address(), plain.scope()};
-        break;
-    case AF_UNIX: peer_kind_ = peer_kind::local; break;
-    default: break;
-    }
-}
-
-endpoint connection::peer() const noexcept {
-    switch (peer_kind_) {
-    case peer_kind::unknown: break;
-    case peer_kind::ipv4: return endpoint::ipv4(peer_ipv4_, peer_port_);
-    case peer_kind::ipv6: {
-        const auto& known = home_->ipv6_peers_[home_->pool_->index_of(*this)];
-        return endpoint::ipv6(known.address, peer_port_, known.scope);
-    }
-    case peer_kind::local: { // up to 107 bytes, which hardly any client has; unlike TCP it is known after the end, too
-        sockaddr_storage storage{};
-        socklen_t bytes = sizeof storage;
-        if (sys::peer_name(fd(), reinterpret_cast<sockaddr*>(&storage), &bytes) == 0)
-            return endpoint::from_kernel(storage, bytes);
-        break;
-    }
-    }
-    return {};
-}
-
 conntab::~conntab() {
     while (connection* conn = lingering_.front())
         conn->finish(close_intent::after_fin, end_cause::none);
-    while (connection* conn = live_.front()) {
+    while (connection* conn = first()) {
         conn->flags_ &= ~conn_flag::idle;
         conn->finish(close_intent::silent, end_cause::shutdown);
     }
@@ -283,21 +247,24 @@ result<void> conntab::open(const conntab_options& options) noexcept {
     EXPECT(!pool_);
     EXPECT(options.connections_max > 0);
     options_ = options;
-    const bool is_default = options_.blocks_max == 0;
-    if (is_default) options_.blocks_max = std::min(2 * options.connections_max, blocks_default_max);
+    if (options_.blocks_max == 0) options_.blocks_max = 2 * options.connections_max;
     // The dead are freed at the end of the turn; until then the places that they left can be taken all the same.
     pool_.emplace(std::size_t{2} * options.connections_max);
     blocks_.emplace(options_.blocks_max, options_.large_blocks_max);
-    // A default asks for what the worst case could use; on a small machine that is refused, and half will do.
-    for (; is_default && blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
+    // The worst case may ask for more than a small machine allows, and half will do.
+    for (; blocks_->capacity() == 0 && options_.blocks_max > 1024; options_.blocks_max /= 2)
         blocks_.emplace(options_.blocks_max / 2, options_.large_blocks_max);
     scratch_.reset(new (std::nothrow) char[scratch_size()]);
+    redials_.emplace(loop_, options_.connections_max);
+    if (sys::local_ports(local_ports_) < 0) local_ports_ = {}; // not to be read: it may be any
     loop_.ledger().introduce(connection::ready, connection::tell);
     ipv6_peers_.reset(new (std::nothrow) ipv6_peer[std::size_t{2} * options.connections_max]);
     const bool has_blocks = blocks_->capacity() > 0 && blocks_->large_capacity() == options_.large_blocks_max;
-    if (pool_->capacity() > 0 && has_blocks && scratch_ && ipv6_peers_) return {};
+    const bool has_pools = pool_->capacity() > 0 && has_blocks && redials_->capacity() > 0;
+    if (has_pools && scratch_ && ipv6_peers_) return {};
     pool_.reset();
     blocks_.reset();
+    redials_.reset();
     scratch_.reset();
     ipv6_peers_.reset();
     return failure{ENOMEM};
@@ -379,13 +346,40 @@ void conntab::no_shortage(void* owner) noexcept {
 bool conntab::relieve(shortage of) noexcept {
     // The places of the dead are free at the end of the turn, whoever else dies until then.
     if (of == shortage::connections && pool_->full()) return false;
-    if (connection* conn = lingering_.front()) {
-        conn->finish(close_intent::after_fin, end_cause::none);
-        return true;
-    }
+    if (end_lingering()) return true;
     for (auto& entry : reliefs_)
         if (entry.callback && entry.callback(entry.owner, of)) return true;
     return false;
+}
+
+bool conntab::end_lingering() noexcept {
+    connection* conn = lingering_.front();
+    if (conn) conn->finish(close_intent::after_fin, end_cause::none);
+    return conn != nullptr;
+}
+
+connection* conn_queue::first_from(conn_queue* queue) noexcept {
+    while (queue && queue->empty())
+        queue = queue->next_;
+    return queue ? queue->front() : nullptr;
+}
+
+connection* conntab::first() noexcept { return live_.empty() ? conn_queue::first_from(queues_) : live_.front(); }
+
+connection* conntab::after(connection& conn) noexcept {
+    if (live_.is_last(conn)) return conn_queue::first_from(queues_);
+    for (conn_queue* queue = queues_; queue; queue = queue->next_)
+        if (queue->list_.is_last(conn)) return conn_queue::first_from(queue->next_);
+    return live_.after(conn); // what is not the last of its list has one behind it, whichever list that is
+}
+
+conn_queue::~conn_queue() {
+    while (connection* conn = front())
+        take_out(*conn);
+    conn_queue** at = &home_.queues_;
+    while (*at != this)
+        at = &(*at)->next_;
+    *at = next_;
 }
 
 } // namespace weir::inline WEIR_KERNEL

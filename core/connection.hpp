@@ -31,67 +31,17 @@
 #include <string_view>
 
 #include "core/buffer.hpp"
+#include "core/conn_facts.hpp"
 #include "core/data_cb.hpp"
 #include "core/loop.hpp"
 #include "core/pool.hpp"
+#include "core/redial.hpp"
 #include "core/xprt.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
+class conn_queue;
 class conntab;
-
-enum class conn_flag : std::uint16_t {
-    connecting = 1 << 0,        // connect() is under way
-    handshaking = 1 << 1,       // the transport's handshake is under way
-    connected = 1 << 2,         // bytes may be moved
-    recv_ended = 1 << 3,        // the peer's end was received
-    send_ended = 1 << 4,        // our end was sent (shutdown)
-    failed = 1 << 5,            // an error was met: error()
-    idle = 1 << 6,              // in an idle_pool
-    lingering = 1 << 7,         // closed gracefully: its user is gone already
-    ending = 1 << 8,            // send_ended, but the transport's own end, and so the FIN, are still to be sent
-    gave_up = 1 << 9,           // failed by our own doing: a deadline, a want of memory
-    has_user_timeout = 1 << 10, // its TCP_USER_TIMEOUT is not the system's
-    closed = 1 << 11,           // closed by its user: was_closed()
-    refused = 1 << 12,          // its transport failed the handshake; the socket is alive, and delivers what was said
-};
-template <>
-inline constexpr bool enable_flags<conn_flag> = true;
-
-// Why a connection ended. Exactly one per connection.
-enum class end_cause : std::uint8_t {
-    none,           // it has not
-    done,           // its user had no more use for it
-    peer_closed,    // the peer's FIN, in use
-    peer_failed,    // RST or another socket error, in use
-    protocol,       // the peer broke the protocol
-    timed_out,      // a deadline of its user
-    no_room,        // it was accepted beyond what the conntab or the fdtab can hold
-    connect_failed, // refused, unreachable: error()
-    connect_timed_out,
-    idle_peer_closed, // the peer's FIN, while idle
-    idle_peer_failed, // RST or another socket error, while idle
-    idle_unsolicited, // bytes arrived that nobody had asked for
-    idle_age,         // idle for too long
-    idle_worn,        // too old or used too often to be kept
-    idle_evicted,     // the pool was full and this one idle for the longest
-    idle_pressure,    // killed to free a descriptor
-    idle_flushed,     // its pool was emptied
-    not_at_rest,      // it was to be parked with something still under way
-    shutdown,         // the conntab was closed
-    count_
-};
-const char* to_string(end_cause cause) noexcept;
-
-enum class close_intent : std::uint8_t {
-    graceful,  // send FIN, throw away what the peer still sends until it has ended or a deadline, then close: RFC 9112 9.6
-    after_fin, // both sides are done: close, once the transport has said its own end. It has graceful's deadline
-    silent,    // RST if the peer has not ended yet: no TIME_WAIT stays behind
-    abort,     // RST: the peer shall see that something is missing
-};
-
-enum class conn_origin : std::uint8_t { accepted, dialed, adopted };
-const char* to_string(conn_origin origin) noexcept;
 
 class alignas(64) connection {
   public:
@@ -223,6 +173,7 @@ class alignas(64) connection {
 
   private:
     friend class conntab;
+    friend class conn_queue;
     friend class idle_pool;
 
     enum class peer_kind : std::uint8_t { unknown, ipv4, ipv6, local };
@@ -257,7 +208,7 @@ class alignas(64) connection {
     conntab* home_;
     time_point born_{};
     timer timer_;
-    list_hook hook_; // among the conntab's live ones, then among its dead ones
+    list_hook hook_; // in the conntab's list of live ones or in a conn_queue, then among the dead ones
     conn_flag flags_{};
     std::uint16_t error_ = 0;
     end_cause cause_ = end_cause::none;
@@ -273,7 +224,9 @@ enum class shortage : std::uint8_t { descriptors, connections };
 
 struct conntab_options {
     std::uint32_t connections_max = 1024;
-    std::uint32_t blocks_max = 0;         // 16 KB blocks for pending bytes; 0: two per connection, at most 32,768
+    // 16 KB blocks for pending bytes. 0: two per connection, one for each direction. They are address space, since a
+    // block is memory only once it was used; where so much is refused it is half, and so on down to 1,024.
+    std::uint32_t blocks_max = 0;
     std::uint32_t large_blocks_max = 0;   // 80 KB blocks, for bytes that must lie together: buffer.hpp
     duration linger = seconds{30};        // a graceful close waits no longer for the peer's FIN; less than 24 days
     duration linger_silence = seconds{5}; // nor without a byte. There is no limit to the bytes that are thrown away
@@ -315,6 +268,9 @@ class conntab {
     std::size_t scratch_size() const noexcept {
         return scratch_bytes + (options_.large_blocks_max > 0 ? large_block_bytes : 0);
     }
+    // For dial(): connects that wait for room in a unix backlog, and the ports from which a connect may come.
+    redial_pool& redials() noexcept { return *redials_; }
+    const sys::port_range& local_ports() const noexcept { return local_ports_; }
     block_pool& blocks() noexcept { return *blocks_; }
     const block_pool& blocks() const noexcept { return *blocks_; }
 
@@ -326,6 +282,8 @@ class conntab {
     void on_shortage(relief callback, void* owner) noexcept;
     void no_shortage(void* owner) noexcept; // takes the registration of `owner` back
     bool relieve(shortage of) noexcept;
+    // Closes the connection that has lingered for the longest. False: no connection lingers.
+    bool end_lingering() noexcept;
 
     event_loop& loop() const noexcept { return loop_; }
     std::uint64_t opened_count(conn_origin origin) const noexcept { return opened_[static_cast<std::size_t>(origin)]; }
@@ -335,13 +293,14 @@ class conntab {
     bool is_open() const noexcept { return pool_.has_value(); }
     bool full() const noexcept { return live_count_ >= options_.connections_max || pool_->full(); }
 
-    // For ledgers and shutdown: those that have a user, in the order they were opened. Lingering ones have none.
-    connection* first() noexcept { return live_.front(); }
-    connection* after(connection& conn) noexcept { return live_.after(conn); }
+    // For ledgers and shutdown: the connections that have a user, in the order in which they were opened; those of a
+    // conn_queue come last, in the queue's order. Lingering connections have no user.
+    connection* first() noexcept;
+    connection* after(connection& conn) noexcept;
 
   private:
     friend class connection;
-    static constexpr std::uint32_t blocks_default_max = 32 * 1024; // of address space 512 MB, touched as used
+    friend class conn_queue;
 
     // Trivial, so that memory for it stays untouched until one is kept.
     struct ipv6_peer {
@@ -360,9 +319,12 @@ class conntab {
     conntab_options options_;
     std::optional<fixed_pool<connection>> pool_;
     std::optional<block_pool> blocks_;
+    std::optional<redial_pool> redials_;
+    sys::port_range local_ports_{}; // as of open()
     std::unique_ptr<char[]> scratch_;
     std::unique_ptr<ipv6_peer[]> ipv6_peers_; // [the connection's place in pool_]
     list<&connection::hook_> live_, lingering_, dead_;
+    conn_queue* queues_ = nullptr; // linked by next_
     retired retired_;
     shared_count<std::uint32_t> live_count_;
     std::array<counter, 3> opened_{};
@@ -371,6 +333,38 @@ class conntab {
         relief callback = nullptr;
         void* owner = nullptr;
     } reliefs_[helpers_max];
+};
+
+// Connections in an order that their user keeps, such as clients by how long they wait. The connection's own links make
+// the queue, so that a place in it costs no memory. A connection is in one queue at most, and leaves it when it closes
+// or lingers. Owner: the user; the conntab outlives it. Thread: the loop's. Allocation: none.
+class conn_queue {
+  public:
+    explicit conn_queue(conntab& home) noexcept : home_(home), next_(home.queues_) { home.queues_ = this; }
+    conn_queue(const conn_queue&) = delete;
+    conn_queue& operator=(const conn_queue&) = delete;
+    ~conn_queue(); // its connections stay open
+
+    // `conn`, which has a user, becomes the last of this queue, wherever it was before.
+    void push_back(connection& conn) noexcept {
+        conn.hook_.unlink();
+        list_.push_back(conn);
+    }
+    // `conn` leaves the queue that it is in, if it is in one.
+    void take_out(connection& conn) noexcept {
+        conn.hook_.unlink();
+        home_.live_.push_back(conn);
+    }
+    connection* front() noexcept { return list_.front(); }
+    bool empty() const noexcept { return list_.empty(); }
+
+  private:
+    friend class conntab;
+    static connection* first_from(conn_queue* queue) noexcept; // of it and the queues behind it; null: there is none
+
+    conntab& home_;
+    conn_queue* next_;
+    list<&connection::hook_> list_;
 };
 
 inline event_loop& connection::loop() const noexcept { return home_->loop(); }

@@ -6,6 +6,11 @@
 // said, or ETIMEDOUT at the deadline. In it, once connected, the user says what is wanted (want_recv()). The user
 // closes it, with the cause that connection::failure() suggests.
 //
+// A unix listener whose backlog is full is asked again until the deadline: redial.hpp. A TCP connect that has met itself
+// fails with ECONNREFUSED: nobody listens there, and the kernel chose the very port that was dialed as the local one.
+// That takes one more system call for a port within the range that conntab::open() has found
+// (net.ipv4.ip_local_port_range, ip(7)), and none for others.
+//
 // When descriptors or connections are short, something that nobody uses is closed first: a connection that lingers, or
 // else an idle one or a free pipe. That is done for the socket; a number beyond the fdtab (EMFILE) stays a refusal, and
 // so does what epoll says.

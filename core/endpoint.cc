@@ -122,6 +122,30 @@ std::uint32_t endpoint::scope() const noexcept {
     return as_.v6.sin6_scope_id;
 }
 
+endpoint endpoint::with_port(std::uint16_t port) const noexcept {
+    endpoint e = *this;
+    if (family() == AF_INET) e.as_.v4.sin_port = swap16(port);
+    if (family() == AF_INET6) e.as_.v6.sin6_port = swap16(port);
+    return e;
+}
+
+bool endpoint::is_any() const noexcept {
+    if (family() == AF_INET) return as_.v4.sin_addr.s_addr == 0;
+    return family() == AF_INET6 && std::memcmp(&as_.v6.sin6_addr, &in6addr_any, sizeof in6addr_any) == 0;
+}
+
+bool endpoint::is_loopback() const noexcept {
+    if (family() == AF_INET) return swap32(as_.v4.sin_addr.s_addr) >> 24 == 127;
+    return family() == AF_INET6 && std::memcmp(&as_.v6.sin6_addr, &in6addr_loopback, sizeof in6addr_loopback) == 0;
+}
+
+bool endpoint::same_address(const endpoint& other) const noexcept {
+    if (family() != other.family()) return false;
+    if (family() == AF_INET) return as_.v4.sin_addr.s_addr == other.as_.v4.sin_addr.s_addr;
+    return family() == AF_INET6 &&
+           std::memcmp(&as_.v6.sin6_addr, &other.as_.v6.sin6_addr, sizeof as_.v6.sin6_addr) == 0;
+}
+
 const char* endpoint::path() const noexcept {
     EXPECT(family() == AF_UNIX);
     return bytes_ > offsetof(sockaddr_un, sun_path) ? as_.local.sun_path : "";

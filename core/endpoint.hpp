@@ -34,6 +34,11 @@ class endpoint {
     int family() const noexcept { return as_.any.sa_family; }
     bool specified() const noexcept { return family() != AF_UNSPEC; }
     std::uint16_t port() const noexcept; // 0 for unix
+    bool is_any() const noexcept;        // 0.0.0.0 or [::], whatever the port
+    bool is_loopback() const noexcept;   // 127.0.0.0/8 or ::1, whatever the port
+    endpoint with_port(std::uint16_t port) const noexcept; // a unix address stays what it is
+    // Of IPv4 or IPv6, whatever the ports. An IPv4 address and the same one mapped into IPv6 are not the same here.
+    bool same_address(const endpoint& other) const noexcept;
     const char* path() const noexcept;   // unix only: NUL-terminated, "" for an unnamed socket
     std::uint32_t ipv4_address() const noexcept;                 // IPv4 only, in host byte order
     std::array<std::uint8_t, 16> ipv6_address() const noexcept; // IPv6 only, and so is the next

@@ -91,9 +91,23 @@ idle_pool::key idle_pool::key_of(const idle_identity& identity) noexcept {
     EXPECT(identity.family != nullptr && identity.remote.specified());
     for (std::uint32_t i = 0; i < keys_count_; i++)
         if (buckets_[i].identity == identity) return key{&buckets_[i]};
-    if (keys_count_ == options_.keys_max) return key{};
-    buckets_[keys_count_].identity = identity;
-    return key{&buckets_[keys_count_++]};
+    bucket* free = nullptr;
+    for (std::uint32_t i = 0; i < keys_count_ && !free; i++)
+        if (!buckets_[i].identity.family) free = &buckets_[i];
+    if (!free && keys_count_ == options_.keys_max) return key{};
+    if (!free) free = &buckets_[keys_count_++];
+    free->identity = identity;
+    free->closed_at_age = duration::max();
+    return key{free};
+}
+
+void idle_pool::forget(key k) noexcept {
+    EXPECT(conns_.loop().is_mine());
+    EXPECT(static_cast<bool>(k));
+    for (std::uint32_t left = k.in_->count; left > 0; left--)
+        kill(k.in_->oldest(), end_cause::idle_flushed);
+    EXPECT(k.in_->count == 0); // an owner that was told has parked another
+    k.in_->identity = {};
 }
 
 verdict idle_pool::park(connection& conn, key k, at_rest state, const park_options& how) noexcept {
@@ -131,7 +145,7 @@ bool idle_pool::is_worn(const connection& conn) const noexcept {
 bool idle_pool::evict_one(bucket& in) noexcept {
     const bool key_is_full = in.count >= options_.idle_per_key_max;
     if (!key_is_full && idle_count_ < options_.idle_max) return false;
-    kill(key_is_full ? *in.entries.back() : *by_age_.front(), end_cause::idle_evicted);
+    kill(key_is_full ? in.oldest() : *by_age_.front(), end_cause::idle_evicted);
     return true;
 }
 
@@ -152,7 +166,12 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     in.count++;
     parked_count_++;
     by_age_.push_back(*e);
-    in.entries.push_front(*e);
+    if (how.rest > duration{0}) {
+        e->rests_until = later(now, how.rest);
+        in.resting.push_back(*e);
+    } else {
+        in.entries.push_front(*e);
+    }
     // What the transport holds it only tells when it is asked.
     if (conn.hides_bytes()) conn.may_recv();
 }
@@ -197,11 +216,23 @@ connection& idle_pool::hand_out(entry& e, const data_cb& table, void* owner) noe
     return conn;
 }
 
+// Makes those whose rest is over the first to be taken. Each is moved once, so take() stays O(1) over time. One with a
+// longer rest than those behind it makes them wait as well.
+void idle_pool::wake_rested(bucket& in) noexcept {
+    while (entry* e = in.resting.front()) {
+        if (e->rests_until > conns_.loop().now()) return;
+        e->by_key.unlink();
+        in.entries.push_front(*e);
+    }
+}
+
 connection* idle_pool::take(key k, const data_cb& table, void* owner, const need& what) noexcept {
     EXPECT(conns_.loop().is_mine());
     if (!k) return nullptr;
+    wake_rested(*k.in_);
     while (entry* e = k.in_->entries.front()) {
-        if (conns_.loop().now() - e->parked_at > what.age_max) return nullptr; // the others are older still
+        // The others are older still, or younger by no more than this one has rested.
+        if (conns_.loop().now() - e->parked_at > what.age_max) return nullptr;
         if (is_quiet(e->conn)) return &hand_out(*e, table, owner);
         if (e->conn.ended()) idle_wake(e->conn);
         else kill(*e, end_cause::idle_unsolicited);

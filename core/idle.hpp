@@ -13,6 +13,8 @@
 //     closes it instead if the end is already known or it is worn out.
 //   - take() hands out the one parked last (LIFO, so that a surplus ages) with no system call, unless something is
 //     readable that the idle table has not yet looked at: then, and with `probe` always, one MSG_PEEK decides.
+//   - A connection may be parked with a rest: take() passes it over until the rest is over. Bytes that come meanwhile
+//     are unsolicited like any others. For a server that may still send something behind its answer.
 //   - Unsolicited bytes: `kill` is right for every protocol in which the server speaks only when asked, since the
 //     bytes would become the next client's answer (RFC 9112 section 9.2). `drain` throws them away, as the idle
 //     manager of 2013 did. A transport's own talk is not unsolicited; but as long as it holds the beginning of a
@@ -68,11 +70,12 @@ class idle_pool {
     struct entry;
 
   public:
-    // Names an identity; valid as long as the pool.
+    // Names an identity; valid as long as the pool, or until it is forgotten.
     class key {
       public:
         key() noexcept = default;
         explicit operator bool() const noexcept { return in_ != nullptr; }
+        friend bool operator==(const key&, const key&) noexcept = default;
 
       private:
         friend class idle_pool;
@@ -88,6 +91,9 @@ class idle_pool {
     // The key of an identity, the same for equal ones. A null key: keys_max are in use, or there was no memory; nothing
     // can be parked under it.
     key key_of(const idle_identity& identity) noexcept;
+    // Closes what is parked under `k`, which is valid no more; its place is free for another identity. An
+    // idle_owner that is told of it parks nothing under `k`: EXPECTed.
+    void forget(key k) noexcept;
 
     // The caller says, field by field, that nothing is under way. A connection of which one is false, or whose own end
     // was sent, is closed instead, cause: not_at_rest.
@@ -98,6 +104,7 @@ class idle_pool {
     struct park_options {
         duration age_max = duration{0}; // shorter than the pool's, if the server asked for it; 0: the pool's
         idle_owner* owner = nullptr;
+        duration rest = duration{0}; // take() passes it over for so long
     };
     // keep: it is idle now (or was already). gone: it was closed instead.
     verdict park(connection& conn, key k, at_rest state, const park_options& how) noexcept;
@@ -110,7 +117,7 @@ class idle_pool {
     connection* take(key k, const data_cb& table, void* owner, const need& what) noexcept;
     connection* take(key k, const data_cb& table, void* owner) noexcept { return take(k, table, owner, need{}); }
 
-    // Takes this one, which is parked here. False: it had just ended and was closed.
+    // Takes this one, which is parked here, resting or not. False: it had just ended and was closed.
     [[nodiscard]] bool take_back(connection& conn, const data_cb& table, void* owner) noexcept;
 
     // The idle age up to which this server has not been seen to close: 0.8 of the shortest age at which it did. A
@@ -139,6 +146,7 @@ class idle_pool {
         bucket& in;
         idle_owner* owner;
         time_point parked_at;
+        time_point rests_until{}; // while it is in bucket::resting
         bool partial = false; // the transport holds the beginning of a record
         list_hook by_key, by_age;
     };
@@ -146,7 +154,9 @@ class idle_pool {
         idle_identity identity;
         std::uint32_t count = 0;
         duration closed_at_age = duration::max(); // shortest age at which the server closed one
-        list<&entry::by_key> entries;             // newest first
+        list<&entry::by_key> entries;             // newest first; those whose rest is over as if parked then
+        list<&entry::by_key> resting;             // oldest first
+        entry& oldest() noexcept { return entries.empty() ? *resting.front() : *entries.back(); }
     };
 
     static verdict idle_ready(connection& conn) noexcept;
@@ -159,6 +169,7 @@ class idle_pool {
     static void note_end(connection& conn, drained how) noexcept;
     duration jittered(duration age) noexcept;
     bool evict_one(bucket& in) noexcept;
+    void wake_rested(bucket& in) noexcept;
     void admit(connection& conn, bucket& in, const park_options& how) noexcept;
     void dismiss(entry& e) noexcept;
     void note_survival(entry& e) noexcept;

@@ -84,6 +84,8 @@ class list {
     value_type* front() noexcept { return element(ends_.next); }
     value_type* back() noexcept { return element(ends_.prev); }
 
+    bool is_last(const value_type& value) const noexcept { return (value.*Hook).next == &ends_; }
+
     // The element behind `value`, null at the end. `value` must be in this list.
     value_type* after(value_type& value) noexcept { return element((value.*Hook).next); }
 

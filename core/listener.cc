@@ -75,8 +75,15 @@ void listener::accept_rest(std::uint32_t connections_max) noexcept {
     const std::uint32_t generation = slot_->generation;
     for (fd_slot& slot = *slot_; connections_max > 0 && slot.generation == generation; connections_max--) {
         const outcome o = accept_one();
-        if (o == outcome::drained || o == outcome::short_of_room) return;
+        if (o == outcome::drained || o == outcome::short_of_room || o == outcome::not_admitted) return;
     }
+}
+
+bool listener::has_waiting() noexcept {
+    EXPECT(slot_ != nullptr);
+    if (sys::is_readable(slot_->fd)) return true;
+    fdtab::cant_recv(*slot_); // the next one is another edge
+    return false;
 }
 
 void listener::pause() noexcept {
@@ -108,10 +115,12 @@ void listener::ready(fd_slot& slot) noexcept {
     for (std::uint32_t budget = buggify(twist::one_accept) ? 1 : self.options_.accept_budget; budget > 0; budget--) {
         const outcome o = self.accept_one();
         if (slot.generation != generation || self.paused_by_user_) return; // the callback closed or paused us
+        if (o == outcome::not_admitted) return;
         self.refused_in_row_ = o == outcome::passed ? self.refused_in_row_ + 1 : 0;
         if (o == outcome::short_of_room || self.refused_in_row_ == refused_in_row_max) return self.rest(slot);
         if (o == outcome::drained || !may_have_more(slot.fd)) {
             fdtab::cant_recv(slot);
+            if (self.admission_.none_came) self.admission_.none_came(self.admission_.owner);
             return;
         }
     }
@@ -125,10 +134,19 @@ void listener::rest(fd_slot& slot) noexcept {
 }
 
 listener::outcome listener::accept_one() noexcept {
-    if (conns_.full()) return outcome::short_of_room;
+    if (admission_.may_accept && !admission_.may_accept(admission_.owner)) return outcome::not_admitted;
+    const outcome o = try_accept();
+    if (o != outcome::accepted && admission_.none_came) admission_.none_came(admission_.owner);
+    return o;
+}
+
+listener::outcome listener::try_accept() noexcept {
+    if (conns_.full() && !conns_.relieve(shortage::connections)) return outcome::short_of_room;
     sockaddr_storage storage{};
     socklen_t bytes = sizeof storage;
-    const int fd = sys::accept(slot_->fd, reinterpret_cast<sockaddr*>(&storage), &bytes);
+    int fd = sys::accept(slot_->fd, reinterpret_cast<sockaddr*>(&storage), &bytes);
+    if ((fd == -EMFILE || fd == -ENFILE) && conns_.end_lingering()) // with a descriptor for another try
+        fd = sys::accept(slot_->fd, reinterpret_cast<sockaddr*>(&storage), &bytes);
     if (fd == -EAGAIN) return outcome::drained;
     if (fd < 0) {
         failed_count_++;

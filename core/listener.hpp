@@ -1,11 +1,12 @@
 #pragma once
 // listener: accepts connections for one loop, within bounds.
 //
-// At most accept_budget connections are accepted per turn; the rest waits for the next. When descriptors, memory or
-// connections are short (EMFILE, ENFILE, ENOMEM, ENOBUFS, a full conntab), accepting pauses for `pause` and then tries
-// again, so it never spins; and so it does after many refusals in a row, for an accept() that is forbidden (a security
-// module, a filter) leaves in the queue who was to be accepted. Idle connections are left alone: those who are served
-// already need them more than who comes anew; a dial may close one. Errors that concern only the connection that was
+// At most accept_budget connections are accepted per turn; the rest waits for the next. A full conntab makes room:
+// conntab::relieve(). When descriptors are short (EMFILE, ENFILE), the connection that has lingered for the longest is
+// closed; idle connections are left alone, because the accepted one would find no descriptor for its server. When
+// neither helps, or memory is short (ENOMEM, ENOBUFS), accepting pauses for `pause` and then tries again, so it never
+// spins. Accepting pauses as well after many refusals in a row: an accept() that is forbidden (a security module, a
+// filter) leaves its connection in the queue. Errors that concern only the connection that was
 // about to be accepted (ECONNABORTED, EPROTO, EPERM and the like, accept(2)) are counted and passed over.
 //
 // Owner: the user; its conntab outlives it. Thread: the loop's. Allocation: none.
@@ -29,7 +30,18 @@ class listener {
     // the call.
     using accepted = void (*)(void* owner, connection& conn, const endpoint& peer) noexcept;
 
+    // For users who count: asked before each accept().
+    struct admission {
+        // False: has_waiting() has said that there is no connection, or pause() was called.
+        bool (*may_accept)(void* owner) noexcept = nullptr;
+        // The accept() brought no connection, or the last connection was accepted: what may_accept() has set aside is
+        // not needed now.
+        void (*none_came)(void* owner) noexcept = nullptr;
+        void* owner = nullptr;
+    };
+
     explicit listener(conntab& conns) noexcept : conns_(conns) {}
+    listener(conntab& conns, const admission& asked) noexcept : conns_(conns), admission_(asked) {}
     listener(const listener&) = delete;
     listener& operator=(const listener&) = delete;
     ~listener() { close(); }
@@ -54,6 +66,9 @@ class listener {
     void share() noexcept;
     int fd() const noexcept { return slot_ ? slot_->fd : -1; } // stays the listener's
 
+    // A connection is there to be accepted. Open. Costs a poll(2).
+    bool has_waiting() noexcept;
+
     // Before close(): takes what the kernel has accepted already, paused or not, at most so many; none while it is
     // held.
     void accept_rest(std::uint32_t connections_max) noexcept;
@@ -70,7 +85,7 @@ class listener {
   private:
     static constexpr std::uint32_t refused_in_row_max = 64; // then it is no matter of one connection
 
-    enum class outcome : std::uint8_t { accepted, passed, drained, short_of_room };
+    enum class outcome : std::uint8_t { accepted, passed, drained, short_of_room, not_admitted };
 
     result<void> start(unique_fd fd, const ctrl& family, const listener_options& options, accepted callback,
                        void* owner) noexcept;
@@ -79,8 +94,10 @@ class listener {
     static bool may_have_more(int fd) noexcept;
     void rest(fd_slot& slot) noexcept;
     outcome accept_one() noexcept;
+    outcome try_accept() noexcept;
 
     conntab& conns_;
+    admission admission_;
     listener_options options_;
     const ctrl* family_ = nullptr;
     accepted callback_ = nullptr;

@@ -24,8 +24,9 @@
 #define WEIR_POISONS 1
 #endif
 #endif
-#ifdef WEIR_POISONS
-#include <sanitizer/asan_interface.h>
+#ifdef WEIR_POISONS // of sanitizer/asan_interface.h
+extern "C" void __asan_poison_memory_region(const volatile void* at, std::size_t bytes);
+extern "C" void __asan_unpoison_memory_region(const volatile void* at, std::size_t bytes);
 #endif
 
 namespace weir::inline WEIR_KERNEL {

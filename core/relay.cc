@@ -134,6 +134,7 @@ relay_pool::round relay_pool::copy_some(pair& p, std::size_t to) noexcept {
     if (got.end != io::done) return received_nothing(p, to, got.end);
     p.last_byte = conns_.loop().now();
     bytes_ += got.bytes;
+    if (!way.has_carried) note_first(p, to);
     note_size(way, got.bytes);
     const std::string_view bytes{conns_.scratch(), got.bytes};
     const io_result sent = buggify(twist::send_buffered) ? io_result{io::again, 0} : other.send(bytes);
@@ -162,6 +163,7 @@ relay_pool::round relay_pool::splice_some(pair& p, std::size_t to) noexcept {
     p.last_byte = conns_.loop().now();
     bytes_ += got.bytes;
     spliced_bytes_ += got.bytes;
+    if (!way.has_carried) note_first(p, to);
     note_size(way, got.bytes);
     const io_result sent = other.splice_out(pipe->read_fd, got.bytes);
     pipe->held_bytes = static_cast<std::uint32_t>(got.bytes - sent.bytes);
@@ -183,8 +185,9 @@ relay_pool::round relay_pool::received_nothing(pair& p, std::size_t to, io why) 
     if (why == io::failed) return after(break_off(p, *p.ends[1 - to]));
     const bool is_unsure = why == io::again && p.ends[1 - to]->slot().is(fd_state::recv_ready); // a splice: it goes on
     if (p.state != health::whole) return is_unsure ? round::stopped : after(emptied(p));
-    if (why == io::closed) return after(carry_fin(p, to));
-    return round::stopped;
+    if (why != io::closed) return round::stopped;
+    note_unheard(p, *p.ends[1 - to]);
+    return after(carry_fin(p, to));
 }
 
 // Bytes were given to the kernel of ends[to].
@@ -211,6 +214,17 @@ void relay_pool::drop_bytes(direction& way) noexcept {
 void relay_pool::hold_up(pair& p, std::size_t to) noexcept {
     p.ends[1 - to]->stop_recv();
     p.ends[to]->want_send();
+}
+
+void relay_pool::note_first(pair& p, std::size_t to) noexcept {
+    p.ways[to].has_carried = true;
+    if (to == 0 && options_.answered) options_.answered(options_.owner, p.tag);
+}
+
+// `ended` is the end that ended or failed just now.
+void relay_pool::note_unheard(pair& p, const connection& ended) noexcept {
+    const bool is_first = side_of(p, ended) == 1 && !p.ends[0]->ended();
+    if (is_first && !p.ways[0].has_carried) p.how = relay_end::unheard;
 }
 
 // Splicing or copying, by what the flow does. A spliced byte is not touched, but a splice is two calls more.

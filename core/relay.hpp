@@ -30,6 +30,11 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+enum class relay_end : std::uint8_t {
+    any,
+    unheard, // the second end, its server, ended or failed first, and had not said a byte
+};
+
 struct relay_options {
     std::uint32_t pairs_max = 512;
     duration connect_timeout = seconds{5}; // of the server's connect, and of either side's handshake
@@ -47,8 +52,10 @@ struct relay_options {
     // Large flows are spliced, through so many pipes at most; 0: never. SIGPIPE is blocked, from the first splice on
     // and for good, in each thread that turns the loop.
     pipe_options pipes{.pipes_max = 0};
+    // The second end of a pair, its server, has said its first byte. `tag`: that of join(). Null: not wanted.
+    void (*answered)(void* owner, void* tag) noexcept = nullptr;
     // A pair is no more: the `tag` it was made with. Null: nobody wants to know.
-    void (*ended)(void* owner, void* tag) noexcept = nullptr;
+    void (*ended)(void* owner, void* tag, relay_end how) noexcept = nullptr;
     void* owner = nullptr;
 };
 
@@ -93,6 +100,7 @@ class relay_pool {
         std::uint8_t thin_count = 0; // splices in a row that moved little
         bool can_splice = false;     // both ends can, and there are pipes
         bool spliced = false;
+        bool has_carried = false; // at least one byte
     };
     // whole ──(one end was reset)──> broken ──(all that it had said was sent)──> emptied ──(and taken)──> RST to the other
     enum class health : std::uint8_t { whole, broken, emptied };
@@ -103,6 +111,7 @@ class relay_pool {
         connection* ends[2]; // the client; the server, null until it is dialed
         direction ways[2];   // [i]: from the other end to ends[i]
         time_point last_byte{}; // or end; on the wire, as far as it is known
+        relay_end how = relay_end::any; // unheard: the server ended first; it may still be heard
         timer deadline{on_deadline};
         void* tag = nullptr;
         std::uint8_t looks_count = 0; // since it was emptied
@@ -129,6 +138,8 @@ class relay_pool {
     round received_nothing(pair& p, std::size_t to, io why) noexcept;
     void hold_up(pair& p, std::size_t to) noexcept;
     void note_size(direction& way, std::size_t bytes) noexcept;
+    void note_first(pair& p, std::size_t to) noexcept;
+    static void note_unheard(pair& p, const connection& ended) noexcept;
     void copy_again(direction& way) noexcept;
     void drop_bytes(direction& way) noexcept;
     void note_sent(pair& p, std::size_t to) noexcept;

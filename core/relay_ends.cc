@@ -82,6 +82,7 @@ verdict relay_pool::time_out(pair& p) noexcept {
 // The other one is to be told in the only way that cannot be taken for an end, once it has what was said before. A
 // failure of our own says nothing of bytes in front of it.
 verdict relay_pool::break_off(pair& p, connection& broken) noexcept {
+    note_unheard(p, broken);
     const std::size_t side = side_of(p, broken);
     const bool is_ours = broken.is(conn_flag::gave_up) || is_shortage(broken.error());
     if (is_ours || !p.deadline.armed()) return abort(p, broken); // or the two were not joined yet
@@ -149,11 +150,12 @@ verdict relay_pool::end(pair& p, const ending& first, const ending& second) noex
         drop_bytes(way);
     connection* ends[2] = {p.ends[0], p.ends[1]};
     void* tag = p.tag;
+    const relay_end how = p.ways[0].has_carried ? relay_end::any : p.how;
     p.hook.unlink();
     pairs_.free(p);
     ends[0]->close(first.intent, first.cause);
     if (ends[1]) ends[1]->close(second.intent, second.cause);
-    if (options_.ended) options_.ended(options_.owner, tag);
+    if (options_.ended) options_.ended(options_.owner, tag, how);
     return verdict::gone;
 }
 

@@ -2,6 +2,7 @@
 
 #include "core/sim_faults.hpp"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "core/contract.hpp"
@@ -23,6 +24,7 @@ const char* to_string(fault kind) noexcept {
         "close_eintr",         "close_eio",        "wire_slow",        "wire_pieces",
         "wire_reset",          "clock_jump",       "call_late",        "recv_with_cut",
         "splice_cut",          "splice_mark",      "stop_in_sleep",    "stop_in_call",
+        "connect_itself",
     };
     static_assert(sizeof names / sizeof *names == fault_plan::kinds, "every kind has a name");
     EXPECT(kind < fault::count_);
@@ -78,6 +80,7 @@ constexpr errnos_of documented[] = {
     {call::socket_error, {ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ECONNRESET}},
     {call::local_name, {ENOBUFS}},
     {call::peer_name, {ENOBUFS}},
+    {call::local_ports, {EACCES, EMFILE, ENFILE, ENOENT, ENOMEM}}, // of open(2): no /proc, or none for this process
     {call::peer_user, {ENOPROTOOPT}}, // a filter of system calls
     {call::bytes_acked, {ENOPROTOOPT}},
     {call::send_queue, {ENOTTY}},   // a filter of system calls
@@ -129,6 +132,7 @@ void fault_plan::draw(dice& chance) noexcept {
     set(fault::recv_with_cut, ratio(fault::accept_emfile)); // short of descriptors
     set(fault::splice_cut, 4 * ratio(fault::epoll_early));  // signals
     set(fault::splice_mark, 8 * ratio(fault::wire_pieces)); // what the other side likes to send
+    set(fault::connect_itself, std::min(8 * ratio(fault::connect_refused), 5000u)); // only where nobody listens
     // These cost seconds of virtual time or a whole connection each: as often as the others they would hide them.
     for (fault kind : {fault::clock_jump, fault::wire_reset, fault::epoll_late}) {
         auto& ratio = ratios_[static_cast<std::size_t>(kind)];

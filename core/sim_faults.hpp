@@ -30,9 +30,9 @@ enum class fault : std::uint8_t {
     socket_enfile,
     socket_enobufs,
     socket_enomem,
-    connect_eaddrnotavail,
+    connect_eaddrnotavail, // no local port is left to that address, for a while
     connect_enetunreach,
-    connect_eagain, // a unix backlog that is full
+    connect_eagain, // a unix backlog that is full, for a while
     connect_at_once,
     connect_refused,
     connect_timed_out,
@@ -71,6 +71,7 @@ enum class fault : std::uint8_t {
     splice_mark,   // urgent data stands before bytes and a FIN, so that it answers 0; with wire_pieces
     stop_in_sleep, // SIGSTOP and SIGCONT: EINTR, and what came meanwhile waits; with clock_jump
     stop_in_call,  // the process stands still before any other call; with clock_jump, and more seldom
+    connect_itself, // nobody listens there, and the kernel connects from that very port; more often than connect_refused
     count_
 };
 const char* to_string(fault kind) noexcept;

@@ -50,7 +50,7 @@ void network::free(stream& s) noexcept {
     s.at = stream::phase::fresh;
     s.came_at = never;
     s.recv_shut = s.end_read = s.send_shut = s.fin_received = s.fin_sent = s.orphan = s.linger_zero = false;
-    s.left = s.closed_first = s.no_space = s.squeezed = s.deliver_planned = s.connect_told = s.reuse_port = false;
+    s.left = s.closed_first = s.no_space = s.squeezed = s.deliver_planned = s.connect_told = s.reuse_port = s.met_itself = false;
     s.error = 0;
     s.driver = nullptr;
     s.in.clear();

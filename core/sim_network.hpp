@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -28,6 +30,7 @@ struct service {
     void* owner = nullptr;
     bool refuses = false;  // RST to every connect, as if nobody were there
     bool swallows = false; // none is answered. A unix one: its backlog is full
+    bool portless = false; // no local port is left to it. Not of a unix one
 };
 
 struct network_options {
@@ -61,6 +64,10 @@ class network {
     void part(stream& s) noexcept;               // no bytes go either way any more
     void stop_listening(stream& s) noexcept;
     void stir(remote& r) noexcept; // something changed at its end
+
+    // --- names, for resolve(): a host has so many addresses from now on, the ports aside
+    void name(std::string_view called, std::vector<endpoint> addresses) noexcept;
+    const std::vector<endpoint>* addresses_of(std::string_view called) const noexcept; // null: no such host
 
     // --- remotes
     void serve(const service& s) noexcept { services_.push_back(s); }
@@ -99,6 +106,15 @@ class network {
     void establish(stream& client, stream& server) noexcept;
     int connect_unix(stream& s, const endpoint& to) noexcept;
     int claim_port(stream& s, const endpoint& to) noexcept;
+    bool is_anybody_at(const endpoint& where) noexcept;
+    void meet_itself(stream& s) noexcept;
+    // A fault that stays for a while where it struck.
+    struct trouble {
+        fault kind;
+        endpoint where;
+        time_point until;
+    };
+    bool is_troubled(fault kind, const endpoint& where) noexcept;
     remote& make_remote(const remote_cb& table, void* owner) noexcept;
     stream* find_listener(const endpoint& where) noexcept;
 
@@ -112,6 +128,12 @@ class network {
     std::vector<stream*> listeners_;
     std::vector<endpoint> paths_; // sockets in the file system: they outlive who was bound to them
     std::vector<service> services_;
+    std::vector<trouble> troubles_;
+    struct host {
+        std::string name;
+        std::vector<endpoint> addresses;
+    };
+    std::vector<host> hosts_;
     struct waiting_port {
         time_point until;
         std::uint64_t claim;

@@ -50,11 +50,17 @@ int network::connect(stream& s, const endpoint& to) noexcept {
     }
     case fresh: break;
     }
-    if (faults.strike(fault::connect_eaddrnotavail, chance)) return -EADDRNOTAVAIL;
+    if (const service* far = find_service(to); far && far->portless) return -EADDRNOTAVAIL;
+    if (is_troubled(fault::connect_eaddrnotavail, to)) return -EADDRNOTAVAIL;
     if (faults.strike(fault::connect_enetunreach, chance)) return -ENETUNREACH;
     if (const int r = claim_port(s, to); r < 0) return r;
     s.at = connecting;
     s.other = to;
+    const bool is_local_port = options.port_first <= to.port() && to.port() <= options.port_last;
+    if (is_local_port && !is_anybody_at(to) && faults.strike(fault::connect_itself, chance)) {
+        meet_itself(s);
+        return -EINPROGRESS;
+    }
     if (faults.strike(fault::connect_lost, chance)) return -EINPROGRESS;
     if (faults.strike(fault::connect_timed_out, chance)) {
         const duration wait = chance.between(duration{seconds{1}}, duration{seconds{8}});
@@ -77,7 +83,7 @@ int network::connect(stream& s, const endpoint& to) noexcept {
 int network::connect_unix(stream& s, const endpoint& to) noexcept {
     if (s.at == stream::phase::established) return -EISCONN;
     if (s.at != stream::phase::fresh) return -EINVAL;
-    if (faults.strike(fault::connect_eagain, chance)) return -EAGAIN;
+    if (is_troubled(fault::connect_eagain, to)) return -EAGAIN;
     stream* door = find_listener(to);
     service* far = door ? nullptr : find_service(to);
     if ((!door && !far) || (far && far->refuses)) return -ECONNREFUSED;
@@ -86,6 +92,48 @@ int network::connect_unix(stream& s, const endpoint& to) noexcept {
     s.other = to;
     answer_connect(s);
     return 0;
+}
+
+bool network::is_anybody_at(const endpoint& where) noexcept {
+    const service* far = find_service(where);
+    return find_listener(where) || (far && !far->refuses);
+}
+
+// The other end of such a connection is the socket itself. What it would say or hear, the seam sees and does not allow.
+void network::meet_itself(stream& s) noexcept {
+    static constexpr remote_cb itself{.name = "itself", .run = [](remote& r) noexcept {
+                                          if (r.failed() || r.socket().fin_received) r.close();
+                                      }};
+    stream& other = make(s.family);
+    s.local = other.local = other.other = s.other;
+    s.met_itself = true;
+    establish(s, other);
+    make_remote(itself, nullptr).take(other);
+}
+
+bool network::is_troubled(fault kind, const endpoint& where) noexcept {
+    if (faults.paused() || faults.ratio(kind) == 0) return false; // it is healed
+    for (trouble& t : troubles_)
+        if (t.kind == kind && t.where == where && t.until > time.now) return true;
+    if (!faults.strike(kind, chance)) return false;
+    std::erase_if(troubles_, [&](const trouble& t) { return t.until <= time.now; });
+    troubles_.push_back({kind, where, time.now + chance.between(duration{1000}, duration{milliseconds{300}})});
+    return true;
+}
+
+void network::name(std::string_view called, std::vector<endpoint> addresses) noexcept {
+    for (auto& known : hosts_) {
+        if (known.name != called) continue;
+        known.addresses = std::move(addresses);
+        return;
+    }
+    hosts_.push_back({std::string{called}, std::move(addresses)});
+}
+
+const std::vector<endpoint>* network::addresses_of(std::string_view called) const noexcept {
+    for (const auto& known : hosts_)
+        if (known.name == called) return &known.addresses;
+    return nullptr;
 }
 
 void network::connect_now(void* at, std::uint32_t serial) noexcept {

@@ -110,6 +110,7 @@ struct stream final : file {
     bool deliver_planned = false;
     bool connect_told = false; // connect() has answered that it is connected
     bool reuse_port = false;
+    bool met_itself = false; // it was connected to its own address
     int error = 0;
     stream* peer = nullptr;
     remote* driver = nullptr; // who plays this end, instead of a descriptor

@@ -46,6 +46,7 @@ const char* to_string(call what) noexcept {
         "socket_error",
         "local_name",
         "peer_name",
+        "local_ports",
         "peer_user",
         "bytes_acked",
         "send_queue",

@@ -48,6 +48,7 @@ enum class call : std::uint8_t {
     socket_error,
     local_name,
     peer_name,
+    local_ports,
     peer_user,
     bytes_acked,
     send_queue,

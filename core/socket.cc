@@ -50,9 +50,17 @@ result<connecting_socket> open_connection(const endpoint& to, const connect_opti
     }
     if (to.family() != AF_UNIX) tune_tcp(made, options.user_timeout);
     const int r = sys::connect(made, to.data(), to.size());
-    if (r < 0 && r != -EINPROGRESS) return failure{-r}; // EAGAIN, too: a full unix backlog, and nothing is under way
+    s.busy = r == -EAGAIN && options.keep_busy && to.family() == AF_UNIX;
+    if (r < 0 && r != -EINPROGRESS && !s.busy) return failure{-r};
     s.pending = r < 0;
     return s;
+}
+
+result<bool> meets_itself(int fd, const endpoint& to) noexcept {
+    const auto from = local_endpoint(fd);
+    if (!from) return failure{from.error()};
+    // A connect to the unspecified address goes to this host, Linux's tcp_v4_connect().
+    return from.value().port() == to.port() && (from.value().same_address(to) || to.is_any());
 }
 
 // None of these can fail on a TCP socket of a kernel weir runs on; without them the connection works all the same.

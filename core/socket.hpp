@@ -55,16 +55,23 @@ result<unique_fd> open_listener(const endpoint& at, const listen_options& option
 struct connecting_socket {
     unique_fd fd;
     bool pending = true; // false: connected at once (unix sockets; TCP to itself at times)
+    bool busy = false;   // nothing is under way: connect() is to be repeated. Only with keep_busy
 };
 
 struct connect_options {
     endpoint source{}; // bind to this before connecting; unspecified: the kernel chooses
     duration user_timeout = user_timeout_default;
+    bool keep_busy = false; // a unix listener's full backlog is no error: `busy`
 };
 
-// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7). A bound source without a port takes one
+// Begins to connect. EAGAIN: the backlog of a unix listener is full, unix(7), and not keep_busy. A bound source without a port takes one
 // at connect time, so that ports are shared between destinations (IP_BIND_ADDRESS_NO_PORT, ip(7)).
 result<connecting_socket> open_connection(const endpoint& to, const connect_options& options) noexcept;
+
+// Whether a connect of `fd` to `to` has met itself: the kernel chose `to` as the address to connect from, and TCP lets a
+// socket connect to itself then (RFC 9293 section 3.5, simultaneous open). The local address is known as soon as
+// connect() has answered. ENOBUFS: it cannot be told.
+result<bool> meets_itself(int fd, const endpoint& to) noexcept;
 
 // Options for a new TCP socket that will connect or listen (what a listener accepts inherits them): no Nagle delay;
 // keepalive probes after 60 s without a byte, which find a dead host after 60 + 9 x 10 s (net.ipv4.tcp_keepalive_probes

@@ -124,6 +124,13 @@ bool is_readable(int fd) noexcept;  // poll(2), without waiting; of a listener: 
 int socket_error(int fd) noexcept;  // SO_ERROR, which it clears: an errno, 0: none
 int local_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
 int peer_name(int fd, sockaddr* address, socklen_t* bytes) noexcept;
+// Ports from which connect(2) takes one: net.ipv4.ip_local_port_range, of IPv6 too, ip(7). A value, or -errno where
+// there is no /proc.
+struct port_range {
+    std::uint16_t first = 1;
+    std::uint16_t last = 65535;
+};
+int local_ports(port_range& to) noexcept;
 std::int64_t peer_user(int fd) noexcept;   // SO_PEERCRED: whose process connected, or listened, unix(7)
 std::int64_t bytes_acked(int fd) noexcept; // TCP_INFO tcpi_bytes_acked (RFC 4898)
 // SIOCOUTQ, of a connected stream socket: what send() accepted and the peer has not taken. TCP, tcp(7): bytes that are
@@ -158,10 +165,18 @@ count write(int fd, const void* from, std::size_t bytes) noexcept;
 int unlink_socket(const char* path) noexcept; // -ENOTSOCK: something else lives there
 // Of a socket file, exactly, whatever the umask; -1 leaves one of them as it is. Follows no link. -EPERM, -ENOTSOCK, ...
 int set_socket_access(const char* path, std::int32_t mode, std::int64_t user, std::int64_t group) noexcept;
-int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept; // getaddrinfo; -ENOENT
+// getaddrinfo(3): the addresses of a name, in its order, at most addresses_max. How many were stored, at least one;
+// -ENOENT: none. Families without an address of this machine (AI_ADDRCONFIG) are not left out: that would also hide ::1
+// of localhost from a machine that has IPv4 only, and an address that cannot be reached costs one failed connect.
+struct resolved {
+    sockaddr_storage address;
+    socklen_t bytes;
+};
+int resolve(const char* host, const char* port, resolved* to, std::size_t addresses_max) noexcept;
 
 } // namespace weir::inline WEIR_KERNEL::sys
 
 #ifndef WEIR_SIM // then the simulated kernel answers: sys_sim.cc
 #include "core/sys_native.hpp"
+#include "core/sys_native_names.hpp"
 #endif

@@ -375,20 +375,4 @@ inline int set_socket_access(const char* path, std::int32_t mode, std::int64_t u
     return errno == EOPNOTSUPP ? detail::value_or_error(::chmod(path, bits)) : -errno;
 }
 
-inline int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_NUMERICSERV;
-    addrinfo* found = nullptr;
-    const int error = ::getaddrinfo(host, port, &hints, &found);
-    if (error == EAI_SYSTEM) return -errno;
-    if (error == EAI_MEMORY) return -ENOMEM;
-    if (error != 0 || !found) return -ENOENT;
-    const socklen_t have = found->ai_addrlen < *bytes ? found->ai_addrlen : *bytes;
-    __builtin_memcpy(address, found->ai_addr, have);
-    *bytes = have;
-    ::freeaddrinfo(found);
-    return 0;
-}
-
 } // namespace weir::inline WEIR_KERNEL::sys

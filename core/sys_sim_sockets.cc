@@ -1,7 +1,6 @@
 // sys_sim_sockets: the sockets of the simulated kernel, behind the seam.
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "core/sim_crossing.hpp"
@@ -146,6 +145,8 @@ int shutdown_send(int fd) noexcept {
 int close(int fd) noexcept {
     crossing c{call::close, fd};
     if (!c.any()) return c.broken(EBADF);
+    if (stream* s = c.socket(); s && s->met_itself && !s->linger_zero && c.k.options().strict)
+        c.k.violate("I23", "a connection that has met itself leaves its server's port in TIME_WAIT");
     c.k.drop(fd); // whatever is answered, the descriptor is gone
     if (const int error = c.planned()) return c.done(-error);
     static constexpr ways_to_fail ways[] = {{fault::close_eintr, EINTR}, {fault::close_eio, EIO}};
@@ -194,6 +195,7 @@ count send_through(crossing& c, stream& s, const iovec* parts, std::size_t parts
     std::size_t asked = 0;
     for (std::size_t i = 0; i < parts_count; i++)
         asked += parts[i].iov_len;
+    if (s.met_itself && c.k.options().strict) c.k.violate("I23", "bytes were sent to where they came from");
     const int error = struck(c, s, send_ways);
     if (error && error != EAGAIN) return -error;
     const bool can = s.at == stream::phase::established && !s.error && !s.send_shut && s.peer;
@@ -363,23 +365,6 @@ std::int64_t send_queue(int fd) noexcept {
     if (const int error = c.planned()) return c.done(std::int64_t{-error});
     if (s->at == stream::phase::listening) return c.done(std::int64_t{s->is_tcp() ? -EINVAL : 0});
     return c.done(static_cast<std::int64_t>(s->queued_bytes()));
-}
-
-// Numbers, and "localhost": there is no one to ask for more.
-int resolve(const char* host, const char* port, sockaddr* address, socklen_t* bytes) noexcept {
-    crossing c{call::resolve, -1};
-    if (const int error = c.planned()) return c.done(-error);
-    std::uint32_t value = 0;
-    const char* at = std::strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
-    for (int part = 0; part < 4; part++) {
-        char* end;
-        const unsigned long number = std::strtoul(at, &end, 10);
-        if (end == at || number > 255 || *end != (part < 3 ? '.' : '\0')) return c.done(-ENOENT);
-        value = value << 8 | static_cast<std::uint32_t>(number);
-        at = end + 1;
-    }
-    copy_name(endpoint::ipv4(value, static_cast<std::uint16_t>(std::strtoul(port, nullptr, 10))), address, bytes);
-    return c.done(0);
 }
 
 } // namespace weir::inline WEIR_KERNEL::sys

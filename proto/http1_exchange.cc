@@ -24,31 +24,15 @@ http1_exchange::http1_exchange(http1_exchanges& room, connection& client, const 
 http1_exchange::~http1_exchange() {
     EXPECT(server_ == nullptr);
     drop_table();
+    if (upstream_) room_.upstreams.let_go(*upstream_);
     for (buffer* b : {&from_client_, &to_server_, &from_server_, &to_client_})
         b->clear(blocks());
 }
 
-verdict http1_exchanges::begin(connection& client, const http1_applet* applet) noexcept {
+void http1_exchanges::begin(connection& client, const http1_applet* applet) noexcept {
     http1_exchange* x = pool.make(*this, client, applet);
-    if (x) {
-        client.attach(http1_exchange::client_cb, x);
-        return verdict::keep;
-    }
-    counters.shed++;
-    if (trouble && lines.admits(static_cast<std::size_t>(http1_trouble::unavailable))) {
-        char at[endpoint::log_text_max], line[640];
-        const endpoint peer = client.peer();
-        const std::string_view from = peer.specified() ? peer.log_text(at) : std::string_view{"-"};
-        const int n = std::snprintf(line, sizeof line, "503 \"\" client %.*s upstream -: no exchange is left",
-                                    static_cast<int>(from.size()), from.data());
-        trouble(gateway, {line, static_cast<std::size_t>(n)});
-    }
-    char text[256];
-    const std::size_t n = write_answer(text, sizeof text, {.status = 503, .body = "No room for this request now.\n"},
-                                       false, http1_persistence::close);
-    client.send({text, n}); // what does not fit now is not worth waiting for
-    client_gone(gateway);
-    return client.close(close_intent::graceful, end_cause::no_room);
+    EXPECT(x != nullptr); // there are as many as clients of both listeners
+    client.attach(http1_exchange::client_cb, x);
 }
 
 // --- answers of our own
@@ -187,11 +171,12 @@ void http1_exchange::log_access(ending how) noexcept {
     const std::string_view server =
         upstream_ ? upstream_->where.at.log_text(at) : std::string_view{applet_ ? applet_->name : "-"};
     const auto us = std::chrono::duration_cast<std::chrono::microseconds>(now() - began_).count();
+    const char* const end = how == ending::whole ? "" : how == ending::cut ? " cut off" : " cut off, client gone";
     const int n = std::snprintf(
         line, sizeof line, "%.*s \"%.*s\" %d %llu bytes %lld us upstream %.*s%s%s%s", static_cast<int>(client.size()),
         client.data(), static_cast<int>(what.size()), what.data(), status_,
         static_cast<unsigned long long>(response_bytes_), static_cast<long long>(us), static_cast<int>(server.size()),
-        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", how == ending::cut ? " cut off" : "");
+        server.data(), reused_ ? " reused" : "", repeated_ ? " repeated" : "", end);
     room_.access(room_.gateway, {line, std::min(static_cast<std::size_t>(n), sizeof line - 1)});
 }
 
@@ -269,6 +254,7 @@ end_cause http1_exchange::cause_of(const connection& broken) noexcept {
 
 // Its request permitting.
 bool http1_exchange::client_may_stay() const noexcept {
+    if (room_.is_pressed(room_.gateway, applet_)) return false;
     return client_keep_alive_ && !room_.draining && client_->uses() < room_.options.keep_alive_requests;
 }
 
@@ -358,14 +344,15 @@ verdict http1_exchange::abandon(end_cause cause) noexcept {
     return close_client(close_intent::abort, cause);
 }
 
-verdict http1_exchange::close_client(close_intent intent, end_cause cause) noexcept {
-    log_access(ending::cut); // unless it was answered
+verdict http1_exchange::close_client(close_intent intent, end_cause cause, ending how) noexcept {
+    log_access(how); // unless it was answered
     drop_server(close_intent::silent, end_cause::done);
     http1_exchanges& room = room_;
     connection& client = *client_;
+    const http1_applet* applet = applet_;
     room.pool.free(*this);
     client.close(intent, cause);
-    room.client_gone(room.gateway);
+    room.client_gone(room.gateway, applet);
     return verdict::gone;
 }
 
@@ -373,7 +360,7 @@ void http1_exchange::drop_server(close_intent intent, end_cause cause) noexcept 
     if (!server_) return;
     connection& server = *server_;
     server_ = nullptr;
-    upstream_->active_count--;
+    upstream_->of->active_count--;
     server.close(intent, cause);
 }
 

@@ -8,9 +8,9 @@
 //   - A head is parsed where it was received, usually the loop's scratch room, and written anew. A block is held only
 //     for what could not be sent or understood yet. While `to_server_` or `to_client_` has unsent bytes, the side that
 //     fills it stops receiving.
-//   - While a request runs on a connection that was idle before, the bytes sent are kept until the first byte of the
-//     response: what it takes to repeat it on a fresh connection. See may_repeat(). They are no longer once they are
-//     more than half a block and its body goes on.
+//   - The bytes sent are kept until the first byte of the response: what it takes to repeat the request on a fresh
+//     connection. See may_repeat(). They are not kept once they are more than half a block and the body goes on, nor
+//     for a request on a fresh connection to the only server.
 //   - When both messages are done, http1_reuse decides what becomes of the two connections. The server's is parked the
 //     moment the response is read, the client's goes back to its idle table, and the exchange to its pool.
 //
@@ -26,6 +26,7 @@
 #include "proto/http1_body.hpp"
 #include "proto/http1_head.hpp"
 #include "proto/http1_reuse.hpp"
+#include "proto/http1_upgrade.hpp"
 #include "proto/http1_write.hpp"
 #include "proto/line_limit.hpp"
 #include "proto/upstream.hpp"
@@ -33,6 +34,13 @@
 namespace weir::inline WEIR_KERNEL {
 
 enum class repeat : std::uint8_t { automatic, off };
+
+// What a client's FIN means behind a complete request. TCP does not tell a client that has closed from one that has
+// only ended its own side and still reads.
+enum class client_fin : std::uint8_t {
+    abort, // the client has gone: the exchange is given up, and its server connection is closed
+    wait,  // the client still reads: it gets its answer
+};
 
 // Each default is a limit of its own; none is derived from another.
 struct http1_options {
@@ -54,6 +62,12 @@ struct http1_options {
     duration user_timeout = user_timeout_default;
     repeat repeats = repeat::automatic;
     line_rate trouble_rate{}; // lines about 502, 503, 504, broken answers and servers passed over, of each kind
+    client_fin on_client_fin = client_fin::abort;
+    // The protocols that a request may ask for by Upgrade, check_upgrades() is `none`: EXPECTed. Outlives the gateway.
+    std::string_view upgrades = "websocket";
+    // A server connection rests for so long after an answer without a body whose head announced one (HEAD, 304), before
+    // a request is sent on it: a server that sends that body all the same is found out. 0: no rest.
+    duration rest = milliseconds{10};
 };
 
 struct http1_counters {
@@ -62,13 +76,13 @@ struct http1_counters {
     counter refused;           // requests answered 4xx or 5xx for what they said, by us
     counter failed;            // answered 502, 503 or 504 by us
     counter truncated;         // the response broke off after its head was sent on
-    counter abandoned;         // the client went before its response was complete
+    counter abandoned;         // the client went before its response was complete: reset, or client_fin::abort
     counter repeated;          // sent once more on a fresh connection
     counter repeated_by_proof; // of these: not idempotent, but the server never had a byte
     counter reused;            // requests sent on a connection that had been idle
     counter fresh;             // requests sent on a connection dialed for them
     counter tunnels;
-    counter shed; // no exchange, block, tunnel or descriptor was left: 503
+    counter shed; // no block, tunnel or descriptor was left: 503
 };
 
 // Something within the process that answers instead of a server.
@@ -108,12 +122,17 @@ class http1_exchange {
     }
     // Closes both connections at once; the exchange is no more.
     void abort(end_cause cause) noexcept { abandon(cause); }
+    // The request is complete, none stands behind it as far as was read, and its response is still to come or coming.
+    bool awaits_server() const noexcept {
+        return request_ == request_state::done && response_ != response_state::done && from_client_.empty();
+    }
 
   private:
     friend struct http1_exchanges;
 
     enum class request_state : std::uint8_t { head, body, done, cut };
     enum class response_state : std::uint8_t { none, head, body, done };
+    enum class ending : std::uint8_t { whole, cut, client_gone };
     // What was taken out of the bytes a side received.
     struct unframed {
         std::size_t used; // bytes of the input that are done with
@@ -136,7 +155,7 @@ class http1_exchange {
     verdict next_request() noexcept;
     verdict wait_on(http1_wait how) noexcept;
     verdict abandon(end_cause cause) noexcept;
-    verdict close_client(close_intent intent, end_cause cause) noexcept;
+    verdict close_client(close_intent intent, end_cause cause, ending how = ending::cut) noexcept;
     void drop_server(close_intent intent, end_cause cause) noexcept;
     bool client_may_stay() const noexcept;
     http1_persistence say_persistence(bool stays) noexcept;
@@ -146,7 +165,6 @@ class http1_exchange {
     std::string_view client_text(char (&room)[endpoint::log_text_max]) const noexcept;
     static constexpr std::size_t what_text_max = 4 * 95;
     std::string_view what_text(char (&room)[what_text_max]) const noexcept;
-    enum class ending : std::uint8_t { whole, cut };
     void log_access(ending how) noexcept;
     static unframed unframe(http1_body& body, char* in, std::size_t bytes) noexcept;
     // What goes out at once: a head, body bytes, and the framing between and behind them.
@@ -172,6 +190,7 @@ class http1_exchange {
     // --- http1_exchange_request.cc: from the client to the server
     static verdict client_recv(connection& client) noexcept;
     verdict read_head() noexcept;
+    bool may_hold_head() noexcept;
     verdict pass_lines(http1_wait how) noexcept;
     verdict take_head(std::string_view bytes) noexcept;
     void expect_response() noexcept;
@@ -188,28 +207,28 @@ class http1_exchange {
     void begin_window() noexcept;
     void hold_client() noexcept;
     void resume_server() noexcept;
-    verdict acquire() noexcept;
-    void rule_out(int error) noexcept;
-    verdict connect_failed() noexcept;
-    void assign(connection& server, bool is_reused) noexcept;
     verdict flush_to_server() noexcept;
     void stop_keeping() noexcept;
     static verdict server_send(connection& server) noexcept;
 
+    // --- http1_exchange_server.cc: which server is asked, and its connection
+    verdict acquire() noexcept;
+    verdict none_is_left() noexcept;
+    bool rule_out(int error) noexcept;
+    void ask_next(upstream_address& next) noexcept;
+    verdict connect_failed() noexcept;
+    void assign(connection& server, bool is_reused) noexcept;
+
     // --- http1_exchange_response.cc: from the server to the client
     static verdict server_recv(connection& server) noexcept;
     static verdict server_wake(connection& server) noexcept;
-    static verdict client_send(connection& client) noexcept;
-    static verdict client_wake(connection& client) noexcept;
     verdict read_response() noexcept;
     verdict take_response(char* in, std::size_t bytes, std::size_t& used) noexcept;
-    http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
     void write_next_head(http1_writer& out, const http1_framing& framing, http1_persistence how) noexcept;
     void begin_response(http1_writer& out, std::string_view behind) noexcept;
     verdict take_response_body(char* in, std::size_t bytes, std::string_view head, std::size_t& used) noexcept;
     verdict response_over(bool has_surplus) noexcept;
     void release_server(bool has_surplus) noexcept;
-    verdict become_tunnel(std::string_view head, std::string_view early) noexcept;
     verdict server_ended(io how) noexcept;
     verdict truncated(const char* why, end_cause of_living = end_cause::protocol) noexcept;
     enum class repeatable : std::uint8_t { no, yes, not_known_yet };
@@ -219,6 +238,20 @@ class http1_exchange {
     repeatable may_repeat(io how) noexcept;
     verdict repeat_request() noexcept;
     void dialed() noexcept;
+
+    // --- http1_exchange_heads.cc: Host, interim heads, 101
+    std::string_view longest_host(std::span<char, endpoint::text_max> room) const noexcept;
+    [[nodiscard]] bool name_host() noexcept;
+    http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
+    bool take_interim(std::size_t bytes) noexcept;
+    verdict switch_protocols(http1_writer& out, std::string_view early) noexcept;
+    verdict become_tunnel(std::string_view head, std::string_view early) noexcept;
+
+    // --- http1_exchange_client.cc: the client's other callbacks
+    static verdict client_send(connection& client) noexcept;
+    static verdict client_wake(connection& client) noexcept;
+    bool client_has_gone() noexcept;
+    verdict give_up() noexcept;
 
     conntab& conns() noexcept;
     block_pool& blocks() noexcept;
@@ -237,13 +270,21 @@ class http1_exchange {
     static_assert(large_read_bytes_max + 2 * http1_head::fields_capacity + 512 <= large_block_bytes);
     static constexpr std::size_t write_room_at = conntab::scratch_bytes / 2;
     static constexpr std::size_t copied_bytes_max = 2048; // a smaller body is copied behind its head
-    static constexpr std::uint8_t interim_max = 16;       // 1xx responses before a final one
+    // 1xx responses before a final one: at most 64 KB, and 32 KB for each second. Each counts as 1 KB at least, so 64 of
+    // them may come at once, and 32 a second for as long as the server likes.
+    static constexpr std::size_t interim_bytes_min = 1024;
+    static constexpr std::size_t interim_bytes_per_s = 32 * 1024;
+    static constexpr duration interim_burst = seconds{2}; // 64 KB at that rate
+    // Written anew a head may be longer, by a space for each field. What comes in one read is sent as one piece.
+    static constexpr std::size_t interim_growth_max = 256;
+    // What TCP_INFO counts as acknowledged once a connect is through: the SYN.
+    static constexpr std::int64_t acked_by_connect = 1;
     static constexpr duration proof_timeout = seconds{1}; // for the server's kernel to tell what became of a request
 
     http1_exchanges& room_;
     connection* client_;           // null once it was closed or given away
     connection* server_ = nullptr; // null: not yet, or no more
-    upstream* upstream_ = nullptr;
+    upstream_address* upstream_ = nullptr; // asked, or asked last; held
     const http1_applet* applet_;
 
     request_state request_ = request_state::head;
@@ -254,32 +295,33 @@ class http1_exchange {
     bool client_asked_keep_alive_ = false;        // in words; matters for 1.0
     bool close_said_ = false;                     // our response had Connection: close
     bool keep_alive_said_ = false;
-    bool wants_upgrade_ = false;
+    bool needs_host_ = false;        // HTTP/1.0 without Host: each server gets its own name
     bool binds_user_ = false;        // request or response authenticate the server's connection
     bool awaits_continue_ = false;   // the client waits for a 100 before it sends its body, of which no byte has come
     bool has_backlog_ = false;       // from_client_ holds bytes of this request that were not looked at
     bool connecting_ = false;        // server_ was dialed and has not answered
     bool request_chunked_ = false;   // how the body goes to the server
     bool response_chunked_ = false;  // how the body goes to the client
+    bool body_is_only_said_ = false; // the response has none, and its head announces one: HEAD, 304
     bool reused_ = false;            // server_ had been idle before
     bool repeated_ = false;          // at most once
     bool by_proof_ = false;          // and the server never had a byte
     bool keeping_ = false;           // to_server_ holds all that was sent, for repeating
     bool awaiting_proof_ = false;    // the server has ended; what became of the request is not known yet
-    bool response_begun_ = false;    // at least one byte of it has come
+    bool response_begun_ = false;    // at least one byte of it has come; an empty line before it is none
     bool logged_ = false;            // the request has its line in the access log
-    std::uint8_t interim_count_ = 0; // 1xx responses so far
+    http1_upgrade_set upgrades_ = 0; // what the server was asked to switch to
     http1_body_kind client_framing_ = http1_body_kind::none; // of the response as the client gets it
     http1_server_facts server_facts_{};
     int status_ = 0;
     std::uint32_t keep_alive_s_ = 0; // Keep-Alive: timeout= of the response
     std::uint32_t sent_bytes_ = 0;   // of to_server_; beyond 0 only while keeping_ or partly sent
     std::int64_t acked_before_ = -1; // bytes_acked before the request's first byte; -1: not asked
-    upstream_set::mask tried_ = 0;
-    int connect_error_ = 0; // errno of the last server that was ruled out
+    upstream_set::attempts attempts_; // its error is that of the latest server that was ruled out, until that is told
     time_point client_deadline_ = never;
     time_point server_deadline_ = never; // of first_byte_timeout; its timer may fire earlier, for a look
     send_progress to_client_progress_, to_server_progress_;
+    time_point interims_paid_{};       // when the 1xx so far would have come at interim_bytes_per_s; 0: none has
     time_point body_since_{};          // the present window of the minimum rate
     std::uint64_t body_bytes_ = 0;     // received in it
     std::uint64_t response_bytes_ = 0; // of the body
@@ -313,8 +355,10 @@ struct http1_exchanges {
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
                          http1_wait how) noexcept = nullptr;
     // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the
-    // upstream: the tunnel is one of its active_count.
-    void (*client_gone)(void* gateway) noexcept = nullptr;
+    // address of its server: the tunnel holds it, and is one of its upstream's active_count.
+    void (*client_gone)(void* gateway, const http1_applet* applet) noexcept = nullptr;
+    // Another client needs the place of one that would only wait.
+    bool (*is_pressed)(void* gateway, const http1_applet* applet) noexcept = nullptr;
     // One line, without its end: a 502, 503 or 504 with its cause; and the sums of what `lines` held back.
     void (*trouble)(void* gateway, std::string_view line) noexcept = nullptr;
     // Null: no access log. One line, without its end.
@@ -324,9 +368,8 @@ struct http1_exchanges {
 
     fixed_pool<http1_exchange> pool;
 
-    // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams. Answers
-    // `gone` if there was no room for it: it got a 503 and was closed.
-    verdict begin(connection& client, const http1_applet* applet) noexcept;
+    // Serves `client`, whose first byte is about to be received, from now on. `applet`: null for the upstreams.
+    void begin(connection& client, const http1_applet* applet) noexcept;
     std::size_t active_count() const noexcept { return pool.used(); }
 
     static void tell_left_out(void* self, std::size_t kind, std::uint64_t count) noexcept;

@@ -27,6 +27,13 @@ void http1_exchange::await_server() noexcept {
     server_->arm(later(now(), wait), server_fired);
 }
 
+// What the server has sent is read from now on, and its time begins now: a deadline that is due in this turn would end
+// the answer before the bytes that wait in the kernel are read.
+void http1_exchange::resume_server() noexcept {
+    server_->want_recv();
+    if (!connecting_ && !awaiting_proof_) await_server(); // these two have deadlines of another kind
+}
+
 void http1_exchange::client_fired(timer& t, time_point now) noexcept { client_timer(connection::of(t), now); }
 
 // Deadlines are pushed and dropped without touching the timer: what it finds when it fires decides.

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/buggify.hpp"
-#include "core/dialer.hpp"
 #include "proto/http1_exchange.hpp"
 
 namespace weir::inline WEIR_KERNEL {
@@ -60,7 +59,8 @@ verdict http1_exchange::take_head(std::string_view bytes) noexcept {
     case http1_head::progress::more:
         if (head_.has_not_begun() && head_.consumed() == bytes.size())
             return pass_lines(is_backlog || client_deadline_ != never ? http1_wait::anew : http1_wait::still);
-        if (from_client_.empty() && from_client_.append(bytes, blocks()) == buffer::append_result::full)
+        if (from_client_.empty() &&
+            (!may_hold_head() || from_client_.append(bytes, blocks()) == buffer::append_result::full))
             return shed("no block is left for a head");
         if (client_deadline_ == never) set_client_deadline(later(now(), room_.options.header_timeout));
         return verdict::keep;
@@ -96,6 +96,13 @@ void http1_exchange::expect_response() noexcept {
     head_.start(http1_kind::response, limits);
 }
 
+// The last quarter of the blocks is not for heads that are incomplete, which clients may keep so for as long as the
+// header timeout: complete requests need blocks to be forwarded.
+bool http1_exchange::may_hold_head() noexcept {
+    const std::size_t capacity = blocks().capacity();
+    return blocks().used() < capacity - capacity / 4;
+}
+
 // Empty lines, and nothing behind them: no request has begun, and none is late (RFC 9112 section 2.2). Old clients send
 // one behind a POST. Each time is a use, so that it is bounded. `how`: anew if the deadline of a wait is not armed.
 verdict http1_exchange::pass_lines(http1_wait how) noexcept {
@@ -122,7 +129,7 @@ verdict http1_exchange::begin(std::string_view bytes) noexcept {
     version_ = head_.version();
     client_keep_alive_ = head_.keep_alive();
     client_asked_keep_alive_ = head_.keep_alive_requested();
-    wants_upgrade_ = head_.has_upgrade();
+    upgrades_ = upgrades_asked(head_, room_.options.upgrades);
     binds_user_ = head_.binds_user();
     awaits_continue_ = head_.expect_continue();
     const http1_body_kind kind = head_.body_kind();
@@ -166,18 +173,22 @@ verdict http1_exchange::forward(std::string_view bytes) noexcept {
     client_->stop_recv(); // of a body, flush_to_server() asks for more
     expect_response();
     response_ = response_state::head;
-    return acquire();
+    return client_has_gone() ? give_up() : acquire();
 }
 
 // Into a block, or else into a large one.
 bool http1_exchange::put_request_head() noexcept {
     const http1_framing framing{.kind = head_.body_kind(), .length = head_.content_length()};
-    const auto persistence = wants_upgrade_      ? http1_persistence::upgrade
+    const auto persistence = upgrades_           ? http1_persistence::upgrade
                              : keeps_no_server() ? http1_persistence::close
                                                  : http1_persistence::unsaid;
+    needs_host_ = !head_.names_host();
+    char longest[endpoint::text_max];
+    const http1_forwarding how{.upgrades = room_.options.upgrades,
+                               .own_host = needs_host_ ? longest_host(longest) : std::string_view{}};
     do {
         const buffer::room_view to = to_server_.room(blocks());
-        const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence) : 0;
+        const std::size_t n = to.at ? write_request_head(to.at, to.bytes, head_, framing, persistence, how) : 0;
         if (n > 0) {
             to_server_.grow(n);
             return true;
@@ -200,7 +211,7 @@ verdict http1_exchange::read_body() noexcept {
         const std::size_t bytes = std::min(from_client_.size(), read_bytes_max);
         if (take_body(in, bytes, used) == verdict::gone) return verdict::gone;
         from_client_.consume(used, blocks());
-        return flush_to_server();
+        return client_has_gone() ? give_up() : flush_to_server();
     }
     char* in = conns().scratch();
     const io_result got = client_->recv(in, read_bytes_max);
@@ -221,7 +232,7 @@ verdict http1_exchange::read_body() noexcept {
     if (request_ == request_state::body && all_counted && rate_is_low()) return late(too_slow);
     if (from_client_.append({in + used, got.bytes - used}, blocks()) == buffer::append_result::full)
         return shed("no block is left for a body");
-    return flush_to_server();
+    return client_has_gone() ? give_up() : flush_to_server();
 }
 
 // The client is to go on with its body; the time until then is its own, unless it waits for its server's 100. One that
@@ -295,71 +306,6 @@ verdict http1_exchange::take_body(char* in, std::size_t bytes, std::size_t& used
         if (r == buffer::append_result::full) return shed("no block is left for a body");
     }
     return verdict::keep;
-}
-
-// --- the server's connection
-
-verdict http1_exchange::acquire() noexcept {
-    for (;;) {
-        upstream* next = room_.upstreams.choose(tried_, now());
-        if (!next) return fail(connect_error_ == ETIMEDOUT ? 504 : 502, std::strerror(connect_error_));
-        if (connect_error_)
-            report(passed_over, std::strerror(connect_error_)); // the one before, which this one stands in for
-        connect_error_ = 0;
-        upstream_ = next;
-        if (!repeated_) {
-            // What could not be repeated gets no connection that the server may be about to close.
-            const bool is_safe = is_idempotent(method_);
-            const idle_pool::need need{.age_max = is_safe ? duration::max() : room_.idle.safe_age(upstream_->key)};
-            if (connection* idle = room_.idle.take(upstream_->key, server_cb, this, need)) {
-                room_.upstreams.connected(*upstream_); // it keeps what it was given
-                assign(*idle, true);
-                return flush_to_server();
-            }
-        }
-        const address& where = upstream_->where;
-        const dial_options how{.timeout = room_.options.connect_timeout,
-                               .user_timeout = room_.options.user_timeout,
-                               .transport = upstream_->transport};
-        auto dialed = dial(conns(), *where.family, where.at, how, server_cb, this);
-        if (dialed) {
-            assign(*dialed.value(), false);
-            return verdict::keep;
-        }
-        const int error = dialed.error();
-        if (is_shortage(error) || error == EADDRNOTAVAIL) return run_short(std::strerror(error)); // not the server's
-        rule_out(error);
-    }
-}
-
-// This server is not asked again for this request, and rests.
-void http1_exchange::rule_out(int error) noexcept {
-    connect_error_ = error;
-    tried_ |= room_.upstreams.bit_of(*upstream_);
-    room_.upstreams.failed(*upstream_, now());
-}
-
-// The dialed server did not answer. The request was not sent, so the next server may have it.
-verdict http1_exchange::connect_failed() noexcept {
-    rule_out(server_->error());
-    drop_server(close_intent::silent, server_->failure());
-    return acquire();
-}
-
-void http1_exchange::assign(connection& server, bool is_reused) noexcept {
-    server_ = &server;
-    upstream_->active_count++;
-    server.count_use();
-    reused_ = is_reused;
-    connecting_ = !is_reused;
-    keeping_ = is_reused && room_.options.repeats == repeat::automatic;
-    sent_bytes_ = 0;
-    acked_before_ = -1;
-    to_server_progress_ = {};
-    if (is_reused) room_.counters.reused++;
-    // The count now is the proof later that the server's kernel never took a byte of this request.
-    if (keeping_ && !is_idempotent(method_) && server.family().counts_acked)
-        acked_before_ = sys::bytes_acked(server.fd());
 }
 
 verdict http1_exchange::flush_to_server() noexcept {

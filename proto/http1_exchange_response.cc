@@ -1,4 +1,4 @@
-// http1_exchange: the response, from the server to the client; and what happens when there is none.
+// http1_exchange: the final response, from the server to the client; and what happens when there is none.
 
 #include <algorithm>
 #include <cstring>
@@ -53,7 +53,6 @@ verdict http1_exchange::read_response() noexcept {
     if (got.end == io::again) return server_->is(conn_flag::failed) ? server_ended(io::failed) : verdict::keep;
     if (got.end != io::done) return server_ended(got.end);
 
-    response_begun_ = true;
     await_server();
     if (!in_scratch) from_server_.grow(got.bytes);
     char* in = in_scratch ? to.at : const_cast<char*>(from_server_.bytes().data());
@@ -80,7 +79,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
     switch (take_heads(in, bytes, used, out)) {
     case http1_head::progress::needs_table: return run_short("no block is left for the fields of a head");
     case http1_head::progress::bad:
-        return fail(502, head_.error() == http1_error::none ? "too many 1xx responses" : to_string(head_.error()));
+        return fail(502, head_.error() == http1_error::none ? "1xx responses faster than they may come" : to_string(head_.error()));
     case http1_head::progress::more:
         if (out.size() > 0 && push(*client_, to_client_, {.head = {write_room(), out.size()}}) == sent::broken)
             return abandon(cause_of(*client_));
@@ -93,13 +92,7 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return repeat_request();
     }
     stop_keeping();
-    if (head_.status() == 101) {
-        const bool is_asked = wants_upgrade_ && head_.has_upgrade() && server_facts_.request_written;
-        if (!is_asked) return fail(502, "a 101 that nobody asked for");
-        if (room_.tunnels.pair_count() == room_.tunnels.capacity()) return run_short("no tunnel is left");
-        write_next_head(out, {}, http1_persistence::upgrade);
-        return become_tunnel({write_room(), out.size()}, {in + used, bytes - used});
-    }
+    if (head_.status() == 101) return switch_protocols(out, {in + used, bytes - used});
     begin_response(out, {in + used, bytes - used});
     if (out.size() == 0) return fail(502, "a head too large to forward");
     // What came in a large block goes on in one. Once a byte is sent on, no 503 can be said any more.
@@ -107,26 +100,6 @@ verdict http1_exchange::take_response(char* in, std::size_t bytes, std::size_t& 
         return run_short("no large block is left for a head");
     response_ = response_state::body;
     return take_response_body(in + used, bytes - used, {write_room(), out.size()}, used);
-}
-
-// Parses up to the final head, which stays in head_; interim ones (RFC 9110 section 15.2) are written to `out`.
-http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std::size_t& used,
-                                                http1_writer& out) noexcept {
-    for (;;) {
-        const http1_head::progress p = parse_head({in + used, bytes - used});
-        if (p != http1_head::progress::done) return p;
-        used += head_.size();
-        if (head_.status() >= 200 || head_.status() == 101) return p;
-        if (++interim_count_ > interim_max) return http1_head::progress::bad;
-        const bool is_continue = head_.status() == 100 && std::exchange(awaits_continue_, false);
-        if (is_continue && request_ == request_state::body && unsent() == 0) {
-            begin_window();
-            expect_body();
-        }
-        // RFC 9110 section 15.2: never to a client of HTTP/1.0.
-        if (version_ == http1_version::v1_1) write_next_head(out, {}, http1_persistence::unsaid);
-        expect_response();
-    }
 }
 
 // Appends head_, as it goes on, to what `out` holds already.
@@ -141,6 +114,7 @@ void http1_exchange::begin_response(http1_writer& out, std::string_view behind) 
     const bool is_head = method_ == http1_method::head;
     const http1_body_kind kind = head_.response_body_kind(is_head);
     response_body_.start(kind, head_.content_length());
+    body_is_only_said_ = kind == http1_body_kind::none && (head_.is_chunked() || head_.content_length() > 0);
 
     http1_framing framing{.kind = kind, .length = head_.content_length()};
     const bool unknown_length = kind == http1_body_kind::chunked || kind == http1_body_kind::until_close;
@@ -217,7 +191,7 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
     server_facts_.response_complete = true;
     server_facts_.surplus = has_surplus;
     server_facts_.close_sent = keeps_no_server();
-    server_facts_.draining = room_.draining;
+    server_facts_.draining = room_.draining || !upstream_->is_listed;
     const http1_server_verdict v = server_verdict(server_facts_);
     if (v != http1_server_verdict::park) {
         const bool is_fault = v == http1_server_verdict::surplus;
@@ -226,28 +200,11 @@ void http1_exchange::release_server(bool has_surplus) noexcept {
         return;
     }
     server_ = nullptr;
-    upstream_->active_count--;
+    upstream_->of->active_count--;
     server.disarm();
     room_.idle.park(server, upstream_->key, {.messages_complete = true, .buffers_empty = true},
-                    {.age_max = age_below(keep_alive_s_)});
-}
-
-// 101: from here on the two connections carry something that is not HTTP. RFC 9110 section 7.8.
-verdict http1_exchange::become_tunnel(std::string_view head, std::string_view early) noexcept {
-    status_ = 101;
-    const sent s = push(*client_, to_client_, {.head = head, .data = early});
-    if (s == sent::broken) return abandon(cause_of(*client_));
-    connection& server = *server_;
-    connection& client = *client_;
-    server.disarm();
-    client.disarm();
-    const auto joined = room_.tunnels.join(client, server, from_client_.bytes(), to_client_.bytes(), upstream_);
-    if (!joined) return abandon(end_cause::no_room);
-    log_access(ending::whole);
-    room_.counters.tunnels++;
-    server_ = nullptr; // its server has it until the tunnel ends
-    room_.pool.free(*this);
-    return verdict::gone;
+                    {.age_max = age_below(keep_alive_s_),
+                     .rest = body_is_only_said_ ? room_.options.rest : duration{0}});
 }
 
 // --- the server is gone
@@ -262,7 +219,9 @@ verdict http1_exchange::server_wake(connection& server) noexcept {
     if (x.connecting_) {
         x.dialed();
         server.want_recv();
-        x.flush_to_server();
+        // What came with the connect is looked at before a byte is sent: at an end nothing of the request is lost.
+        if (server.slot().is(fd_state::recv_ready)) server.want_send();
+        else x.flush_to_server();
         return is.answer();
     }
     if (!server.is_broken()) return verdict::keep;
@@ -287,6 +246,8 @@ verdict http1_exchange::server_ended(io how) noexcept {
         return response_over(false);
     }
     if (response_begun_) return fail(502, "the response's head was cut off");
+    const int error = server_->error() ? server_->error() : ended_unheard;
+    if (!reused_ && !awaiting_proof_) rule_out(error); // made for this request: as if it had not come about
     switch (may_repeat(how)) {
     case repeatable::yes: return repeat_request();
     case repeatable::no: break;
@@ -296,7 +257,8 @@ verdict http1_exchange::server_ended(io how) noexcept {
         server_->arm(later(now(), proof_timeout), server_fired);
         return verdict::keep;
     }
-    return fail(502, server_->error() ? server_->reason() : "closed without an answer");
+    const bool has_words = server_->error() != 0 && server_->transport().reason;
+    return fail(502, has_words ? server_->reason() : describe(error));
 }
 
 // The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or
@@ -309,8 +271,8 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
     return close_client(shows ? close_intent::graceful : close_intent::abort, end_cause::peer_failed);
 }
 
-// A request is sent twice only where that is proven harmless: the connection had been idle, not one byte of a response
-// came, all that was sent is still held, and
+// A request is sent twice only where that is proven harmless. Not one byte of a response came, all that was sent is still
+// held, the connection had been idle, or else there is another address to send it to; and
 //   - the method is idempotent (RFC 9110 section 9.2.2), or
 //   - no byte was accepted by send(), where that tells of the wire: a transport may have sent records of a request of
 //     which it accepted nothing so far, or
@@ -319,7 +281,10 @@ verdict http1_exchange::truncated(const char* why, end_cause of_living) noexcept
 //     reads on and resets before its kernel acknowledged looks the same; but it processes no request after it has
 //     closed, nor could it answer one. RFC 9112 section 9.6. Over a transport the count has other bytes in it, too:
 //     they can only make it move, which is no proof.
-bool http1_exchange::may_repeat_at_all() const noexcept { return reused_ && keeping_ && !repeated_; }
+bool http1_exchange::may_repeat_at_all() const noexcept {
+    if (!keeping_ || repeated_) return false;
+    return reused_ || (attempts_.error != 0 && room_.upstreams.has_other(attempts_, *upstream_));
+}
 
 http1_exchange::repeatable http1_exchange::may_repeat(io how) noexcept {
     if (!may_repeat_at_all()) return repeatable::no;
@@ -342,7 +307,6 @@ bool http1_exchange::is_unseen() const noexcept {
 // The connection that was asked for is there, and the request goes out on it.
 void http1_exchange::dialed() noexcept {
     connecting_ = false;
-    room_.upstreams.connected(*upstream_);
     room_.counters.fresh++;
     if (repeated_) room_.counters.repeated++;
     if (by_proof_) room_.counters.repeated_by_proof++;
@@ -352,7 +316,7 @@ void http1_exchange::dialed() noexcept {
 // section 15.5.9; here only where that is harmless, since a 408 may also be an answer to it. A server that does not
 // close behind it may still read the request and process it.
 bool http1_exchange::is_parting_word() const noexcept {
-    if (head_.status() != 408 || interim_count_ > 0 || !may_repeat_at_all()) return false;
+    if (head_.status() != 408 || interims_paid_ != time_point{} || !reused_ || !may_repeat_at_all()) return false;
     const bool is_closing = !head_.keep_alive() || server_->ended();
     return is_idempotent(method_) || (is_closing && is_unseen());
 }
@@ -365,45 +329,6 @@ verdict http1_exchange::repeat_request() noexcept {
     expect_response();
     drop_server(close_intent::silent, server_->failure());
     return acquire();
-}
-
-// --- the client's other callbacks
-
-verdict http1_exchange::client_send(connection& client) noexcept {
-    const still_there is{client};
-    http1_exchange& x = client.owner_as<http1_exchange>();
-    const io_result r = client.send(x.to_client_.bytes());
-    if (r.end == io::failed) {
-        x.abandon(client.failure());
-        return is.answer();
-    }
-    const bool has_sent = send_progress::has_sent(client, r);
-    if (has_sent) x.to_client_progress_.sent();
-    x.to_client_.consume(r.bytes, x.blocks());
-    if (!x.to_client_.empty()) {
-        if (has_sent) x.client_deadline_ = later(x.now(), x.room_.options.write_timeout);
-        return is.answer();
-    }
-    client.stop_send();
-    x.client_deadline_ = never;
-    if (x.request_ == request_state::body && client.slot().is(fd_state::recv_active)) x.expect_body();
-    if (x.response_ == response_state::done) x.finish();
-    else if (x.server_) x.resume_server();
-    return is.answer();
-}
-
-// What the server has sent is read from now on, and its time begins now: a deadline that is due in this turn would end
-// the answer before the bytes that wait in the kernel are read.
-void http1_exchange::resume_server() noexcept {
-    server_->want_recv();
-    if (!connecting_ && !awaiting_proof_) // these have deadlines of another kind
-        server_->arm(later(now(), room_.options.first_byte_timeout), server_fired);
-}
-
-verdict http1_exchange::client_wake(connection& client) noexcept {
-    const still_there is{client};
-    if (client.is_broken()) client.owner_as<http1_exchange>().abandon(end_cause::peer_failed);
-    return is.answer();
 }
 
 } // namespace weir::inline WEIR_KERNEL

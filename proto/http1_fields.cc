@@ -23,7 +23,7 @@ http1_name name_id(const char* at, std::size_t size) noexcept {
     case 7: return same(at, "upgrade") ? upgrade : when("trailer", trailer);
     case 10: return same(at, "connection") ? connection : when("keep-alive", keep_alive);
     case 13: return when("authorization", authorization);
-    case 14: return when("content-length", content_length);
+    case 14: return same(at, "content-length") ? content_length : when("http2-settings", http2_settings);
     case 16: return same(at, "proxy-connection") ? proxy_connection : when("www-authenticate", www_authenticate);
     case 17: return when("transfer-encoding", transfer_encoding);
     default: return other;

@@ -2,15 +2,24 @@
 
 #include "proto/http1_gateway.hpp"
 
-#include <algorithm>
-
 namespace weir::inline WEIR_KERNEL {
+
+namespace {
+
+// One for each address that an upstream may have.
+idle_options with_keys(idle_options idle) noexcept {
+    constexpr std::uint32_t keys_min = upstream_set::capacity * upstream::addresses_max;
+    idle.keys_max = std::max(idle.keys_max, keys_min);
+    return idle;
+}
+
+} // namespace
 
 const data_cb http1_gateway::waiting_cb{
     .name = "http1-waiting", .recv = waiting_recv, .send = keep_on, .wake = waiting_wake};
 
 http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& options) noexcept
-    : conns_(conns), options_(options), idle_(conns, options.idle),
+    : conns_(conns), options_(options), idle_(conns, with_keys(options.idle)),
       tunnels_(conns, {.pairs_max = options.tunnels_max,
                        .fin_timeout = options.fin_timeout,
                        .idle_timeout = options.tunnel_idle_timeout,
@@ -24,20 +33,24 @@ http1_gateway::http1_gateway(conntab& conns, const http1_gateway_options& option
                                           .options = options.http,
                                           .client_waits = client_waits,
                                           .client_gone = client_gone,
+                                          .is_pressed = is_pressed,
                                           .gateway = this,
                                           .lines = line_limit(conns.loop(), options.http.trouble_rate,
                                                               http1_exchanges::tell_left_out, &exchanges_),
-                                          .pool = fixed_pool<http1_exchange>(options.clients_max)},
-      admin_{.name = "admin", .answer = answer_admin, .owner = this}, door_(*this, nullptr),
-      admin_door_(*this, &admin_) {
+                                          .pool = fixed_pool<http1_exchange>(std::size_t{options.clients_max} +
+                                                                             admin_clients_max)},
+      admin_{.name = "admin", .answer = answer_admin, .owner = this},
+      door_(*this, options.clients_max, options.places, nullptr),
+      admin_door_(*this, admin_clients_max, nullptr, &admin_) {
     http1_options& http = exchanges_.options;
     http.user_timeout = user_timeout_for(http.user_timeout, http.first_byte_timeout);
-    EXPECT(options.clients_max > 0);
+    EXPECT(!options.places || options.places->clients_max() <= options.clients_max);
     EXPECT(options.http.head.head_bytes_max <= http1_exchange::large_head_bytes_max);
+    EXPECT(check_upgrades(options.http.upgrades) == http1_upgrades_error::none);
 }
 
 http1_gateway::~http1_gateway() {
-    drain_.stop();
+    door_.gate.stop_drain();
     abort_all();
 }
 
@@ -50,9 +63,37 @@ bool http1_gateway::has_memory() const noexcept {
     return exchanges_.pool.capacity() > 0 && has_idle && tunnels_.capacity() > 0;
 }
 
-void http1_gateway::add_upstream(const address& where, const xprt& transport) noexcept {
-    upstreams_.add(where, transport,
-                   idle_.key_of({.remote = where.at, .family = where.family, .transport = &transport}));
+void http1_gateway::add_upstream(std::span<const address> where, const xprt& transport) noexcept {
+    upstreams_.add(where, transport);
+    give_keys(upstreams_.size() - 1);
+}
+
+void http1_gateway::set_upstream(std::size_t i, std::span<const address> where) noexcept {
+    upstreams_.replace(i, where);
+    give_keys(i);
+}
+
+// A key for each address that is listed, and for no other.
+void http1_gateway::give_keys(std::size_t i) noexcept {
+    upstream& u = upstreams_.at(i);
+    for (upstream_address& a : u.places) {
+        if (a.is_listed || !a.key) continue;
+        if (!shares_key(a)) idle_.forget(a.key);
+        a.key = {};
+    }
+    for (const std::uint8_t place : u.order()) {
+        upstream_address& a = u.places[place];
+        if (!a.key)
+            a.key = idle_.key_of({.remote = a.where.at, .family = a.where.family, .transport = u.transport});
+    }
+}
+
+// Two upstreams may be at one address.
+bool http1_gateway::shares_key(const upstream_address& a) const noexcept {
+    for (std::size_t i = 0; i < upstreams_.size(); i++)
+        for (const upstream_address& other : upstreams_.at(i).places)
+            if (&other != &a && other.key == a.key) return true;
+    return false;
 }
 
 listener_options http1_gateway::for_clients(listener_options options) const noexcept {
@@ -64,14 +105,14 @@ result<void> http1_gateway::listen(const address& at, const listener_options& op
     EXPECT(upstreams_.size() > 0);
     EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
-    return door_.port.open(*at.family, at.at, for_clients(options), accepted, &door_);
+    return door_.gate.listen(at, for_clients(options));
 }
 
 result<void> http1_gateway::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     EXPECT(has_blocks_for_heads());
     if (!has_memory()) return failure{ENOMEM};
-    return door_.port.adopt(std::move(inherited), family, for_clients(options), accepted, &door_);
+    return door_.gate.listen(std::move(inherited), family, for_clients(options));
 }
 
 result<void> http1_gateway::listen_admin(const address& at, counters_writer writer, void* owner,
@@ -79,7 +120,7 @@ result<void> http1_gateway::listen_admin(const address& at, counters_writer writ
     EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
-    return admin_door_.port.open(*at.family, at.at, options, accepted, &admin_door_);
+    return admin_door_.gate.listen(at, options);
 }
 
 result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family, counters_writer writer,
@@ -87,7 +128,7 @@ result<void> http1_gateway::listen_admin(unique_fd inherited, const ctrl& family
     EXPECT(has_blocks_for_heads());
     counters_ = writer;
     counters_owner_ = owner;
-    return admin_door_.port.adopt(std::move(inherited), family, {}, accepted, &admin_door_);
+    return admin_door_.gate.listen(std::move(inherited), family, {});
 }
 
 void http1_gateway::on_trouble(line_sink sink, void* owner) noexcept {
@@ -116,12 +157,9 @@ void http1_gateway::access(void* self, std::string_view line) noexcept {
 
 void http1_gateway::accepted(void* at, connection& client, const endpoint&) noexcept {
     door& d = *static_cast<door*>(at);
-    http1_gateway& self = d.home;
-    self.clients_count_++;
-    self.clients_total_++;
-    if (self.clients_count_ >= self.options_.clients_max) self.door_.port.pause();
     client.attach(waiting_cb, &d);
-    self.await_request(client);
+    d.gate.waits(client);
+    d.home.await_request(client);
 }
 
 void http1_gateway::await_request(connection& client) noexcept {
@@ -131,27 +169,40 @@ void http1_gateway::await_request(connection& client) noexcept {
 
 void http1_gateway::client_waits(void* self, connection& client, const http1_applet* applet, http1_wait how) noexcept {
     http1_gateway& g = *static_cast<http1_gateway*>(self);
-    client.attach(waiting_cb, applet ? &g.admin_door_ : &g.door_);
+    door& d = g.door_of(applet);
+    client.attach(waiting_cb, &d);
+    d.gate.waits(client);
     if (how == http1_wait::still) return;
     client.arm(later(g.conns_.loop().now(), g.options_.http.keep_alive_timeout), waiting_fired);
     client.want_recv();
 }
 
-void http1_gateway::client_gone(void* self) noexcept {
-    http1_gateway& g = *static_cast<http1_gateway*>(self);
-    g.clients_count_--;
-    if (g.clients_count_ == g.options_.clients_max - 1) g.door_.port.resume();
+void http1_gateway::client_gone(void* self, const http1_applet* applet) noexcept {
+    static_cast<http1_gateway*>(self)->door_of(applet).gate.gone();
 }
 
-void http1_gateway::tunnel_ended(void* self, void* to) noexcept {
-    static_cast<upstream*>(to)->active_count--;
-    client_gone(self);
+bool http1_gateway::is_pressed(void* self, const http1_applet* applet) noexcept {
+    return static_cast<http1_gateway*>(self)->door_of(applet).gate.is_pressed();
+}
+
+void http1_gateway::tunnel_ended(void* self, void* at, relay_end) noexcept {
+    upstream_address& to = *static_cast<upstream_address*>(at);
+    to.of->active_count--;
+    static_cast<http1_gateway*>(self)->upstreams_.let_go(to);
+    client_gone(self, nullptr);
+}
+
+// Of a client that waits: another one needs its place.
+void http1_gateway::let_go(void* at, connection& client) noexcept {
+    client.close(close_intent::graceful, end_cause::idle_evicted);
+    static_cast<door*>(at)->gate.gone();
 }
 
 // The first byte of a request, or the end: an exchange takes over in the middle of the event.
 verdict http1_gateway::waiting_recv(connection& client) noexcept {
     door& d = client.owner_as<door>();
-    if (d.home.exchanges_.begin(client, d.applet) == verdict::gone) return verdict::gone;
+    d.gate.stops_waiting(client);
+    d.home.exchanges_.begin(client, d.applet);
     return client.cb().recv(client);
 }
 
@@ -161,7 +212,7 @@ verdict http1_gateway::waiting_wake(connection& client) noexcept {
         if (!client.slot().is(fd_state::recv_active)) client.owner_as<door>().home.await_request(client);
         return verdict::keep;
     }
-    client_gone(&client.owner_as<door>().home);
+    client.owner_as<door>().gate.gone();
     return client.close(close_intent::silent, end_cause::peer_failed);
 }
 
@@ -172,33 +223,27 @@ void http1_gateway::waiting_fired(timer& t, time_point now) noexcept {
         http1_exchange::client_timer(client, now);
         return;
     }
-    client_gone(&client.owner_as<door>().home);
+    client.owner_as<door>().gate.gone();
     client.close(close_intent::graceful, end_cause::timed_out);
 }
 
 // --- draining
 
 void http1_gateway::drain(drain_kind how, duration limit, drained done, void* owner) noexcept {
-    EXPECT(done != nullptr);
     if (how == drain_kind::end) close_waiting();
     if (exchanges_.draining) return;
     exchanges_.draining = true;
-    drained_ = done;
-    drained_owner_ = owner;
     idle_.flush();
-    if (how == drain_kind::end) // they would be reset; now they have until `limit` to ask
-        door_.port.accept_rest(options_.clients_max - std::min<std::uint32_t>(clients_count_, options_.clients_max));
-    door_.port.close();
-    admin_door_.port.close();
-    drain_.begin(conns_, limit, drain_over, this);
+    admin_door_.gate.close();
+    door_.gate.drain(how, limit, done, owner); // those in the backlog have until `limit` to ask
 }
 
-void http1_gateway::drain_over(void* at) noexcept {
-    http1_gateway& self = *static_cast<http1_gateway*>(at);
-    self.cut_count_ = self.exchanges_.active_count() + self.tunnels_.pair_count();
+std::size_t http1_gateway::cut_off(void* at) noexcept {
+    http1_gateway& self = static_cast<door*>(at)->home;
+    const std::size_t count = self.exchanges_.active_count() + self.tunnels_.pair_count();
     self.abort_all();
     self.exchanges_.lines.tell_sums();
-    self.drained_(self.drained_owner_);
+    return count;
 }
 
 void http1_gateway::close_waiting() noexcept {
@@ -206,7 +251,7 @@ void http1_gateway::close_waiting() noexcept {
         connection* next = conns_.after(*conn);
         const bool is_ours = &conn->cb() == &waiting_cb && &conn->owner_as<door>().home == this;
         if (is_ours) {
-            client_gone(this);
+            client_gone(this, conn->owner_as<door>().applet);
             conn->close(close_intent::graceful, end_cause::shutdown);
         }
         conn = next;
@@ -258,8 +303,10 @@ void http1_gateway::add_counters(counter_table& to) const noexcept {
     to.add("retries", c.repeated);
     to.add("retries_by_proof", c.repeated_by_proof);
     to.add("tunnels", c.tunnels);
-    to.add("clients", clients_count_);
-    to.add("clients_total", clients_total_);
+    to.add("clients", clients_count());
+    to.add("clients_total", door_.gate.clients_total());
+    to.add("clients_let_go", door_.gate.let_go_count());
+    to.add("admin_clients", admin_door_.gate.clients_count());
     to.add("active", active_count());
     to.add("idle", idle_.idle_count());
     to.add("parked", idle_.parked_count());
@@ -267,7 +314,7 @@ void http1_gateway::add_counters(counter_table& to) const noexcept {
     to.add("swaps", idle_.parked_count() + idle_.taken_count());
     to.add("idle_closes",
            conns_.ended_count(end_cause::idle_peer_closed) + conns_.ended_count(end_cause::idle_peer_failed));
-    add_engine_counters(to, conns_, door_.port);
+    add_engine_counters(to, conns_, port());
 }
 
 } // namespace weir::inline WEIR_KERNEL

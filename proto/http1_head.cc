@@ -43,8 +43,10 @@ void http1_head::start(http1_kind kind, const http1_limits& limits) noexcept {
     EXPECT(limits.head_bytes_max <= 0xffff);
     EXPECT(limits.fields_max <= fields_capacity);
     // RFC 9110 section 7.6.1 and RFC 9112 appendix C.2.2.
+    // HTTP2-Settings belongs to an Upgrade of this hop (RFC 7540 section 3.2.1); without its nomination it would pass.
     constexpr auto always_hop =
-        bits(connection, http1_name::keep_alive, http1_name::proxy_connection, te, trailer, transfer_encoding, upgrade);
+        bits(connection, http1_name::keep_alive, http1_name::proxy_connection, te, trailer, transfer_encoding, upgrade,
+             http2_settings);
     base_ = nullptr;
     table_ = nullptr;
     state_ = state{};
@@ -81,7 +83,8 @@ void http1_head::lend_table(std::span<char> memory) noexcept {
 }
 
 bool http1_head::may_begin(char byte) const noexcept {
-    return state_.kind == http1_kind::response ? byte == 'H' : is(is_token, byte) || byte == '\r' || byte == '\n';
+    if (byte == '\r' || byte == '\n') return true;
+    return state_.kind == http1_kind::response ? byte == 'H' : is(is_token, byte);
 }
 
 // Leaves `line` null when its end has not come yet.

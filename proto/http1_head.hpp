@@ -58,7 +58,8 @@ enum class http1_name : std::uint8_t {
     content_length,
     expect,
     authorization,
-    www_authenticate
+    www_authenticate,
+    http2_settings
 };
 
 // One name for each way to be refused. to_string() is for logs, status_of() for the client.
@@ -125,7 +126,7 @@ struct http1_limits {
     std::uint32_t head_bytes_max = 15 * 1024;      // of size(), so with all empty lines; <= 65535
     std::uint16_t fields_max = 100;                // <= http1_head::fields_capacity; above fields_inline: needs_table
     std::uint16_t name_bytes_max = 256;
-    std::uint8_t leading_crlf_max = 4; // requests only; RFC 9112 section 2.2
+    std::uint8_t leading_crlf_max = 4; // empty lines before the start line: RFC 9112 section 2.2
     bool allow_bare_lf = false;        // RFC 9112 section 2.2 MAY
 };
 
@@ -170,8 +171,8 @@ class http1_head {
     // none unless bad.
     http1_error error() const noexcept { return state_.error; }
     http1_kind kind() const noexcept { return state_.kind; }
-    // Of a request: no byte of its start line has come. Of what parse() was given, consumed() are empty lines; what is
-    // behind them can only be a CR.
+    // No byte of the start line has come. Of what parse() was given, consumed() are empty lines; what is behind them
+    // can only be a CR.
     bool has_not_begun() const noexcept { return state_.at == phase::start_line && state_.line_at == state_.seen; }
     std::size_t consumed() const noexcept { return state_.seen; }
 
@@ -189,6 +190,8 @@ class http1_head {
     // Of an absolute-form target or CONNECT, else the value of Host (RFC 9112 section 3.2.2); "" when there
     // is none. What is sent upstream as Host.
     std::string_view authority() const noexcept { return view(state_.authority); }
+    // The request names its host, in an absolute-form target or in Host, where it may be empty. Always so in HTTP/1.1.
+    bool names_host() const noexcept { return has(http1_name::host) || state_.authority.size != 0; }
     // What is sent upstream as target: origin-form, or "*"; static storage when the target had no path. For
     // "http://a?b" it begins with "?", and the writer puts "/" before it: path_needs_slash(). For CONNECT:
     // "".
@@ -246,7 +249,7 @@ class http1_head {
     bool expect_continue() const noexcept {
         return has(fact::expect_continue) && state_.version == http1_version::v1_1;
     }
-    // An Upgrade field that Connection names; not in HTTP/1.0: RFC 9110 section 7.8.
+    // An Upgrade field, and `upgrade` in Connection; not in HTTP/1.0: RFC 9110 section 7.8.
     bool has_upgrade() const noexcept {
         return has(fact::upgrade) && has(http1_name::upgrade) && state_.version == http1_version::v1_1;
     }
@@ -298,7 +301,7 @@ class http1_head {
         std::uint64_t content_length = 0;
     };
 
-    static_assert(static_cast<unsigned>(http1_name::www_authenticate) < 32, "a bit for each name");
+    static_assert(static_cast<unsigned>(http1_name::http2_settings) < 32, "a bit for each name");
 
     static constexpr std::uint32_t bit(http1_name name) noexcept { return 1U << static_cast<unsigned>(name); }
     template <class... Names>

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/escape.hpp"
+#include "proto/http1_upgrade.hpp"
 
 namespace weir::inline WEIR_KERNEL {
 
@@ -17,15 +18,33 @@ void put_framing(http1_writer& out, const http1_framing& framing) noexcept {
     else if (framing.kind == http1_body_kind::chunked) out.put("Transfer-Encoding: chunked\r\n");
 }
 
-void put_persistence(http1_writer& out, const http1_head& head, http1_persistence persistence) noexcept {
+void put_all_of(http1_writer& out, const http1_head& head, http1_name id, std::string_view name) noexcept {
+    for (std::size_t i = 0; i < head.field_count(); i++)
+        if (const http1_field f = head.field(i); f.id == id) out.put_field(name, f.value);
+}
+
+// The allowed offers of a request, in its order and spelling, in one field.
+void put_upgrades(http1_writer& out, const http1_head& request, std::string_view allowed) noexcept {
+    std::string_view before = "Upgrade: ";
+    for_each_upgrade(request, [&](std::string_view protocol) {
+        if (upgrade_bit(protocol, allowed) == 0) return;
+        out.put(before).put(protocol);
+        before = ", ";
+    });
+    out.put("\r\n");
+}
+
+void put_persistence(http1_writer& out, const http1_head& head, http1_persistence persistence,
+                     std::string_view allowed) noexcept {
     switch (persistence) {
     case http1_persistence::unsaid: break;
     case http1_persistence::close: out.put("Connection: close\r\n"); break;
     case http1_persistence::keep_alive: out.put("Connection: keep-alive\r\n"); break;
     case http1_persistence::upgrade:
+        if (head.kind() == http1_kind::request && upgrades_asked(head, allowed) == 0) break;
         out.put("Connection: upgrade\r\n");
-        for (std::size_t i = 0; i < head.field_count(); i++)
-            if (const http1_field f = head.field(i); f.id == http1_name::upgrade) out.put_field("Upgrade", f.value);
+        if (head.kind() == http1_kind::request) put_upgrades(out, head, allowed);
+        else put_all_of(out, head, http1_name::upgrade, "Upgrade");
         break;
     }
 }
@@ -57,12 +76,12 @@ http1_writer& http1_writer::put_escaped(std::string_view text) noexcept {
 }
 
 std::size_t write_request_head(char* to, std::size_t room, const http1_head& head, const http1_framing& framing,
-                               http1_persistence persistence) noexcept {
+                               http1_persistence persistence, const http1_forwarding& how) noexcept {
     http1_writer out{to, room};
     out.put(head.method_text()).put(" ");
     if (head.path_needs_slash()) out.put("/");
     out.put(head.path()).put(" HTTP/1.1\r\n");
-    out.put_field("Host", head.authority());
+    out.put_field("Host", head.names_host() ? head.authority() : how.own_host);
     // An Expect of HTTP/1.0 means nothing and is not to be passed on. RFC 9110 section 10.1.1.
     const bool drops_expect = head.version() == http1_version::v1_0;
     for (std::size_t i = 0; i < head.field_count(); i++) {
@@ -72,7 +91,7 @@ std::size_t write_request_head(char* to, std::size_t room, const http1_head& hea
         out.put_field(f.name, f.value);
     }
     put_framing(out, framing);
-    put_persistence(out, head, persistence);
+    put_persistence(out, head, persistence, how.upgrades);
     return out.put("\r\n").size();
 }
 
@@ -85,7 +104,7 @@ std::size_t write_response_head(char* to, std::size_t room, const http1_head& he
         if (!f.hop && !f.is_framing()) out.put_field(f.name, f.value);
     }
     put_framing(out, framing);
-    put_persistence(out, head, persistence);
+    put_persistence(out, head, persistence, {});
     return out.put("\r\n").size();
 }
 

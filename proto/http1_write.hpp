@@ -51,12 +51,18 @@ enum class http1_persistence : std::uint8_t {
     unsaid,     // 1.1 stays open by itself
     close,      // Connection: close
     keep_alive, // Connection: keep-alive, for a 1.0 client that asked
-    upgrade,    // Connection: upgrade, with the Upgrade field
+    upgrade,    // Connection: upgrade, with the Upgrade field; of a request, with those of its offers that are allowed
+};
+
+// What the proxy decides about a request that it forwards. Borrowed.
+struct http1_forwarding {
+    std::string_view upgrades{};  // of persistence `upgrade`: the protocols that are allowed, http1_upgrade.hpp
+    std::string_view own_host{};  // the Host of a request that has none, which HTTP/1.0 allows
 };
 
 // The request that goes to the server: HTTP/1.1, Host from the target if that has one (RFC 9112 section 3.2.2).
 std::size_t write_request_head(char* to, std::size_t room, const http1_head& head, const http1_framing& framing,
-                               http1_persistence persistence) noexcept;
+                               http1_persistence persistence, const http1_forwarding& how = {}) noexcept;
 
 // The response, or a 1xx, that goes to the client.
 std::size_t write_response_head(char* to, std::size_t room, const http1_head& head, const http1_framing& framing,

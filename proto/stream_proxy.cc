@@ -10,7 +10,9 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-relay_options with_owner(relay_options options, void (*ended)(void*, void*) noexcept, void* owner) noexcept {
+relay_options with_owner(relay_options options, decltype(relay_options::answered) answered,
+                         decltype(relay_options::ended) ended, void* owner) noexcept {
+    options.answered = answered;
     options.ended = ended;
     options.owner = owner;
     return options;
@@ -24,15 +26,18 @@ const data_cb stream_proxy::server_cb{.name = "stream-server", .recv = keep_on, 
 
 stream_proxy::stream_proxy(conntab& conns, const stream_proxy_options& options) noexcept
     : conns_(conns), options_(options), upstreams_(options.how),
-      relay_(conns, with_owner(options.relay, pair_ended, this)), sessions_(options.relay.pairs_max), door_(conns),
+      gate_(conns, {.clients_max = options.relay.pairs_max, .places = options.places, .accepted = accepted,
+                    .let_go = let_go, .cut_off = cut_off, .owner = this}),
+      relay_(conns, with_owner(options.relay, pair_answered, pair_ended, this)), sessions_(options.relay.pairs_max),
       lines_(conns.loop(), options.trouble_rate, tell_left_out, this) {
     static_assert(static_cast<std::size_t>(end_cause::count_) <= line_limit::kinds_max, "each cause is a kind");
+    EXPECT(!options.places || options.places->clients_max() <= options.relay.pairs_max);
     // What came with the line goes into one block, together with the line that is sent.
     EXPECT(options.proxy.bytes_max + proxy_v2_bytes_max <= block_bytes);
 }
 
 stream_proxy::~stream_proxy() {
-    drain_.stop();
+    gate_.stop_drain();
     abort_all();
 }
 
@@ -44,13 +49,13 @@ listener_options stream_proxy::for_clients(listener_options options) const noexc
 result<void> stream_proxy::listen(const address& at, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     if (!has_memory()) return failure{ENOMEM};
-    return door_.open(*at.family, at.at, for_clients(options), accepted, this);
+    return gate_.listen(at, for_clients(options));
 }
 
 result<void> stream_proxy::listen(unique_fd inherited, const ctrl& family, const listener_options& options) noexcept {
     EXPECT(upstreams_.size() > 0);
     if (!has_memory()) return failure{ENOMEM};
-    return door_.adopt(std::move(inherited), family, for_clients(options), accepted, this);
+    return gate_.listen(std::move(inherited), family, for_clients(options));
 }
 
 void stream_proxy::on_trouble(line_sink sink, void* owner) noexcept {
@@ -63,8 +68,6 @@ void stream_proxy::on_trouble(line_sink sink, void* owner) noexcept {
 void stream_proxy::accepted(void* self, connection& client, const endpoint& peer) noexcept {
     stream_proxy& p = *static_cast<stream_proxy*>(self);
     p.counters_.clients_total++;
-    p.clients_count_++;
-    if (p.clients_count_ >= p.options_.relay.pairs_max) p.door_.pause();
     session* s = p.sessions_.make(p, client, peer);
     EXPECT(s != nullptr); // there are as many as clients
     p.waiting_.push_back(*s);
@@ -81,6 +84,14 @@ void stream_proxy::await_greeting(session& s) noexcept {
     s.line.start(options_.proxy);
     s.client->arm(later(conns_.loop().now(), options_.proxy_timeout), greeting_late);
     s.client->want_recv();
+    gate_.waits(*s.client);
+}
+
+// Of a client whose PROXY line has not begun: another one needs its place.
+void stream_proxy::let_go(void* self, connection& client) noexcept {
+    stream_proxy& p = *static_cast<stream_proxy*>(self);
+    p.refuse(client.owner_as<session>(), p.counters_.bad_greetings, end_cause::idle_evicted,
+             "its PROXY line has not begun, and another client needs its place");
 }
 
 verdict stream_proxy::greeting_recv(connection& client) noexcept {
@@ -92,8 +103,13 @@ verdict stream_proxy::greeting_recv(connection& client) noexcept {
         const std::size_t bytes_max = std::max<std::size_t>(p.options_.proxy.bytes_max, proxy_v1_bytes_max);
         const io_result got = client.recv(room.at, bytes_max - s.early.size());
         switch (got.end) {
-        case io::done: s.early.grow(got.bytes); break;
-        case io::again: return verdict::keep;
+        case io::done:
+            s.early.grow(got.bytes);
+            p.gate_.stops_waiting(client);
+            break;
+        case io::again:
+            if (s.early.empty()) s.early.clear(p.conns_.blocks()); // a client that only waits holds none
+            return verdict::keep;
         case io::closed:
             if (s.early.empty()) return p.refuse(s, p.counters_.silent, end_cause::peer_closed, nullptr);
             return p.refuse(s, p.counters_.bad_greetings, end_cause::peer_closed, "it ended within its PROXY line");
@@ -134,37 +150,37 @@ verdict stream_proxy::client_wake(connection& client) noexcept {
 // `keep`, or `gone`: none is left and the client was closed.
 verdict stream_proxy::dial_next(session& s) noexcept {
     for (;;) {
-        upstream* to = upstreams_.choose(s.tried, conns_.loop().now());
-        if (!to) return refuse(s, counters_.refused, end_cause::connect_failed, std::strerror(s.error));
+        upstream_address* to = upstreams_.choose(s.made, conns_.loop().now());
+        if (!to) return refuse(s, counters_.refused, end_cause::connect_failed, describe(s.made.error));
         auto server = dial(conns_, *to->where.family, to->where.at,
                            {.timeout = options_.relay.connect_timeout,
                             .user_timeout = relay_.user_timeout(),
-                            .transport = to->transport},
+                            .transport = to->of->transport},
                            server_cb, &s);
         if (server) {
             s.server = server.value();
             s.to = to;
-            to->active_count++;
+            upstreams_.hold(*to);
+            to->of->active_count++;
             return verdict::keep;
         }
-        if (is_shortage(server.error())) // ours, not the server's
-            return refuse(s, counters_.refused, end_cause::no_room, std::strerror(server.error()));
-        if (server.error() == EADDRNOTAVAIL) { // ours, too; but there may be a port left to another server
-            s.tried |= upstreams_.bit_of(*to);
-            s.error = EADDRNOTAVAIL;
-            s.failed = to;
-            continue;
-        }
-        note_failed(s, *to, server.error());
+        if (!may_ask_another(s, *to, server.error()))
+            return refuse(s, counters_.refused, end_cause::no_room, describe(server.error()));
     }
 }
 
-void stream_proxy::note_failed(session& s, upstream& to, int error) noexcept {
-    counters_.connect_failed++;
-    upstreams_.failed(to, conns_.loop().now());
-    s.tried |= upstreams_.bit_of(to);
-    s.error = error;
-    s.failed = &to;
+// False: the failure is ours, and no other server helps.
+bool stream_proxy::may_ask_another(session& s, upstream_address& to, int error) noexcept {
+    const blame whose = upstreams_.rule_out(s.made, to, error, conns_.loop().now());
+    if (whose == blame::dead) counters_.connect_failed++;
+    s.failed = to.where.at;
+    return whose != blame::ours;
+}
+
+// A connection to `to` is no more.
+void stream_proxy::leave(upstream_address& to) noexcept {
+    to.of->active_count--;
+    upstreams_.let_go(to);
 }
 
 verdict stream_proxy::server_wake(connection& server) noexcept {
@@ -174,13 +190,14 @@ verdict stream_proxy::server_wake(connection& server) noexcept {
         if (server.is(conn_flag::connected)) p.upstreams_.connected(*s.to);
         return p.start(s);
     }
-    upstream& to = *std::exchange(s.to, nullptr);
-    to.active_count--;
+    upstream_address& to = *std::exchange(s.to, nullptr);
     s.server = nullptr;
     const int error = server.error() != 0 ? server.error() : ECONNRESET;
     server.close(close_intent::silent, server.failure());
-    p.note_failed(s, to, error);
-    p.dial_next(s);
+    const bool may_go_on = p.may_ask_another(s, to, error);
+    p.leave(to);
+    if (may_go_on) p.dial_next(s);
+    else p.refuse(s, p.counters_.refused, end_cause::no_room, describe(error));
     return verdict::gone;
 }
 
@@ -195,7 +212,7 @@ std::size_t stream_proxy::write_line(const session& s, std::span<char> room) con
     } else if (s.peer.family() != AF_UNIX) {
         const auto local = local_endpoint(s.client->fd());
         source = s.peer;
-        destination = local ? local.value() : door_.local(); // ENOBUFS: who it is must not depend on that
+        destination = local ? local.value() : port().local(); // ENOBUFS: who it is must not depend on that
     }
     if (options_.send == send_proxy::v1)
         return write_proxy_v1(room.first<proxy_v1_bytes_max>(), source, destination).size();
@@ -226,8 +243,8 @@ verdict stream_proxy::refuse(session& s, counter& why, end_cause cause, const ch
     if (trouble_ && words && lines_.admits(static_cast<std::size_t>(cause))) {
         char line[1280], at[endpoint::log_text_max], server_at[endpoint::log_text_max];
         const std::string_view from = s.peer.log_text(at);
-        const bool is_server = cause == end_cause::connect_failed && s.failed;
-        const std::string_view server = is_server ? s.failed->where.at.log_text(server_at) : std::string_view{};
+        const bool is_server = cause == end_cause::connect_failed && s.failed.specified();
+        const std::string_view server = is_server ? s.failed.log_text(server_at) : std::string_view{};
         const int n =
             std::snprintf(line, sizeof line, "client %.*s refused: %s: %s%.*s%s%s", static_cast<int>(from.size()),
                           from.data(), to_string(cause), is_server ? "upstream " : "", static_cast<int>(server.size()),
@@ -249,22 +266,27 @@ void stream_proxy::tell_left_out(void* self, std::size_t cause, std::uint64_t co
 
 void stream_proxy::end(session& s, end_cause cause) noexcept {
     s.early.clear(conns_.blocks());
-    if (s.to) s.to->active_count--;
+    if (s.to) leave(*s.to);
     if (s.server) s.server->close(close_intent::silent, end_cause::done);
     s.client->close(close_intent::abort, cause);
     s.hook.unlink();
     sessions_.free(s);
-    client_gone();
+    gate_.gone();
 }
 
-void stream_proxy::client_gone() noexcept {
-    clients_count_--;
-    if (clients_count_ == options_.relay.pairs_max - 1) door_.resume();
+void stream_proxy::pair_answered(void* self, void* to) noexcept {
+    static_cast<stream_proxy*>(self)->upstreams_.answered(*static_cast<upstream_address*>(to));
 }
 
-void stream_proxy::pair_ended(void* self, void* to) noexcept {
-    static_cast<upstream*>(to)->active_count--;
-    static_cast<stream_proxy*>(self)->client_gone();
+void stream_proxy::pair_ended(void* self, void* at, relay_end how) noexcept {
+    stream_proxy& p = *static_cast<stream_proxy*>(self);
+    upstream_address& to = *static_cast<upstream_address*>(at);
+    if (how == relay_end::unheard) {
+        p.counters_.unheard++;
+        p.upstreams_.failed(to, p.conns_.loop().now());
+    }
+    p.leave(to);
+    p.gate_.gone();
 }
 
 void stream_proxy::abort_all() noexcept {
@@ -274,25 +296,19 @@ void stream_proxy::abort_all() noexcept {
 }
 
 void stream_proxy::drain(drain_kind how, duration limit, drained done, void* owner) noexcept {
-    EXPECT(done != nullptr);
-    if (drained_) return;
-    drained_ = done;
-    drained_owner_ = owner;
-    if (how == drain_kind::end) door_.accept_rest(options_.relay.pairs_max - clients_count_); // they would be reset
-    door_.close();
-    drain_.begin(conns_, limit, drain_over, this);
+    if (!gate_.is_draining()) gate_.drain(how, limit, done, owner);
 }
 
-void stream_proxy::drain_over(void* self) noexcept {
+std::size_t stream_proxy::cut_off(void* self) noexcept {
     stream_proxy& p = *static_cast<stream_proxy*>(self);
-    p.cut_count_ = p.clients_count_;
+    const std::size_t count = p.clients_count();
     p.abort_all();
     p.lines_.tell_sums();
-    p.drained_(p.drained_owner_);
+    return count;
 }
 
 void stream_proxy::add_counters(counter_table& to) const noexcept {
-    to.add("clients", clients_count_);
+    to.add("clients", clients_count());
     to.add("clients_total", counters_.clients_total);
     to.add("relayed", counters_.relayed);
     to.add("refused", counters_.refused);
@@ -300,10 +316,12 @@ void stream_proxy::add_counters(counter_table& to) const noexcept {
     to.add("silent", counters_.silent);
     to.add("abandoned", counters_.abandoned);
     to.add("connect_failed", counters_.connect_failed);
+    to.add("clients_let_go", gate_.let_go_count());
+    to.add("unheard", counters_.unheard);
     to.add("bytes", relay_.bytes_count());
     to.add("spliced_bytes", relay_.spliced_count());
     to.add("unspliced", relay_.unspliced_count());
-    add_engine_counters(to, conns_, door_);
+    add_engine_counters(to, conns_, port());
 }
 
 } // namespace weir::inline WEIR_KERNEL

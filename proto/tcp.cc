@@ -2,6 +2,7 @@
 
 #include "proto/tcp.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace weir::inline WEIR_KERNEL {
@@ -20,6 +21,8 @@ drain_result drain(int fd, std::size_t bytes_max) noexcept {
     }
     return {drained::more, total};
 }
+
+constexpr std::size_t names_max = 64; // addresses of one name that are looked at
 
 // "80" -> 80. Digits only, at most 65535.
 bool parse_port(std::string_view text, std::uint16_t& port) noexcept {
@@ -44,11 +47,22 @@ const ctrl tcp{.name = "tcp",
                .counts_acked = true};
 
 result<endpoint> parse_tcp(std::string_view text) noexcept {
+    endpoint first;
+    auto count = parse_tcp(text, {&first, 1});
+    if (!count) return failure{count.error()};
+    return first;
+}
+
+result<std::size_t> parse_tcp(std::string_view text, std::span<endpoint> to) noexcept {
+    EXPECT(!to.empty());
     const std::size_t colon = text.rfind(':');
     std::uint16_t port = 0;
     if (colon == text.npos || !parse_port(text.substr(colon + 1), port)) return failure{EINVAL};
     std::string_view host = text.substr(0, colon);
-    if (host.empty()) return endpoint::ipv4(0, port);
+    if (host.empty()) {
+        to[0] = endpoint::ipv4(0, port);
+        return std::size_t{1};
+    }
     if (host == "*") return failure{EINVAL}; // resolvers make ::1 of it, which nobody means
     if (host.find_first_not_of("0123456789") == host.npos) return failure{EINVAL}; // and of 10:80, 0.0.0.10
     const bool in_brackets = host.size() >= 2 && host.front() == '[' && host.back() == ']';
@@ -62,11 +76,12 @@ result<endpoint> parse_tcp(std::string_view text) noexcept {
     const std::string_view digits = text.substr(colon + 1);
     std::memcpy(number, digits.data(), digits.size());
     number[digits.size()] = '\0';
-    sockaddr_storage storage{};
-    socklen_t bytes = sizeof storage;
-    if (const int r = sys::resolve(name, number, reinterpret_cast<sockaddr*>(&storage), &bytes); r < 0)
-        return failure{-r};
-    return endpoint::from_kernel(storage, bytes);
+    sys::resolved found[names_max];
+    const int count = sys::resolve(name, number, found, std::min(to.size(), names_max));
+    if (count < 0) return failure{-count};
+    for (int i = 0; i < count; i++)
+        to[static_cast<std::size_t>(i)] = endpoint::from_kernel(found[i].address, found[i].bytes);
+    return static_cast<std::size_t>(count);
 }
 
 } // namespace weir::inline WEIR_KERNEL

@@ -5,25 +5,27 @@
 //
 // Every worker listens at the same port with SO_REUSEPORT, and the kernel spreads the clients over them; what cannot be
 // bound twice (a unix socket, an inherited descriptor) is one socket that all accept from. Worker 0 has the main
-// thread, the signals and what only one can have. What is limited for the process (clients, descriptors) is split.
+// thread, the signals and what only one can have. The limit of clients is common to all workers: client_places.hpp.
 //
 // A Worker is made, used and destroyed in its loop's thread:
 //
 //     struct worker {
 //         using settings = ...;                                       derived from crew_options
 //         static constexpr const char* in_use = "...";                what a drain may have to cut off
-//         worker(event_loop& loop, const settings& set, share mine);
+//         worker(event_loop& loop, const settings& set, const share& mine);
 //         void open(crew<worker>& home, std::uint32_t index);         or ends the program with 1
 //         void drain(drain_kind, done, owner);                        the proxy's drain(), perhaps for the second time
 //         int admin_fd();                                             -1: there is no other listener
 //         endpoint admin_at();                                        unspecified: likewise
-//         void reopen();                                              after reopen_on_hangup(): SIGHUP
+//         void reopen();                                              SIGHUP: files, if it has any
 //                                                                     lines of a worker go to home.lines(index)
 //         P proxy;                                                    http1_gateway, stream_proxy
 //     };
 //
 // Owner: main(). Thread: run() main's; set_up(), told() and tear_down() are called in each worker's.
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <cstring>
@@ -46,15 +48,16 @@ class crew {
 
     // `set` is borrowed. `descriptors`: how many the process may have.
     crew(const settings& set, std::uint32_t descriptors) noexcept
-        : set_(set), clients_max_(clients_allowed(set, descriptors)),
+        : set_(set), limits_(allowed(set, descriptors)), places_(limits_.clients_max, set.threads),
           members_(new (std::nothrow) member[set.threads]) {}
     crew(const crew&) = delete;
     crew& operator=(const crew&) = delete;
 
     // Returns when every worker has drained. Ends the program with 1 if one cannot start.
     void run() noexcept {
-        if (!members_) fail("no memory for %u threads", set_.threads);
+        if (!members_ || !places_.has_memory()) fail("no memory for %u threads", set_.threads);
         if (set_.takeover.fd >= 0) options::wrong("--takeover", "a unix address; no descriptor is taken here");
+        if (set_.listen.fd < 0) check_upstreams(set_.listen.at.at); // before a path is bound
         if (will_hand_on()) take_over();
         auto opened = group_.open({.loops_count = set_.threads,
                                    .loop = {.ledger_max = set_.ledger},
@@ -68,14 +71,8 @@ class crew {
         group_.tell(to_begin);
         announce(members_[0].local);
         group_.run();
+        names_.join(); // a resolver may take its time; a second SIGTERM does not wait for it
         if (cut_count_ > 0) say("%zu %s that still ran at --drain-timeout were cut off", cut_count_, Worker::in_use);
-    }
-
-    // For Worker::open() of worker 0.
-    void reopen_on_hangup() noexcept {
-        reopens_ = true;
-        take_signal(group_.loop(0), SIGHUP,
-                    [](void* self, int) noexcept { static_cast<crew*>(self)->group_.tell(to_reopen); });
     }
 
     // What the process before had for that; none if there was none. For Worker::open() of worker 0.
@@ -95,7 +92,7 @@ class crew {
     }
 
   private:
-    enum message : std::uint32_t { to_begin, to_drain, to_hand_over, to_report, to_reopen };
+    enum message : std::uint32_t { to_begin, to_drain, to_hand_over, to_report, to_reopen, to_move };
 
     struct member {
         crew* home = nullptr;
@@ -116,10 +113,14 @@ class crew {
         m.loop = &loop;
         m.lines.emplace().open_stderr(loop);
         m.report.emplace(loop, *m.lines);
-        m.it.emplace(loop, home.set_, share_of(home.clients_max_, home.set_.threads, index));
+        m.it.emplace(loop, home.set_, share{home.limits_, home.places_});
         m.it->open(home, index);
         home.listen(m, index);
-        if (index == 0) home.take_signals(loop);
+        if (index == 0) {
+            home.check_upstreams(m.local);
+            home.names_.open(loop, home.set_.places(), m.local, home.lines(0), moved, self);
+            home.take_signals(loop);
+        }
         const std::lock_guard lock{home.lock_};
         m.is_up = true;
         return {};
@@ -154,6 +155,7 @@ class crew {
         case to_hand_over: m.it->drain(drain_kind::hand_over, drained, &m); break;
         case to_report: m.report->begin(index, home.set_.threads, write_counters, self); break;
         case to_reopen: m.it->reopen(); break;
+        case to_move: home.move(m); break;
         }
     }
 
@@ -176,6 +178,34 @@ class crew {
         if (is_one_socket() || will_hand_on()) proxy.port().share();
         m.local = proxy.port().local();
         m.listening_fd = proxy.port().fd();
+    }
+
+    // A proxy that forwards to itself would use up all it has for one request.
+    void check_upstreams(const endpoint& local) noexcept {
+        for (const upstream_place& up : set_.places())
+            for (const address& each : up.addresses())
+                if (leads_to(each.at, local))
+                    options::wrong("UPSTREAM", "%s leads to LISTEN %s, so to this proxy itself; name another server",
+                                   up.text, set_.listen.text);
+    }
+
+    // --- SIGHUP: the names of upstreams
+
+    // Loop 0's thread: names_ has new places.
+    static void moved(void* self) noexcept {
+        crew& home = *static_cast<crew*>(self);
+        {
+            const std::lock_guard lock{home.lock_};
+            std::copy(home.names_.places().begin(), home.names_.places().end(), home.moved_.begin());
+        }
+        home.group_.tell(to_move);
+    }
+
+    // Each loop's thread.
+    void move(member& m) noexcept {
+        const std::lock_guard lock{lock_};
+        for (std::size_t i = 0; i < set_.upstreams_count; i++)
+            m.it->proxy.set_upstream(i, moved_[i].addresses());
     }
 
     // The other process drains by now, or there was none.
@@ -213,7 +243,6 @@ class crew {
     bool will_hand_on() const noexcept { return set_.takeover.at.family != nullptr; }
 
     void take_signals(event_loop& loop) noexcept {
-        if (!reopens_) std::signal(SIGHUP, SIG_IGN); // as for every daemon; there is nothing to open anew
         const auto stop = [](void* self) noexcept {
             crew& home = *static_cast<crew*>(self);
             home.remove_files();
@@ -221,6 +250,11 @@ class crew {
             home.group_.tell(to_drain);
         };
         on_stop_signal(loop, stop, this);
+        take_signal(loop, SIGHUP, [](void* self, int) noexcept {
+            crew& home = *static_cast<crew*>(self);
+            home.group_.tell(to_reopen);
+            home.names_.look_up_again();
+        });
         take_signal(loop, SIGUSR1, [](void* self, int) noexcept { static_cast<crew*>(self)->group_.tell(to_report); });
     }
     void take_signal(event_loop& loop, int signal, event_loop::signal_handler handler) noexcept {
@@ -242,14 +276,16 @@ class crew {
     }
 
     const settings& set_;
-    const std::uint32_t clients_max_;
+    const allowance limits_;
+    client_places places_; // outlives the loops
     loop_group group_;
     std::unique_ptr<member[]> members_;
     inheritance heritage_;
-    bool reopens_ = false;
     bool is_handed_on_ = false;
     std::array<socket_file_kept, 3> files_; // listener, admin, takeover
+    names names_; // worker 0's thread
     std::mutex lock_;
+    std::array<upstream_place, upstream_set::capacity> moved_; // under lock_: what to_move is about
     counter_table ended_; // under lock_, and so is the next
     std::size_t cut_count_ = 0;
     std::atomic<std::uint32_t> drained_count_ = 0;

@@ -353,11 +353,12 @@ void options::take_upstream(entry& e, const char* value) noexcept {
     const std::size_t already = e.taken ? *e.taken : 0;
     if (already == e.places) wrong(e.name, "more than %zu are not supported", e.places);
     upstream_place& to = static_cast<upstream_place*>(e.to)[already];
-    auto at = parse_address(value);
-    if (!at) wrong(e.name, "\"%s\" %s; right would be %s", value, address_problem(at.error()), address_wanted);
-    if (at.value().at.family() != AF_UNIX && at.value().at.port() == 0)
+    std::size_t ignored = 0;
+    if (const int error = look_up(value, to, ignored))
+        wrong(e.name, "\"%s\" %s; right would be %s", value, address_problem(error), address_wanted);
+    if (to.at[0].at.family() != AF_UNIX && to.at[0].at.port() == 0)
         wrong(e.name, "\"%s\" has port 0, at which nobody listens; right would be 1..65535", value);
-    to = {.at = at.value(), .text = value};
+    if (ignored > 0) say("%s has %zu addresses more than the %zu that are used", value, ignored, to.count);
     if (e.taken) ++*e.taken;
 }
 
@@ -407,7 +408,7 @@ void options::help() noexcept {
     }
     std::printf("  %-32s\n  %-32s\n", "--help", "--version");
     std::printf("\nAddresses: %s.\nLISTEN also fd:3, and unix:/run/x.sock,mode=660,user=www-data,group=www-data: who may "
-                "connect.\nTimes: 500us, 250ms, 2s, 1m. Sizes: 4096, 64k, 16m.\n\n"
+                "connect.\nA name: of LISTEN the first address, of UPSTREAM all, at most 8.\nTimes: 500us, 250ms, 2s, 1m. Sizes: 4096, 64k, 16m.\n\n"
                 "examples:\n  %s\n  %s\n",
                 address_wanted, about_.examples[0], about_.examples[1]);
     std::exit(0);

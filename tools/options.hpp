@@ -22,15 +22,9 @@
 #include <string_view>
 #include <type_traits>
 
-#include "proto/address.hpp"
-#include "tools/process.hpp"
+#include "tools/names.hpp"
 
 namespace weir::inline WEIR_KERNEL::tools {
-
-struct upstream_place {
-    address at{};
-    const char* text = "";
-};
 
 class options {
   public:

@@ -32,7 +32,7 @@ constexpr bool is_sanitized = false;
 struct settings {
     std::uint64_t cycles = 20'000;
     std::uint32_t jobs = 64;
-    tools::upstream_place target;
+    address target; // no family: none
     bool self = false, json = false, quiet = false;
     std::uint32_t pid = 0, pool = UINT32_MAX, plant = 0, ledger = 65'536;
     duration deadline = seconds{5}, settle = seconds{3}, connect_timeout = milliseconds{20};
@@ -87,7 +87,7 @@ settings parse(int argc, char** argv) {
     if (!at) tools::options::wrong("--target", "\"%s\" is no address: 127.0.0.1:8080, unix:/run/x.sock", target);
     if (!set.pid && at.value().at.family() == AF_UNIX)
         tools::options::wrong("--target", "only /proc/PID/fd shows unix sockets: --pid is needed, too");
-    set.target = {.at = at.value(), .text = target};
+    set.target = at.value();
     return set;
 }
 
@@ -195,7 +195,7 @@ int main(int argc, char** argv) {
     tools::hold_standard_descriptors();
     const settings set = parse(argc, argv);
     tools::prepare_process();
-    const bool is_self = !set.target.at.family;
+    const bool is_self = !set.target.family;
 
     std::unique_ptr<tools::leak_peers> peers;
     tools::leak_proxy proxy;
@@ -219,13 +219,13 @@ int main(int argc, char** argv) {
     const std::string request = std::string{"GET "} + set.path + " HTTP/1.1\r\nHost: weir-leak\r\n\r\n";
     tools::storm storm{conns,
                        {.proxy = is_self ? &proxy : nullptr,
-                        .target = set.target.at,
+                        .target = set.target,
                         .request = request,
                         .victims_socket = peers ? peers->victims_socket() : -1,
                         .jobs = set.jobs,
                         .deadline = set.deadline}};
     tools::subject s{.pid = is_self ? proxy.pid : static_cast<pid_t>(set.pid)};
-    if (!is_self) s.door = set.target.at.at;
+    if (!is_self) s.door = set.target.at;
     if (!is_self) s.pool = set.pool == UINT32_MAX ? set.jobs : set.pool;
     if (s.pid) s.known = tools::open_descriptors(s.pid);
     if (s.pid && s.known.empty()) tools::fail("process %d is not there, or not ours to look at", s.pid);

@@ -1,7 +1,5 @@
 // weir-relay: an L4 proxy. Options, and what each of its threads has.
 
-#include <algorithm>
-
 #include "proto/stream_proxy.hpp"
 #include "tools/crew.hpp"
 
@@ -29,7 +27,7 @@ void parse(settings& set, int argc, char** argv) {
          .usage = "[options] LISTEN UPSTREAM [UPSTREAM...]",
          .purpose = "Carries bytes between its clients and the upstreams, and ends and aborts as what they are.\n"
                     "SIGTERM, SIGINT: stop accepting, let what runs end, exit 0; a second one: exit 1 at once.\n"
-                    "SIGUSR1: say what is open and the counters.",
+                    "SIGUSR1: say what is open and the counters. SIGHUP: look names up again.",
          .examples = {"weir-relay 127.0.0.1:6380 127.0.0.1:6379",
                       "weir-relay --threads 2 --balance least --send-proxy v2 [::]:8443 10.0.0.1:443 10.0.0.2:443"}}};
     relay_options& relay = set.stream.relay;
@@ -53,7 +51,8 @@ void parse(settings& set, int argc, char** argv) {
 }
 
 stream_proxy_options limited(stream_proxy_options stream, const tools::crew_options& set, const tools::share& mine) {
-    stream.relay.pairs_max = mine.clients_max;
+    stream.relay.pairs_max = mine.limits.clients_max;
+    stream.places = &mine.places;
     stream.relay.pipes.pipes_max = set.pipes_max;
     return stream;
 }
@@ -64,13 +63,14 @@ struct worker {
     static constexpr const char* in_use = "clients";
 
     worker(event_loop& loop, const settings& s, const tools::share& mine) noexcept
-        : set(s), conns(loop), connections_max(mine.connections_max), proxy(conns, limited(s.stream, s, mine)) {}
+        : set(s), conns(loop), connections_max(stream_proxy::connections_needed(limited(s.stream, s, mine))),
+          proxy(conns, limited(s.stream, s, mine)) {}
 
     void open(tools::crew<worker>& home, std::uint32_t index) noexcept {
         if (auto r = conns.open({.connections_max = connections_max}); !r)
             tools::fail("no memory for %u connections: lower --max-connections", connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)
-            proxy.add_upstream(set.upstreams[i].at);
+            proxy.add_upstream(set.upstreams[i].addresses());
         if (!set.quiet) proxy.on_trouble(tools::log_writer::take, &home.lines(index));
     }
     void drain(drain_kind how, stream_proxy::drained done, void* owner) noexcept {

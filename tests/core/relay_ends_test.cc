@@ -289,7 +289,7 @@ TEST_CASE("a reader that takes its bytes slowly is not idle") {
 TEST_CASE("the end of a pair is told once, with both connections closed") {
     int told = 0;
     relay_options options;
-    options.ended = [](void* at, void*) noexcept { ++*static_cast<int*>(at); };
+    options.ended = [](void* at, void*, relay_end) noexcept { ++*static_cast<int*>(at); };
     options.owner = &told;
     relay_rig r(options);
     r.join();
@@ -299,6 +299,46 @@ TEST_CASE("the end of a pair is told once, with both connections closed") {
 
     CHECK(r.until([&] { return r.is_over(); }));
     CHECK(told == 1);
+}
+
+// What was told of pairs: 'a' for the first byte of a server, 'u' for one that ended unheard, 'e' for any other end.
+struct witness {
+    static void answered(void* at, void*) noexcept { static_cast<witness*>(at)->told += 'a'; }
+    static void ended(void* at, void*, relay_end how) noexcept {
+        static_cast<witness*>(at)->told += how == relay_end::unheard ? 'u' : 'e';
+    }
+    relay_options options(std::uint32_t pipes_max) {
+        relay_options o{.pipes = {.pipes_max = pipes_max}};
+        o.answered = answered;
+        o.ended = ended;
+        o.owner = this;
+        return o;
+    }
+    std::string told;
+};
+
+TEST_CASE("a server's first byte is told once, and a server that ended first without one is told as unheard") {
+    struct {
+        const char* name;
+        void (*play)(relay_rig& r);
+        const char* told;
+    } const cases[] = {
+        {"the server speaks", [](relay_rig& r) { send_all(r.server.get(), "1"); r.turn(3); send_all(r.server.get(), "2"); r.turn(3); reset(r.server); }, "ae"},
+        {"the server closes", [](relay_rig& r) { r.server.close(); r.turn(3); r.client.close(); }, "u"},
+        {"the server resets", [](relay_rig& r) { reset(r.server); }, "u"},
+        {"the client speaks, the server resets", [](relay_rig& r) { send_all(r.client.get(), "x"); r.turn(3); reset(r.server); }, "u"},
+        {"the client closes first", [](relay_rig& r) { r.client.close(); r.turn(3); r.server.close(); }, "e"},
+        {"the client resets", [](relay_rig& r) { reset(r.client); }, "e"},
+    };
+    for (const auto& each : cases) {
+        CAPTURE(each.name);
+        witness w;
+        relay_rig r(w.options(0));
+        r.join();
+        each.play(r);
+        CHECK(r.until([&] { return r.is_over(); }));
+        CHECK(w.told == each.told);
+    }
 }
 
 } // namespace

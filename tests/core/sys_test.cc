@@ -319,24 +319,35 @@ TEST_CASE("only a socket is unlinked as one") {
     CHECK(sys::unlink_socket(path) == -ENOENT);
 }
 
-TEST_CASE("a number is resolved without asking anybody, and cut to the room there is") {
-    sockaddr_in v4{};
-    socklen_t bytes = sizeof v4;
-    int resolved, unknown;
+TEST_CASE("a number is resolved without asking anybody, and is one address") {
+    sys::resolved found[4];
+    int count, unknown;
     {
         const support::forgiven the_resolvers; // it keeps its configuration
-        resolved = sys::resolve("127.0.0.1", "8080", reinterpret_cast<sockaddr*>(&v4), &bytes);
-        socklen_t other_bytes = sizeof v4;
-        sockaddr_in other{};
-        unknown = sys::resolve("127.0.0.1", "no-such-service", reinterpret_cast<sockaddr*>(&other), &other_bytes);
+        count = sys::resolve("127.0.0.1", "8080", found, 4);
+        unknown = sys::resolve("127.0.0.1", "no-such-service", found + 1, 3);
     }
 
-    CHECK(resolved == 0);
-    CHECK(bytes == sizeof v4);
+    CHECK(count == 1);
+    CHECK(found[0].bytes == sizeof(sockaddr_in));
+    sockaddr_in v4;
+    std::memcpy(&v4, &found[0].address, sizeof v4);
     CHECK(v4.sin_family == AF_INET);
     CHECK(ntohs(v4.sin_port) == 8080);
     CHECK(ntohl(v4.sin_addr.s_addr) == 0x7F000001);
     CHECK(unknown == -ENOENT);
+}
+
+TEST_CASE("the ports that connect() takes are those of /proc") {
+    sys::port_range range;
+    REQUIRE(sys::local_ports(range) == 0);
+    unsigned first = 0, last = 0;
+    FILE* file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+    REQUIRE(file != nullptr);
+    CHECK(fscanf(file, "%u %u", &first, &last) == 2);
+    fclose(file);
+    CHECK(range.first == first);
+    CHECK(range.last == last);
 }
 
 // --- EINTR ends in sys, but for waits

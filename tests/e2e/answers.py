@@ -2,6 +2,9 @@
 """Responses: what a client gets of what a server said, and whose connection lives on. The numbers are the rows of the
 checklist of HTTP/1.1 behaviours, R1-R19 the rules of the idle pool, both in README.md beside this file."""
 
+import queue
+import tempfile
+
 import rig
 from rig import Gateway, Origin, until
 from wire import Client, Closed, Upstream, equal, get, request, short
@@ -123,7 +126,7 @@ def test_bodiless():
             answer = client.ask(request(method), to_head=True)
             assert answer.status in (200, 204, 304)
             equal(client.ask(get()).body, b"ok", f"the next after {short(raw)}")
-            equal(len(upstream.raw), 1, "connections: it is used again")
+            equal(upstream.ended, [None] * len(upstream.raw), "connections: each is kept")
 
 
 def test_surplus():
@@ -227,27 +230,57 @@ def test_client_abort():
 
 
 def test_client_half_close():
-    """a client that has ended its side still gets its answer (row 51)"""
-    with Origin("--delay", "30ms") as origin, Gateway(origin) as gateway, Client(gateway.address) as client:
+    """a client that has ended its side gets its answer with --client-fin wait (row 51)"""
+    options = ["--client-fin", "wait"]
+    with Origin("--delay", "30ms") as origin, Gateway(origin, options=options) as gateway, Client(gateway.address) as client:
         client.send(get())
         client.socket.shutdown(1)
         equal(client.response().status, 200)
         assert client.closed()
 
 
+def test_client_gone():
+    """a client that has ended its side has gone: its server is told at once, before an answer and in an event stream (row 51)"""
+    told = queue.Queue()
+
+    def serve(answer):
+        def behave(connection, _):
+            connection.sendall(answer)
+            try:
+                told.put(connection.recv(1))
+            except ConnectionResetError:
+                told.put(b"")
+        return behave
+
+    events = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+    for answer, leave in [(b"", Client.close), (b"", lambda c: c.socket.shutdown(1)), (events, Client.close)]:
+        with Upstream((serve(answer), CLOSE)) as upstream, Gateway(upstream) as gateway:
+            client = Client(gateway.address)
+            client.send(get())
+            while answer and b"data: 1" not in client.pending:
+                assert client.more()
+            until(lambda: upstream.requests, "the server has the request")
+            leave(client)
+            equal(told.get(timeout=10), b"", "the server is told")
+            equal(gateway.counters()["abandoned"], 1)
+            until(lambda: gateway.counters()["active"] == 1, "nothing runs but the admin page")
+
+
 def test_tunnel():
     """after a 101 that was asked for, bytes pass both ways; none of them before it (rows 38, 39)"""
-    asked = b"GET /chat HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
-    switch = head(b"Connection: upgrade", b"Upgrade: echo", line=b"HTTP/1.1 101 Switching")
+    asked = b"GET /chat HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: h2c, Echo/2\r\n\r\n"
+    switch = head(b"Upgrade: echo/2", line=b"HTTP/1.1 101 Switching")
 
     def echo(connection, _):
         connection.sendall(switch)
         while data := connection.recv(65536):
             connection.sendall(data.upper())
 
-    with Upstream((echo, CLOSE)) as upstream, Gateway(upstream) as gateway, Client(gateway.address) as client:
+    with (Upstream((echo, CLOSE)) as upstream, Gateway(upstream, options=["--upgrade", "websocket,echo/2"]) as gateway,
+          Client(gateway.address) as client):
         client.send(asked + b"too early")
         equal(client.response().status, 101)
+        assert b"Upgrade: Echo/2\r\n" in upstream.requests[0] and b"h2c" not in upstream.requests[0]
         equal(upstream.requests[0].split(b"\r\n\r\n")[1], b"", "nothing came with the head")
         client.send(b", in time")
         equal(client.exactly(18), b"TOO EARLY, IN TIME")
@@ -261,6 +294,45 @@ def test_unasked_upgrade():
     switch = head(b"Connection: upgrade", b"Upgrade: x", line=b"HTTP/1.1 101 Switching")
     with Upstream(switch) as upstream, Gateway(upstream) as gateway, Client(gateway.address) as client:
         equal(client.ask(b"GET / HTTP/1.1\r\nHost: test\r\nUpgrade: x\r\n\r\n").status, 502)
+
+
+def test_upgrades_not_allowed():
+    """an offer of h2c is taken out with its settings, and the request served; a 101 to what was not asked for is a 502"""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+    with Origin() as origin, Gateway(origin) as gateway, Client(gateway.address) as client:
+        for _ in range(2):
+            client.send(b"POST /x HTTP/1.1\r\nHost: test\r\n" + offer + b"Content-Length: 3\r\n\r\nabc")
+            equal(client.response().status, 200)
+    asked = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    for names in (b"h2c", b"websocket, h2c", b"websocket/13"):
+        with Upstream(head(b"Connection: upgrade", b"Upgrade: " + names, line=b"HTTP/1.1 101 Switching")) as upstream:
+            with Gateway(upstream) as gateway, Client(gateway.address) as client:
+                equal(client.ask(asked).status, 502)
+                equal(gateway.counters()["tunnels"], 0)
+
+
+def test_no_host():
+    """a request of HTTP/1.0 without Host gets the server's own name, which is localhost at a unix socket (row 16)"""
+    with tempfile.TemporaryDirectory() as place:
+        for at, name in (("127.0.0.1:0", None), (f"unix:{place}/up", "localhost")):
+            with Upstream(OK, at=at) as upstream, Gateway(upstream) as gateway, Client(gateway.address) as client:
+                equal(client.ask(b"GET / HTTP/1.0\r\n\r\n").status, 200)
+                wanted = f"GET / HTTP/1.1\r\nHost: {name or upstream.address}\r\n\r\n".encode()
+                equal(upstream.requests[0], wanted)
+
+
+def test_cut_off_at_a_unix_socket():
+    """a unix socket knows no reset: in chunks a response that breaks off shows that, and to HTTP/1.0 it cannot (row 48)"""
+    half = head(body=b"half of it")
+    with tempfile.TemporaryDirectory() as place, Upstream((half, RESET)) as upstream:
+        with Gateway(upstream, at=f"unix:{place}/gate") as gateway:
+            with Client(gateway.address) as client:
+                client.send(get())
+                equal(client.rest(), head(b"Transfer-Encoding: chunked", body=b"a\r\nhalf of it\r\n"), "no last chunk")
+            with Client(gateway.address) as client:
+                client.send(get(version="1.0"))
+                equal(client.rest(), head(b"Connection: close", body=b"half of it"), "and then an end, as README says")
+            until(lambda: gateway.counters()["truncated"] == 2, "both were found to be cut off")
 
 
 def test_timeouts():

@@ -52,9 +52,9 @@ def idle_connections(gateway, server, count):
 
 def test_all_closed():
     """a server closes thousands of idle connections at once: all go, none is used, and no client notices"""
-    count, asking = 9_900 if SOAK else 2_000, 50
-    rig.need_descriptors(2 * count + 200)
-    options = [*FOREVER, "--pool-size", "10000", "--max-connections", str(min(count + 100, 9_980))]
+    count, asking = 5_800 if SOAK else 2_000, 50
+    rig.need_descriptors(3 * count + 2500)
+    options = [*FOREVER, "--pool-size", "10000", "--max-connections", str(count + 100)]
     with Server() as server, Gateway(server, options=options) as gateway, Client(gateway.admin) as admin:
         clients, ends = idle_connections(gateway, server, count)
         with gateway.held():
@@ -156,7 +156,7 @@ def test_slow_attackers():
             last = time.monotonic() - began
         equal(attackers.gone, count, "attackers that were given up")
         attackers.close()
-        until(lambda: gateway.counters()["clients"] == len(clients) + 1, "only the good ones are left")
+        until(lambda: gateway.counters()["clients"] == len(clients), "only the good ones are left")
         print(f"           p99 {percentile(alone, 0.99) * 1000:.1f} ms without them, {percentile(beside, 0.99) * 1000:.1f} ms "
               f"with them; the last one was given up after {last:.1f} s")
         for client in clients:

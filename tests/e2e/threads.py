@@ -78,7 +78,7 @@ def test_gateway():
         each = [busy[i] - quiet[i] for i in (0, 1)]
         assert all(count >= 2 for count in each), f"descriptors of each loop: {each}"
         seen = gateway.check_ledger()
-        equal((seen["clients"], seen["responses"]), (CLIENTS + 1, 5 * CLIENTS))
+        equal((seen["clients"], seen["responses"]), (CLIENTS, 5 * CLIENTS))
         equal(seen["requests"] - before["requests"], 5 * CLIENTS + 1, "requests, and the one to the admin page")
         equal(seen["reused"] + seen["fresh"], 5 * CLIENTS)
         for client in clients:
@@ -132,11 +132,11 @@ def test_second_signal():
 
 
 def test_max_connections():
-    """--max-connections is split: so many are served and no more, and one more when one has gone"""
+    """--max-connections is the limit of both loops together: so many are served and no more, and one more when one has gone"""
     with Server() as server:
         for at in ("127.0.0.1:0", abstract("split")):
             with Relay(server, at=at, options=[*TWO, "--max-connections", "21"]) as relay:
-                clients = [connect(relay.address) for _ in range(80)]  # of these one loop gets 11, the other 10, and not by luck
+                clients = [connect(relay.address) for _ in range(80)]
                 ends = [server.accept() for _ in range(21)]
                 seen = open_counts(relay)[1]
                 equal((seen["clients"], seen["relayed"], server.has_waiting()), (21, 21, False))
@@ -154,13 +154,89 @@ def test_max_connections():
                 ledger(open_counts(relay)[1])
 
 
+def test_as_many_as_it_says():
+    """--max-connections N serves N, whichever loops the kernel gives them to; the next one gets the place of one that only waits"""
+    options = ["--threads", "4", "--max-connections", str(CLIENTS)]
+    with Origin("--body", "10") as origin, Gateway(origin, options=options) as gateway:
+        clients = [Client(gateway.address) for _ in range(CLIENTS)]
+        for client in clients:
+            client.send(get())
+        for client in clients:
+            equal(client.response().status, 200)
+        equal(gateway.counters()["clients"], CLIENTS)
+        with Client(gateway.address) as late:
+            equal(late.ask(get()).status, 200, "the one that came after them")
+            until(lambda: gateway.counters()["clients_let_go"] == 1, "one was let go")
+        equal(sum(not client.is_quiet() for client in clients), 1, "clients that were let go")
+        equal(gateway.end(), 0, gateway.stderr())
+    with Server() as server, Relay(server, options=options) as relay:
+        both = pairs(relay, server, CLIENTS)  # nobody only waits in a relay
+        carry_both(both, 10_000, finish=False)
+        late = connect(relay.address)
+        late.say(b"me too")
+        equal((relay.counters(4)["clients"], server.has_waiting()), (CLIENTS, False))
+        close_all([both.pop()])
+        with server.accept() as end:
+            end.expect(b"me too")
+            late.close()
+        close_all(both)
+
+
+def test_crowded():
+    """many more clients than places, in four loops: each is served in its turn, over and over"""
+    options = ["--threads", "4", "--max-connections", "16", "--keep-alive-requests", "1000000"]
+    with Origin("--body", "10") as origin, Gateway(origin, options=options) as gateway:
+        wrong = []
+
+        def visit(number):
+            try:
+                for i in range(25):
+                    with Client(gateway.address, timeout=30) as client:
+                        equal(client.ask(get(f"/{number}-{i}")).status, 200)
+            except Exception as error:
+                wrong.append(f"{number}: {error!r}")
+
+        visitors = [threading.Thread(target=visit, args=(n,)) for n in range(64)]
+        for visitor in visitors:
+            visitor.start()
+        for visitor in visitors:
+            visitor.join(60)
+        equal(wrong, [])
+        until(lambda: gateway.counters()["clients"] == 0, "all have gone")
+        equal(gateway.check_ledger()["clients_total"], 64 * 25)
+        equal(gateway.end(), 0, gateway.stderr())
+
+
+def test_admin_has_places():
+    """the admin page answers when clients have every place, and silent connections to it keep none of them out"""
+    options = [*TWO, "--max-connections", "16"]
+    with Origin("--body", "10") as origin, Gateway(origin, options=options) as gateway:
+        with origin.held():
+            busy = [Client(gateway.address) for _ in range(32)]
+            for client in busy:
+                client.send(get(connection="close"))
+            until(lambda: gateway.counters()["clients"] == 16, "every place is taken")
+            equal(gateway.counters()["clients"], 16)
+        for client in busy:
+            equal(client.response().status, 200)
+            client.close()
+        silent = [Client(gateway.admin) for _ in range(40)]
+        clients = [Client(gateway.address) for _ in range(16)]
+        for client in clients:
+            equal(client.ask(get()).status, 200)
+        equal(gateway.counters()["clients"], 16, "the page answers: silent ones make room")
+        for client in silent + clients:
+            client.close()
+        equal(gateway.end(), 0, gateway.stderr())
+
+
 def test_too_few():
     """too few descriptors for so many threads: exit 1, with the number that would do"""
     rig.need("prlimit")
     for tool in ("weir-relay", "weir-gateway"):
-        done = run("prlimit", "--nofile=200:200", rig.TOOLS / tool, "--threads", "16", "127.0.0.1:0", "127.0.0.1:9")
+        done = run("prlimit", "--nofile=150:150", rig.TOOLS / tool, "--threads", "16", "127.0.0.1:0", "127.0.0.1:9")
         equal(done.returncode, 1, done.stderr)
-        found = re.search(r"200 descriptors are too few: raise the limit \(ulimit -n\) to at least (\d+)", done.stderr)
+        found = re.search(r"150 descriptors are too few: raise the limit \(ulimit -n\) to at least (\d+)", done.stderr)
         assert found, done.stderr
         enough = int(found.group(1))
         done = run("prlimit", f"--nofile={enough - 1}:{enough - 1}", rig.TOOLS / tool, "--threads", "16", "127.0.0.1:0",

@@ -43,7 +43,7 @@ std::vector<request> requests_in(std::string_view said) {
         said.remove_prefix(head.size());
         request r{.method = std::string{head.method_text()},
                   .target = (head.path_needs_slash() ? "/" : "") + std::string{head.path()},
-                  .host = std::string{head.authority()},
+                  .host = std::string{head.names_host() ? head.authority() : "10.0.1.1:80"}, // else the server's own
                   .is_http_1_0 = head.version() == http1_version::v1_0};
         http1_body body;
         body.start(head.body_kind(), head.content_length());

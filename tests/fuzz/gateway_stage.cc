@@ -90,6 +90,8 @@ http1_gateway_options draw(dice& chance) {
     o.clients_max = 4;
     o.tunnel_idle_timeout = seconds{5};
     o.fin_timeout = seconds{2};
+    o.http.upgrades = "w"; // of the corpus
+    o.http.on_client_fin = chance.coin() ? client_fin::abort : client_fin::wait;
     return o;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "proto/http1_head.hpp"
+#include "proto/http1_upgrade.hpp"
 #include "proto/http1_write.hpp"
 
 using namespace weir;
@@ -147,10 +148,12 @@ void expect_within_limits(const http1_head& head, const http1_limits& limits, st
 
 std::string write(const http1_head& head) {
     const http1_framing framing{.kind = head.body_kind(), .length = head.content_length()};
-    const http1_persistence persistence = head.has_upgrade() ? http1_persistence::upgrade : http1_persistence::unsaid;
-    std::string text(80 * 1024, '\0');
     const bool is_request = head.kind() == http1_kind::request;
-    const std::size_t size = is_request ? write_request_head(text.data(), text.size(), head, framing, persistence)
+    const http1_forwarding how{.upgrades = "websocket, w, x/1", .own_host = "own:80"};
+    const bool upgrades = is_request ? upgrades_asked(head, how.upgrades) != 0 : head.has_upgrade();
+    const http1_persistence persistence = upgrades ? http1_persistence::upgrade : http1_persistence::unsaid;
+    std::string text(80 * 1024, '\0');
+    const std::size_t size = is_request ? write_request_head(text.data(), text.size(), head, framing, persistence, how)
                                         : write_response_head(text.data(), text.size(), head, framing, persistence);
     EXPECT(size > 0);
     text.resize(size);
@@ -180,7 +183,7 @@ void expect_written_again(const http1_head& head) {
     if (head.body_kind() == http1_body_kind::length) EXPECT(again.content_length() == head.content_length());
     if (head.kind() == http1_kind::request) {
         EXPECT(again.method_text() == head.method_text());
-        EXPECT(again.authority() == head.authority());
+        EXPECT(again.authority() == (head.names_host() ? head.authority() : "own:80"));
     } else {
         EXPECT(again.status() == head.status());
         EXPECT(again.reason() == head.reason());

@@ -18,6 +18,14 @@ namespace {
 using namespace support;
 namespace sys = weir::sys;
 
+TEST_CASE("of a fresh connection one byte is acknowledged: its SYN") {
+    const tcp_listener server = listen_tcp();
+    const descriptor fresh = connect_tcp(server.port);
+    CHECK(sys::bytes_acked(fresh.get()) == 1);
+    send_all(fresh.get(), "request");
+    CHECK(comes_true([&] { return sys::bytes_acked(fresh.get()) == 8; })); // nobody has accepted it yet
+}
+
 TEST_CASE("a request that met a FIN is answered by EPIPE, and nothing of it was acknowledged") {
     pair ends = tcp_pair();
     const int fd = ends.a.get();
@@ -166,6 +174,27 @@ TEST_CASE("bytes_acked counts our bytes and not the peer's; unix sockets have no
     CHECK(after_peer == before);
     CHECK(comes_true([&] { return sys::bytes_acked(ends.a.get()) == before + 4; }));
     CHECK(sys::bytes_acked(local.a.get()) < 0);
+}
+
+TEST_CASE("a connect from the address that it wants meets itself, which its name tells at once") {
+    const weir::endpoint at = weir::endpoint::ipv4(0x7f000001, refused_port());
+    auto made = weir::open_connection(at, {.source = at});
+    REQUIRE(made.ok());
+    const int fd = made.value().fd.get();
+    CHECK(weir::meets_itself(fd, at).value()); // before it is known to be connected
+    REQUIRE(wait_for(fd, POLLOUT));
+    CHECK(sys::socket_error(fd) == 0);
+    send_all(fd, "secret");
+    CHECK(recv_exactly(fd, 6) == "secret");
+
+    const int rival = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const descriptor server(rival);
+    const int on = 1;
+    REQUIRE(setsockopt(rival, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+    CHECK(::bind(rival, at.data(), at.size()) == -1); // its server cannot come back
+    sys::set_abortive(fd);
+    made.value().fd.reset();
+    CHECK(::bind(rival, at.data(), at.size()) == 0);
 }
 
 } // namespace

@@ -179,22 +179,6 @@ TEST_CASE("a response that breaks the rules is a 502, and its connection is clos
     }
 }
 
-TEST_CASE("seventeen interim responses are a 502, sixteen are not") {
-    for (const int count : {16, 17}) {
-        gateway_rig rig;
-        peer c = rig.client();
-        c.say("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-        peer s = rig.server();
-        for (int i = 0; i < count; i++) {
-            s.say("HTTP/1.1 102 Processing\r\n\r\n");
-            rig.settle();
-        }
-        if (!s.ended()) s.say(ok(""));
-        const message m = rig.expect_message(c);
-        CHECK(m.head.substr(9, 3) == (count == 16 ? "200" : "502"));
-    }
-}
-
 TEST_CASE("a response that is cut off is cut off for the client too") {
     struct {
         const char* request;

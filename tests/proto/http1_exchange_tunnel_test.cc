@@ -9,14 +9,14 @@ namespace {
 using namespace weir;
 using namespace support;
 
-const std::string upgrade_request = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n";
-const std::string upgrade_response = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n";
+const std::string upgrade_request = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+const std::string upgrade_response = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 TEST_CASE("after a 101 the connections are a tunnel, with what each side said early") {
     for (std::size_t at = 1; at < upgrade_response.size(); at += 7) {
         gateway_rig rig;
         peer c = rig.client();
-        c.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: toy\r\n\r\nearly client;");
+        c.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly client;");
         peer s = rig.server();
         rig.expect(s, upgrade_request); // none of what follows the request, before the 101
         c.say("later client;");
@@ -54,8 +54,8 @@ TEST_CASE("a 101 behind other interim responses is a tunnel too") {
 }
 
 TEST_CASE("a 101 that nobody asked for is a 502") {
-    for (const std::string& request : {get(), "GET / HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: toy\r\n\r\n"s,
-                                       "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: toy\r\n\r\n"s}) {
+    for (const std::string& request : {get(), "GET / HTTP/1.0\r\nConnection: keep-alive, upgrade\r\nUpgrade: websocket\r\n\r\n"s,
+                                       "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n"s}) {
         gateway_rig rig;
         peer c = rig.client();
         c.say(request);
@@ -71,7 +71,7 @@ TEST_CASE("a 101 that nobody asked for is a 502") {
 TEST_CASE("a 101 before the request's body was sent is a 502") {
     gateway_rig rig;
     peer c = rig.client();
-    c.say("POST /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\nContent-Length: 9\r\n\r\nbody");
+    c.say("POST /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 9\r\n\r\nbody");
     peer s = rig.server();
     s.say(upgrade_response);
     rig.expect_message(c);
@@ -84,7 +84,7 @@ TEST_CASE("a 101 while the request's tail still waits to be sent is a 502") {
     gateway_rig rig;
     peer c = rig.client();
     const std::string body = pattern(100'000);
-    const std::string request = "POST /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\nContent-Length: 100000\r\n\r\n";
+    const std::string request = "POST /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 100000\r\n\r\n";
     c.say(request);
     peer s = rig.server();
     s.narrow();

@@ -31,33 +31,15 @@ TEST_CASE("at its limit of clients the gateway accepts nobody until one goes") {
 TEST_CASE("a tunnel keeps its client's place until it ends") {
     gateway_rig rig{{.clients_max = 1}};
     peer c = rig.client();
-    c.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n");
+    c.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     peer s = rig.server();
-    s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n");
+    s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     rig.settle();
     CHECK(rig.counters().tunnels == 1);
     CHECK(rig.gateway->clients_count() == 1);
     c.reset();
     rig.settle();
     CHECK(rig.gateway->clients_count() == 0);
-}
-
-TEST_CASE("without an exchange for it a request is a 503") {
-    gateway_rig rig{{.clients_max = 1}};
-    REQUIRE(rig.gateway->listen_admin({.family = &tcp, .at = endpoint::ipv4(0x7f000001, 0)}).ok());
-    peer a = rig.client();
-    a.say(get());
-    peer s = rig.server();
-    peer admin{connect_small(rig.gateway->admin_port().local().port())};
-    admin.say(get("/counters"));
-    rig.expect(admin, own_answer(503, "Service Unavailable", "No room for this request now.\n", closes, "Retry-After: 1\r\n"));
-    rig.expect_end(admin, ending::fin);
-    CHECK(rig.counters().shed == 1);
-    REQUIRE(rig.troubles.size() == 1);
-    CHECK(rig.troubles[0] == "503 \"\" upstream -: no exchange is left");
-    CHECK(rig.gateway->clients_count() == 1);
-    s.say(ok());
-    rig.expect(a, ok());
 }
 
 TEST_CASE("when connections are short an idle one makes room; without one it is a 503") {
@@ -189,9 +171,9 @@ TEST_CASE("a drain that takes too long is ended: requests and tunnels are aborte
     running.say(get());
     peer s = rig.server();
     peer tunnel = rig.client();
-    tunnel.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n");
+    tunnel.say("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     peer t = rig.server();
-    t.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n");
+    t.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     rig.settle();
     tunnel.pull().got.clear();
     t.pull().got.clear();
@@ -225,14 +207,14 @@ TEST_CASE("a gateway may go with everything under way") {
     std::vector<peer> servers;
     servers.reserve(40);
     for (const std::string& said : {get(), post("/", "x"), "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx"s, get() + get(),
-                                    "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n"s, get(), get(), get()})
+                                    "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"s, get(), get(), get()})
         begin(said); // every other one waits for a server that does not accept
     while (ready(rig.origins[0].fd.get(), POLLIN))
         servers.push_back(rig.server());
     REQUIRE(servers.size() >= 4);
     servers[0].say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx");                       // in the response
     servers[1].say("HTTP/1.1 200 O");                                                     // in its head
-    servers[2].say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n"); // a tunnel, or a 502
+    servers[2].say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"); // a tunnel, or a 502
     servers[3].say(ok());                                                                 // idle
     rig.settle();
     CHECK(rig.gateway->active_count() > 4);

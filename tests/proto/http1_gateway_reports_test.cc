@@ -55,7 +55,8 @@ TEST_CASE("the admin page gives the counters as JSON, answers the rest with 404 
     CHECK(value_in(m.body, "requests") == 2); // this one, too
     CHECK(value_in(m.body, "responses") == 1);
     CHECK(value_in(m.body, "idle") == 1);
-    CHECK(value_in(m.body, "clients") == 2);
+    CHECK(value_in(m.body, "clients") == 1);
+    CHECK(value_in(m.body, "admin_clients") == 1);
     CHECK(value_in(m.body, "accepted") == 2);
     CHECK(value_in(m.body, "dialed") == 1);
     CHECK(value_in(m.body, "end_done") == 0);
@@ -241,8 +242,8 @@ TEST_CASE("what ended in any other way than with a whole answer had no line in t
         CHECK(outline(lines.at(0)) == "\"GET /drained\" 0 0 bytes cut off");
     }
     SUBCASE("a tunnel: when it begins") {
-        begin("/tunnel", c, s, "Connection: upgrade\r\nUpgrade: x\r\n");
-        s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        begin("/tunnel", c, s, "Connection: upgrade\r\nUpgrade: websocket\r\n");
+        s.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
         rig.expect_message(c, true);
         CHECK(outline(lines.at(0)) == "\"GET /tunnel\" 101 0 bytes");
         s.say("more");

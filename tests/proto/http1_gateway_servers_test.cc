@@ -337,7 +337,7 @@ TEST_CASE("a request that is over counts no more for least, however it ended") {
 TEST_CASE("a tunnel counts for least until it ends") {
     gateway_rig rig{{.how = balance::least}, {.origins = {origin_state::listening, origin_state::listening}}};
     peer c = rig.client(), d = rig.client();
-    const std::string switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: toy\r\n\r\n";
+    const std::string switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     const auto ask = [&](std::size_t origin) {
         d.say(get());
         peer s = rig.server(origin);
@@ -347,7 +347,7 @@ TEST_CASE("a tunnel counts for least until it ends") {
         s.close();
         rig.settle();
     };
-    c.say(get("/ws", "Connection: upgrade\r\nUpgrade: toy\r\n"));
+    c.say(get("/ws", "Connection: upgrade\r\nUpgrade: websocket\r\n"));
     peer tunnel = rig.server(0);
     tunnel.say(switching);
     rig.expect(c, switching);

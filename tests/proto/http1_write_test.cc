@@ -28,11 +28,12 @@ http1_framing framing_of(const http1_head& head) {
 }
 
 // What goes to the server of a request with these lines between its start line and the empty line.
-std::string request(std::string_view fields, http1_persistence how = unsaid, std::string_view start = "GET / HTTP/1.1") {
+std::string request(std::string_view fields, http1_persistence how = unsaid, std::string_view start = "GET / HTTP/1.1",
+                    const http1_forwarding& more = {}) {
     const std::string text = std::string(start) + "\r\n" + std::string(fields) + "\r\n";
     const http1_head head = parsed(http1_kind::request, text);
     char room[4096];
-    return {room, write_request_head(room, sizeof room, head, framing_of(head), how)};
+    return {room, write_request_head(room, sizeof room, head, framing_of(head), how, more)};
 }
 std::string response(std::string_view fields, http1_persistence how = unsaid, std::string_view start = "HTTP/1.1 200 OK") {
     const std::string text = std::string(start) + "\r\n" + std::string(fields) + "\r\n";
@@ -168,11 +169,29 @@ TEST_CASE("Connection is written anew: close, keep-alive, or nothing") {
     CHECK(request("Host: h\r\nConnection: close\r\n", close) == get + "Connection: close\r\n\r\n");
 }
 
-TEST_CASE("an upgrade goes on with every Upgrade field, and with Connection naming nothing else") {
-    CHECK(request("Host: h\r\nUpgrade: a\r\nConnection: X-H, Upgrade\r\nX-H: 1\r\nupgrade: b/2\r\n", upgrade) ==
-          get + "Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b/2\r\n\r\n");
+TEST_CASE("an upgrade goes on with the offers that are allowed, and with Connection naming nothing else") {
+    const std::string_view start = "GET / HTTP/1.1";
+    const std::string fields = "Host: h\r\nUpgrade: a, c\r\nConnection: X-H, Upgrade\r\nX-H: 1\r\nupgrade: B/2\r\n";
+    CHECK(request(fields, upgrade, start, {.upgrades = "b/2, a"}) == get + "Connection: upgrade\r\nUpgrade: a, B/2\r\n\r\n");
+    CHECK(request(fields, upgrade, start, {.upgrades = "c"}) == get + "Connection: upgrade\r\nUpgrade: c\r\n\r\n");
+    CHECK(request(fields, upgrade, start, {.upgrades = "d"}) == get + "\r\n");
+    CHECK(request(fields, upgrade) == get + "\r\n");
     CHECK(response("Upgrade: a\r\nConnection: upgrade\r\nX: y\r\n", upgrade, "HTTP/1.1 101 Switching Protocols") ==
           "HTTP/1.1 101 Switching Protocols\r\nX: y\r\nConnection: upgrade\r\nUpgrade: a\r\n\r\n");
+}
+
+TEST_CASE("HTTP2-Settings stays behind, whether Connection names it or not") {
+    for (const char* names : {"Upgrade, HTTP2-Settings", "Upgrade", "close"})
+        CHECK(request("Host: h\r\nConnection: "s + names + "\r\nUpgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n") == get + "\r\n");
+    CHECK(request("Host: h\r\nHTTP2-Setting: x\r\n") == get + "HTTP2-Setting: x\r\n\r\n");
+}
+
+TEST_CASE("a request without Host gets the one that the proxy names, and no other does") {
+    const http1_forwarding own{.own_host = "server:81"};
+    CHECK(request("A: b\r\n", unsaid, "GET / HTTP/1.0", own) == "GET / HTTP/1.1\r\nHost: server:81\r\nA: b\r\n\r\n");
+    CHECK(request("Host: h\r\n", unsaid, "GET / HTTP/1.0", own) == get + "\r\n");
+    CHECK(request("Host:\r\n", unsaid, "GET / HTTP/1.0", own) == "GET / HTTP/1.1\r\nHost: \r\n\r\n"); // empty, and said so
+    CHECK(request("", unsaid, "GET http://h/ HTTP/1.0", own) == get + "\r\n");
 }
 
 // --- room

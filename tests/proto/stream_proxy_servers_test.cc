@@ -121,6 +121,10 @@ TEST_CASE("least asks the server with the fewest clients, which are counted unti
     peer a = rig.client(), sa = rig.server(0);
     peer b = rig.client(), sb = rig.server(1);
     peer c = rig.client(), sc = rig.server(0);
+    for (auto [client, server] : {std::pair{&a, &sa}, {&c, &sc}}) { // else it would rest
+        server->say("bye");
+        rig.expect(*client, "bye");
+    }
     sa.reset();
     sc.reset();
     CHECK(rig.until([&] { return rig.proxy->clients_count() == 1; }));

@@ -211,6 +211,12 @@ void listens_at_an_abandoned_path(stage& s) {
 void resolves(stage& s) {
     s.start([&] { return parse_tcp("localhost:80").ok(); });
     s.start([&] { return parse_tcp("10.0.0.1:80").ok(); });
+    s.k.net.name("two", {endpoint::ipv4(0x0a000001, 0), endpoint::ipv4(0x0a000002, 0)});
+    s.start([&] {
+        address at[4];
+        auto count = parse_addresses("two:80", at);
+        return count && count.value() == 2 && at[1].at == endpoint::ipv4(0x0a000002, 80);
+    });
 }
 
 void opens_sockets(stage& s) {

@@ -146,10 +146,10 @@ void continues(stage& s) {
 
 void upgrades(stage& s) {
     exchange(s,
-             {say("GET /two HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: talk\r\n\r\nearly"), hear("101 "),
+             {say("GET /two HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nearly"), hear("101 "),
               hear("welcome"), say("hello"), hear("hello back"), fin, hear_end},
              {hear(head_end),
-              say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: talk\r\n\r\nwelcome"),
+              say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nwelcome"),
               hear("early"), hear("hello"), say("hello back"), hear_end},
              [](const http1_counters& c) { return c.tunnels == 1; });
 }

@@ -8,17 +8,13 @@
 
 #include "proto/tcp.hpp"
 #include "proto/unix.hpp"
+#include "sim/backlog.hpp"
 #include "sim/peers.hpp"
+#include "sim/shops.hpp"
 
 namespace simtest {
 
 namespace {
-
-address shop(const ctrl& family, std::uint32_t i) {
-    static constexpr const char* paths[] = {"@a", "@b", "@c"};
-    if (&family == &tcp) return {.family = &tcp, .at = endpoint::ipv4(0x0a000101 + i, 80)};
-    return {.family = &unix_stream, .at = endpoint::unix_path(paths[i]).value()};
-}
 
 address door_of(bool by_path) {
     if (by_path) return {.family = &unix_stream, .at = endpoint::unix_path("@door").value()};
@@ -42,6 +38,7 @@ class gateway_house {
 
     void open();
     void close();
+    void stay();
     void drain(duration limit);
     void drain_at(time_point when, duration limit) {
         drain_at_ = when;
@@ -55,7 +52,8 @@ class gateway_house {
     bool is_drained() const { return is_drained_; }
     // No client is there, and nobody but idle connections.
     bool is_empty() const {
-        return gateway_->clients_count() == 0 && world_.conns->live_count() == gateway_->idle().idle_count();
+        return gateway_->clients_count() + gateway_->admin_gate().clients_count() == 0 &&
+               world_.conns->live_count() == gateway_->idle().idle_count();
     }
     const endpoint& door() const { return door_.at; }
 
@@ -63,9 +61,11 @@ class gateway_house {
     static http1_gateway_options draw(world& w);
     static void drained(void* self) noexcept;
     static void access(void* self, std::string_view line) noexcept;
+    static void trouble(void* self, std::string_view line) noexcept;
     void look();
     void check_books();
     void check_drain();
+    void check_gone() const;
     // A body that is too slow is told by a read of it.
     bool times_out_by_timers() const { return options_.http.body_rate_min == 0; }
 
@@ -73,7 +73,8 @@ class gateway_house {
     http1_gateway_options options_;
     const ctrl& servers_;
     address door_;
-    std::uint32_t shops_count_;
+    shops shops_;
+    bool may_move_; // names, among faults
     bool has_admin_;
     http_rules rules_{};
     town& people_;
@@ -87,6 +88,7 @@ class gateway_house {
     time_point until_{}; // the drain's limit, once it has begun
     bool is_drained_ = false;
     std::uint32_t overdue_turns_ = 0;
+    backlog_check backlog_;
 };
 
 http1_gateway_options gateway_house::draw(world& w) {
@@ -101,6 +103,8 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.http.first_byte_timeout = seconds{4};
     o.http.write_timeout = seconds{4};
     o.http.repeats = chance.below(4) == 0 ? repeat::off : repeat::automatic;
+    o.http.on_client_fin = chance.coin() ? client_fin::abort : client_fin::wait;
+    o.http.upgrades = "other, weir-test";
     const std::uint32_t heads = chance.below(8);
     if (heads < 4) o.http.head = {.start_line_bytes_max = 300, .head_bytes_max = 900, .fields_max = 20};
     if (heads == 4) {
@@ -115,7 +119,7 @@ http1_gateway_options gateway_house::draw(world& w) {
     o.idle.seed = chance.next();
     o.idle.on_bytes = chance.below(4) == 0 ? unsolicited::drain : unsolicited::kill;
     o.how = chance.coin() ? balance::least : balance::round_robin;
-    o.clients_max = chance.between(8, 32);
+    o.clients_max = chance.coin() ? chance.between(4, 6) : chance.between(8, 32);
     o.tunnels_max = chance.between(4, 6); // at least one for each healthy client
     o.tunnel_idle_timeout = seconds{6};
     o.fin_timeout = seconds{2};
@@ -127,7 +131,7 @@ http1_gateway_options gateway_house::draw(world& w) {
 
 gateway_house::gateway_house(world& w, town& people)
     : world_(w), options_(draw(w)), servers_(w.k.chance.below(6) == 0 ? unix_stream : tcp),
-      door_(door_of(w.k.chance.below(8) == 0)), shops_count_(w.k.chance.between(1, 3)),
+      door_(door_of(w.k.chance.below(8) == 0)), shops_(w), may_move_(w.k.chance.coin()),
       has_admin_(w.k.chance.below(4) == 0), people_(people) {
     how_.accept_budget = w.k.chance.between(1, 16);
     rules_ = {.options = options_.http,
@@ -135,16 +139,20 @@ gateway_house::gateway_house(world& w, town& people)
               .keeps_servers = options_.idle.idle_max > 0};
     if (has_admin_) rules_.admin = admin_door.at;
     people.follow(rules_);
-    for (std::uint32_t i = 0; i < shops_count_; i++)
-        people.open_shop(shop(servers_, i).at);
+    for (std::uint32_t left = w.k.chance.between(1, 3); left > 0; left--) {
+        shops_.add(servers_);
+        people.open_shop(shops_.all().back().at);
+    }
+    shops_.settle();
     if (&servers_ == &unix_stream) saw(mark::http_unix_server);
     if (door_.family == &unix_stream) saw(mark::http_unix_door);
 }
 
 void gateway_house::open() {
     gateway_.emplace(*world_.conns, options_);
-    for (std::uint32_t i = 0; i < shops_count_; i++)
-        gateway_->add_upstream(shop(servers_, i));
+    for (std::size_t i = 0; i < shops_.upstreams_count(); i++)
+        gateway_->add_upstream(shops_.look_up(i));
+    gateway_->on_trouble(trouble, this);
     gateway_->on_access(access, this);
     if (!gateway_->listen(door_, how_)) world_.k.violate("I10", "no listener, though nothing is wrong");
     if (has_admin_ && !gateway_->listen_admin(admin_door))
@@ -153,7 +161,10 @@ void gateway_house::open() {
     drain_at_ = never;
     until_ = {};
     is_drained_ = false;
+    rules_.may_leave_early = false;
+    people_.follow(rules_);
     overdue_turns_ = 0;
+    backlog_ = {};
     world_.watch_accepts(&gateway_->port(), how_.accept_budget);
     if (times_out_by_timers()) world_.watch_pairs(&tunnels_of(*gateway_));
     world_.watch_exchanges(options_.http.first_byte_timeout, options_.http.write_timeout);
@@ -162,6 +173,8 @@ void gateway_house::open() {
 
 void gateway_house::close() {
     if (gateway_->counters().repeated > 0) saw(mark::http_repeated);
+    if (options_.http.on_client_fin == client_fin::abort && gateway_->counters().abandoned > 0)
+        saw(mark::http_client_gone);
     world_.watch_accepts(nullptr, 0);
     if (times_out_by_timers()) world_.watch_pairs(nullptr);
     world_.after_turns(nullptr, nullptr);
@@ -219,7 +232,33 @@ void gateway_house::check_drain() {
 void gateway_house::look() {
     check_books();
     check_drain();
+    check_gone();
+    const bool has_admins = gateway_->admin_gate().clients_count() > 0; // which wait in the same way, at another gate
+    backlog_.look(world_, gateway_->gate(),
+                  [&](const connection& conn) { return !has_admins && conn.cb().name == std::string_view{"http1-waiting"}; });
+    if (gateway_->gate().let_go_count() > 0 && !rules_.may_leave_early) {
+        rules_.may_leave_early = true;
+        people_.follow(rules_);
+    }
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
+    if (may_move_ && world_.k.chance.below(64) == 0) {
+        const std::size_t i = shops_.move_one();
+        gateway_->set_upstream(i, shops_.look_up(i));
+    }
+    if (!may_move_) shops_.check_records(gateway_->upstreams(), people_);
+}
+
+// From now on every name has all its addresses.
+void gateway_house::stay() {
+    may_move_ = false;
+    shops_.settle();
+    for (std::size_t i = 0; i < shops_.upstreams_count(); i++)
+        gateway_->set_upstream(i, shops_.look_up(i));
+}
+
+void gateway_house::trouble(void* self, std::string_view line) noexcept {
+    if (line.ends_with(": Resource temporarily unavailable"))
+        static_cast<gateway_house*>(self)->world_.k.violate("I23", "a request failed since a server was busy for a moment");
 }
 
 void gateway_house::access(void* self, std::string_view line) noexcept {
@@ -239,11 +278,11 @@ void gateway_house::check_books() {
         if (role == "relay") tunneled++;
     }
     if (gateway_->active_count() != asking) k.violate("I18", "there are not as many exchanges as clients that ask");
-    if (gateway_->clients_count() != waiting + asking + (tunneled + 1) / 2)
+    const std::uint32_t admins = gateway_->admin_gate().clients_count();
+    if (gateway_->clients_count() + admins != waiting + asking + (tunneled + 1) / 2)
         k.violate("I18", "there are not as many clients as counted");
     if (serving > asking) k.violate("I18", "a server's connection is nobody's");
-    // The admin page lets its clients in above the limit.
-    if (!has_admin_ && gateway_->clients_count() > options_.clients_max)
+    if (gateway_->clients_count() > options_.clients_max || admins > http1_gateway::admin_clients_max)
         k.violate("I18", "there are more clients than may be");
     if (asking == 0 && gateway_->counters().requests != logged_count_)
         k.violate("I18", "the access log has not one line for each request");
@@ -251,6 +290,19 @@ void gateway_house::check_books() {
         conns.blocks().used() == blocks_.size() && conns.blocks().large_used() == large_blocks_.size();
     if (asking + tunneled == 0 && !is_given_back)
         k.violate("I5", "a block is held by nobody who needs one");
+}
+
+// A client whose end is known, whose request is complete and who has said nothing behind it is served no longer.
+void gateway_house::check_gone() const {
+    if (options_.http.on_client_fin == client_fin::wait) return;
+    conntab& conns = *world_.conns;
+    for (connection* conn = conns.first(); conn; conn = conns.after(*conn)) {
+        const bool is_known = conn->slot().ended() && !conn->slot().is(fd_state::news); // else its wake is still to come
+        if (!is_known || std::string_view{conn->cb().name} != "http1-client") continue;
+        if (!conn->owner_as<http1_exchange>().awaits_server()) continue;
+        if (static_cast<stream&>(*world_.k.at(conn->fd())).in.empty())
+            world_.k.violate("I4", "a client has gone, and its server works on for it");
+    }
 }
 
 // ---- the run
@@ -269,7 +321,7 @@ std::uint64_t run(std::uint64_t seed) {
     }
     if (chance.below(6) == 0) h->take_blocks(chance.below(4));
 
-    go_through_trouble(w, people, h->door(), 16);
+    go_through_trouble(w, people, h->door(), 24);
     h->give_blocks();
     w.turn_until(w.k.time.now + seconds{12}); // upstreams that rested are asked again after 10 s
     w.require_by(w.k.time.now + seconds{60}, "I8", "a client is served beyond every deadline",
@@ -280,6 +332,8 @@ std::uint64_t run(std::uint64_t seed) {
         h->close();
         h->open();
     }
+    h->stay();
+    people.lose_shops(town::hollows::one);
     // A drain, a tunnel and a client that stays cost descriptors and ports for a while.
     const auto& ports = w.k.options().network;
     const bool is_scarce = w.k.options().descriptors_max < 64 || ports.port_last - ports.port_first < 64;

@@ -7,6 +7,7 @@
 #include "core/dialer.hpp"
 #include "core/idle.hpp"
 #include "core/listener.hpp"
+#include "core/still_there.hpp"
 #include "proto/tcp.hpp"
 #include "proto/unix.hpp"
 #include "sim/peers.hpp"
@@ -48,7 +49,8 @@ struct desk {
 class office {
   public:
     office(world& w, const ctrl& servers)
-        : world_(w), servers_(servers), idle_(*w.conns, draw(w.k.chance)), listener_(*w.conns), desks_(64) {}
+        : world_(w), servers_(servers), idle_(*w.conns, draw(w.k.chance)), listener_(*w.conns), desks_(64),
+          rests_until_(w.loop->fds().fd_max()) {}
     ~office() {
         world_.watch_accepts(nullptr, 0);
         while (desk* d = live_.front())
@@ -84,6 +86,7 @@ class office {
     // What a callback answers that has closed its connection. The dispatcher knows better than to believe `keep`.
     verdict closed() noexcept { return world_.k.chance.coin() ? verdict::gone : verdict::keep; }
     void check_taken(connection& conn) noexcept;
+    verdict park(connection& server, idle_pool::key key) noexcept;
     event_loop& loop() noexcept { return *world_.loop; }
     duration patience(duration usual) const noexcept { return is_patient_ ? seconds{50} : usual; }
 
@@ -94,6 +97,7 @@ class office {
     listener listener_;
     fixed_pool<desk> desks_;
     list<&desk::hook> live_;
+    std::vector<time_point> rests_until_; // by descriptor, of the connection that was parked last
 };
 
 const data_cb office::client_cb{.name = "client", .recv = hear_client, .send = tell_client, .wake = watch_client};
@@ -241,6 +245,17 @@ void office::check_taken(connection& conn) noexcept {
     const bool told = !socket.watched_as(conn.fd())->pending();
     if (told && (!socket.in.empty() || socket.recv_shut))
         world_.k.violate("I16", "taken with something unread, or ended");
+    if (loop().now() < rests_until_[static_cast<std::size_t>(conn.fd())])
+        world_.k.violate("I16", "taken while it rests");
+}
+
+// Most connections are parked without a rest, as after an answer behind which nothing can come.
+verdict office::park(connection& server, idle_pool::key key) noexcept {
+    dice& chance = world_.k.chance;
+    const bool rests = chance.below(3) == 0;
+    const duration rest = rests ? chance.between(duration{milliseconds{1}}, duration{milliseconds{40}}) : duration{};
+    rests_until_[static_cast<std::size_t>(server.fd())] = loop().now() + rest;
+    return idle_.park(server, key, {.messages_complete = true, .buffers_empty = true}, {.rest = rest});
 }
 
 // Closes the server's connection, if any, and asks once more or gives up.
@@ -323,14 +338,13 @@ void office::server_done(desk& d) noexcept {
     server.disarm();
     if (world_.k.chance.coin()) server.stop_recv(); // whatever was wanted, the pool watches
     answer(d);
-    if (idle_.park(server, key, {.messages_complete = true, .buffers_empty = true}) == verdict::keep &&
-        world_.k.chance.below(16) == 0)
+    if (park(server, key) == verdict::keep && world_.k.chance.below(16) == 0)
         static_cast<void>(idle_.park(server, key, {.messages_complete = true, .buffers_empty = true})); // twice is once
     if (world_.k.chance.below(8) != 0) return;
     connection* again = idle_.take(key, server_cb, nullptr);
     if (!again) return;
     check_taken(*again);
-    static_cast<void>(idle_.park(*again, key, {.messages_complete = true, .buffers_empty = true}));
+    static_cast<void>(park(*again, key));
 }
 
 void office::server_timed_out(timer& t, time_point) noexcept {

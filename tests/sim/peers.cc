@@ -26,6 +26,8 @@ const remote_cb town::server_cb{.name = "server", .run = [](remote& r) noexcept 
                                     s->end = &r;
                                     s->how = home.draw(true);
                                     s->is_unix = !r.socket().is_tcp();
+                                    s->in_hollow_shop = home.is_hollow(r.local());
+                                    if (s->in_hollow_shop) s->how = manner::hollow;
                                     r.owner = s.get();
                                     static constexpr remote_cb known{.name = "server", .run = [](remote& me) noexcept {
                                                                          static_cast<server*>(me.owner)->run(me);
@@ -83,6 +85,8 @@ void town::open_shop(const endpoint& where) {
 void town::calm_down() noexcept {
     calm_ = true;
     calm_since_ = k_.time.now;
+    hollow_.clear();
+    mute_.clear();
     for (const endpoint& where : shops_)
         k_.net.find_service(where)->refuses = k_.net.find_service(where)->swallows = false;
     for (auto& s : servers_)
@@ -101,13 +105,26 @@ void town::calm_down() noexcept {
     }
 }
 
-void town::lose_shops() noexcept {
+void town::lose_shops(hollows may) noexcept {
     const std::uint32_t kept = k_.chance.below(static_cast<std::uint32_t>(shops_.size()));
     for (std::uint32_t i = 0; i < shops_.size(); i++) {
         service& shop = *k_.net.find_service(shops_[i]);
         shop.refuses = i != kept && k_.chance.below(3) == 0;
         shop.swallows = i != kept && k_.chance.below(3) == 0;
+        shop.portless = i != kept && k_.chance.below(4) == 0;
+        const bool is_hollow = i != kept && may == hollows::one && hollow_.empty() && k_.chance.coin();
+        if (is_hollow) empty_shop(shops_[i], true);
     }
+}
+
+void town::empty_shop(const endpoint& where, bool is_hollow) noexcept {
+    std::erase(hollow_, where);
+    std::erase(mute_, where);
+    if (!is_hollow) return;
+    hollow_.push_back(where);
+    saw(mark::shop_hollow);
+    const auto speaks = [&](const auto& s) { return s->end && s->end->local() == where; };
+    if (std::none_of(servers_.begin(), servers_.end(), speaks)) mute_.push_back(where);
 }
 
 void town::send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed) {
@@ -141,8 +158,12 @@ void town::come(void* at, std::uint32_t) noexcept {
     home.clients_.push_back(std::move(c));
     // Now and then a shop shuts, or opens again.
     if (home.calm_ || home.shops_.empty() || chance.below(6) != 0) return;
-    service& shop =
-        *home.k_.net.find_service(home.shops_[chance.below(static_cast<std::uint32_t>(home.shops_.size()))]);
+    const endpoint& place = home.shops_[chance.below(static_cast<std::uint32_t>(home.shops_.size()))];
+    service& shop = *home.k_.net.find_service(place);
+    if (chance.below(3) == 0) {
+        home.empty_shop(place, !home.is_hollow(place));
+        return;
+    }
     const bool swallows = home.between_ == between::passes_on && chance.below(3) == 0;
     bool& shut = swallows ? shop.swallows : shop.refuses;
     shut = !shut;
@@ -162,6 +183,11 @@ void town::check_end(const tally& heard, const tally& said) noexcept {
 
 // A unix socket knows no reset: an abort behind it, or before it, looks like an end.
 void town::check_end_at(const client& c) noexcept {
+    // A server that did not even read whose it was.
+    if (!c.from && c.heard.bytes == 0 && hollow_ends_heard_ < hollow_ends_said_) {
+        hollow_ends_heard_++;
+        return;
+    }
     if (c.is_unix || (c.from && c.from->is_unix)) return;
     const bool may_be_unix =
         std::any_of(shops_.begin(), shops_.end(), [](const auto& s) { return s.family() == AF_UNIX; });
@@ -289,7 +315,9 @@ bool client::read(remote& r) noexcept {
                 if (n == 0 && !digest_http(r)) return false; // the end was that of a body
                 judge_end(r);
             }
-            if (must_succeed && answered + failed < asks) home->k_.violate("I10", "a healthy client was cut off");
+            const std::uint32_t given_up = home->gives_up_behind_a_fin() && said.ended ? 1 : 0; // the last one
+            if (must_succeed && answered + failed + given_up < asks)
+                home->k_.violate("I10", "a healthy client was cut off");
             leave(r);
             return false;
         }

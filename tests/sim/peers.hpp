@@ -49,6 +49,7 @@ enum class manner : std::uint8_t {
     garbage,   // bytes that mean nothing
     stray,     // a server: bytes that nobody asked for, while idle
     parting,   // a server: its end, and a RST later: after a request that it read, or while idle and still reading
+    hollow,    // a server: accepts and ends, by FIN or RST, at once or when it has read something
     count_
 };
 
@@ -118,6 +119,7 @@ struct server {
     bool is_told = false;    // the line is complete, or none is to come
     bool knows_id = false;   // of the first request
     bool is_unix = false;    // where an abort looks like an end
+    bool in_hollow_shop = false; // every server there is hollow
     tally said{}, heard{};
     http_ear ear{};
     void run(remote& r) noexcept;
@@ -130,6 +132,7 @@ struct server {
     void leave(remote& r) noexcept;
     void reset(remote& r) noexcept;
     void idle_on(remote& r) noexcept;
+    void end_unheard(remote& r) noexcept;
     bool crosses_next(remote& r) noexcept;
     void know(std::uint64_t id) noexcept;
     void belong_to(client& c) noexcept;
@@ -229,8 +232,17 @@ class town {
     void send_clients(const endpoint& where, std::uint32_t count, duration span, bool must_succeed);
     // From now on everybody new behaves.
     void calm_down() noexcept;
-    // But for one, any shop may be out of reach from now on.
-    void lose_shops() noexcept;
+    // But for one, any shop may be out of reach from now on; one of them, with `hollows`, may only accept and end.
+    enum class hollows : std::uint8_t { none, one };
+    void lose_shops(hollows may) noexcept;
+    // No byte of an answer comes from there.
+    bool is_mute(const endpoint& where) const noexcept {
+        return std::find(mute_.begin(), mute_.end(), where) != mute_.end();
+    }
+    bool has_hollow() const noexcept { return !hollow_.empty(); }
+    bool is_hollow(const endpoint& where) const noexcept {
+        return std::find(hollow_.begin(), hollow_.end(), where) != hollow_.end();
+    }
 
     bool all_must_succeed_over() const noexcept;
     bool is_nobody_owed() const noexcept;
@@ -255,7 +267,12 @@ class town {
     // Who sips: whether it is time for that, and if so for how many bytes.
     bool may_sip(remote& r, manner& how, time_point& not_before) noexcept;
     std::size_t sip_bytes() noexcept;
+    void empty_shop(const endpoint& where, bool is_hollow) noexcept;
     std::uint32_t draw_bytes() noexcept;
+    // A client that ends its side behind a request has gone.
+    bool gives_up_behind_a_fin() const noexcept {
+        return tongue_ == tongue::http1 && rules_.options.on_client_fin == client_fin::abort;
+    }
     client* asker(std::uint64_t id) noexcept;
     void check_end(const tally& heard, const tally& said) noexcept;
     void check_silent_end() noexcept;
@@ -275,10 +292,13 @@ class town {
     bool calm_ = false;
     time_point calm_since_{};
     std::ptrdiff_t silent_ends_heard_ = 0;
+    std::size_t hollow_ends_said_ = 0, hollow_ends_heard_ = 0;
     bool clients_greet_ = false;
     int servers_version_ = 0;
     std::uint64_t ids_ = 1;
     std::vector<endpoint> shops_;
+    std::vector<endpoint> hollow_; // of these
+    std::vector<endpoint> mute_;   // of those: no server from before is there either
     std::vector<std::unique_ptr<server>> servers_;
     std::vector<std::unique_ptr<client>> clients_;
     std::vector<std::unique_ptr<visit>> visits_;

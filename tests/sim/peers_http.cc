@@ -80,15 +80,18 @@ std::uint64_t tunnel_id(const errand& e, bool is_server) { return e.id * 2 + (is
 
 std::string head_of(const errand& e, const http1_limits& limits, bool pads, dice& chance) {
     std::string head = e.method;
-    head += chance.below(16) == 0 ? " http://shop/" : " /";
+    head += chance.below(16) == 0 && e.names_host ? " http://shop/" : " /";
     head += std::to_string(e.id) + (e.is_old ? " HTTP/1.0\r\n" : " HTTP/1.1\r\n");
-    head += "Host: shop\r\nX-Keep: " + std::to_string(e.id) + "\r\n";
+    if (e.names_host) head += "Host: shop\r\n";
+    head += "X-Keep: " + std::to_string(e.id) + "\r\n";
     if (e.form == body_form::length) head += "Content-Length: " + std::to_string(e.body_bytes) + "\r\n";
     if (e.form == body_form::chunked) head += "Transfer-Encoding: chunked\r\n";
     if (e.expects) head += "Expect: 100-continue\r\n";
-    if (e.upgrades) head += "Connection: upgrade\r\nUpgrade: weir-test\r\n";
+    if (e.upgrades) head += "Connection: upgrade\r\nUpgrade: h2c, Weir-Test\r\nHTTP2-Settings: AAMAAABk\r\n";
     else if (!e.keeps && !e.is_old) head += "Connection: close\r\n";
     else if (e.keeps && e.is_old) head += "Connection: keep-alive\r\n";
+    if (!e.upgrades && chance.below(16) == 0)
+        head += "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
     if (chance.below(4) == 0) head += "Connection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n";
     if (pads && chance.below(16) == 0) pad_fields(head, limits);
     if (pads && chance.below(16) == 0 && pad(head, limits)) saw(mark::head_of_the_largest_size);

@@ -24,7 +24,9 @@ struct errand {
     body_form form = body_form::none;
     std::uint32_t body_bytes = 0;
     std::uint32_t answer_bytes = 0;
+    std::uint32_t head_bytes = 0;
     bool is_old = false;    // HTTP/1.0
+    bool names_host = true; // else it gets its server's own name
     bool keeps = true;      // its client's connection may stay
     bool expects = false;   // 100-continue
     bool upgrades = false;  // 101, and then a tunnel
@@ -36,6 +38,7 @@ struct errand {
     // --- as servers had it
     std::uint8_t arrivals = 0;
     bool came_on_used = false; // the last time, on a connection that had carried another
+    endpoint came_to{};        // the last time, that address
     bool came_unseen = false;  // the last time, to a server that had ended its own side: counts as not seen
     bool was_answered = false; // a byte of an answer was delivered
 
@@ -57,7 +60,7 @@ struct http_rules {
     endpoint admin{};             // unspecified: none
     bool drains_unasked = false;  // bytes that nobody asked for do not end an idle server connection
     bool keeps_servers = true;    // else each request says close to its server
-    bool may_leave_early = false; // it is drained: a client that waits may be closed before its time
+    bool may_leave_early = false; // it is drained, or was full: a client that waits may be closed before its time
 };
 
 // What a server knows of the request that it is at.

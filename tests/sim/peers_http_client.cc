@@ -59,7 +59,9 @@ void client::ask_http() noexcept {
     voice.said_lines = false;
     const bool pads =
         limits.head_bytes_max <= 20 * home->k_.options().network.buffer_bytes_max && how != manner::trickling;
-    out += head_of(e, limits, pads, chance);
+    const std::string head = head_of(e, limits, pads, chance);
+    e.head_bytes = static_cast<std::uint32_t>(head.size());
+    out += head;
     say_body(e);
     if (e.upgrades && how != manner::half_closing && !voice.lingers && chance.coin()) {
         out += payload(tunnel_id(e, false), e.body_bytes); // before there is one
@@ -80,6 +82,7 @@ void client::draw_errand(errand& e) noexcept {
     e.answer_bytes = home->draw_bytes();
     e.is_old = chance.below(8) == 0;
     if (e.is_old) saw(mark::client_of_1_0);
+    e.names_host = !e.is_old || chance.coin();
     const bool may_close = is_last || (!must_succeed && chance.below(8) == 0);
     e.keeps = !may_close || chance.below(4) != 0;
     if (!e.keeps) saw(mark::client_says_close);
@@ -185,6 +188,8 @@ void client::hear_hint(errand& e, int status, std::string_view head) noexcept {
     }
     const bool is_hint = (status == 100 || status == 103) && field_text(head, "x-hint") == "1";
     if (!is_hint || ++voice.hints > e.hints_said) k.violate("I6", "a client got a 1xx that no server has said");
+    const auto ms = static_cast<std::uint64_t>((k.time.now - e.asked_at) / milliseconds{1});
+    if (voice.hints > 64 + ms * 32 / 1000 + 1) k.violate("I8", "a client got more 1xx than may come in that time");
     voice.held_until = {};
     end->wake_in(duration{1000});
 }
@@ -250,7 +255,11 @@ void client::judge(const errand& e, int status, std::string_view head, std::stri
 void client::judge_own(const errand& e, int status) noexcept {
     kernel& k = home->k_;
     saw(mark::answer_error);
-    if (must_succeed) k.violate("I10", "a healthy client was told that it cannot be answered");
+    // Some server only accepts and ends: what may not be repeated may fail there.
+    const bool is_held = e.form == body_form::none || e.head_bytes + 2 * e.body_bytes < block_bytes / 2;
+    const bool may_fail =
+        home->has_hollow() && (!is_held || !e.may_repeat() || home->rules_.options.repeats == repeat::off);
+    if (must_succeed && !may_fail) k.violate("I10", "a healthy client was told that it cannot be answered");
     if (status == 408) {
         const http1_options& o = home->rules_.options;
         const duration patience = std::min(o.header_timeout, o.body_timeout);

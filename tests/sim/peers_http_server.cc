@@ -70,11 +70,16 @@ void server::check_head(const errand& e, std::string_view head) noexcept {
     kernel& k = home->k_;
     const std::string asked = std::string(e.method) + " /" + std::to_string(e.id) + " HTTP/1.1\r\n";
     if (!head.starts_with(asked)) k.violate("I6", "a server got another request line than was sent");
-    if (field_text(head, "host") != "shop") k.violate("I6", "a server got another host than was named");
+    char room[endpoint::text_max];
+    const std::string_view own = is_unix ? "localhost" : end->local().text(room);
+    if (field_text(head, "host") != (e.names_host ? "shop" : own))
+        k.violate("I6", "a server got another host than was named");
     if (field_number(head, "x-keep", 0) != e.id) k.violate("I6", "a field of a request was lost");
     for (const std::string_view hop : {"x-hop", "te", "keep-alive"})
         if (field_text(head, hop).data()) k.violate("I6", "a field was passed on to a server that is not for it");
-    const bool upgrades = field_text(head, "upgrade").data() != nullptr;
+    const bool upgrades = field_text(head, "upgrade") == "Weir-Test";
+    if (field_text(head, "http2-settings").data() || (!upgrades && field_text(head, "upgrade").data()))
+        k.violate("I6", "a server was asked for a protocol that is not allowed");
     if (upgrades != e.upgrades) k.violate("I6", "a server was asked for another protocol than the gateway was");
     const bool is_chunked = field_text(head, "transfer-encoding") == "chunked";
     const std::uint32_t length = field_number(head, "content-length", failed_bytes);
@@ -102,7 +107,9 @@ void server::arrive(errand& e) noexcept {
         if (home->rules_.options.repeats == repeat::off)
             k.violate("I17", "a request was repeated, though none is to be");
         if (!is_first) k.violate("I17", "a request was repeated on a connection that is not fresh");
-        if (!e.came_on_used) k.violate("I17", "a request was repeated, though its connection was fresh");
+        if (!e.came_on_used && e.came_to == end->local())
+            k.violate("I17", "a request was repeated at the address at which a fresh connection had failed");
+        if (!e.came_on_used) saw(mark::repeated_elsewhere);
         if (e.was_answered) k.violate("I17", "a request was repeated after a byte of its answer");
         if (!e.may_repeat() && !e.came_unseen)
             k.violate("I17", "a request that a server had seen came to a server again");
@@ -111,6 +118,7 @@ void server::arrive(errand& e) noexcept {
     // the same to the gateway whether or not it read on.
     e.came_unseen = said.ended;
     e.came_on_used = !is_first;
+    e.came_to = end->local();
     e.was_answered = e.is_whole = e.by_end = e.is_early = false;
     e.status = 0;
     ear.said_before = said.bytes;
@@ -174,11 +182,11 @@ void server::say_hint(std::string_view status, mark what) noexcept {
     saw(what);
 }
 
-// More of them, at times, than a gateway passes on.
+// More of them, at times, than a gateway passes on: 64 at once.
 void server::say_early_hints() noexcept {
     dice& chance = home->k_.chance;
     const bool hints = chance.below(8) == 0;
-    for (std::uint32_t n = hints ? chance.magnitude(1, 20) : 0; n > 0; n--)
+    for (std::uint32_t n = hints ? chance.magnitude(1, 100) : 0; n > 0; n--)
         say_hint("103 Early Hints", mark::hint_103);
 }
 

@@ -116,6 +116,10 @@ bool server::misbehave(remote& r) noexcept {
         r.close();
         return true;
     }
+    if (how == manner::hollow && (!home->calm_ || in_hollow_shop)) {
+        end_unheard(r);
+        return true;
+    }
     // The troublemakers leave. In HTTP who stalls is the gateway's to end: it has a deadline for that.
     const bool stays = how == manner::sipping || (how == manner::stalling && home->tongue_ == town::tongue::http1);
     if (home->calm_ && how != manner::well_behaved && !stays) {
@@ -147,9 +151,27 @@ bool server::misbehave(remote& r) noexcept {
     case manner::trickling:
     case manner::stray:
     case manner::parting:
+    case manner::hollow:
     case manner::count_: return false;
     }
     return false;
+}
+
+// At once, or a little later; it may have read by then, and what it has read counts as seen.
+void server::end_unheard(remote& r) noexcept {
+    dice& chance = r.chance();
+    if (not_before == time_point{}) {
+        const duration wait = chance.coin() ? duration{1} : chance.between(duration{1000}, duration{milliseconds{30}});
+        not_before = r.now() + wait;
+        r.wake_in(wait);
+    }
+    if (chance.coin() && !read(r)) return;
+    if (home->tongue_ == town::tongue::http1 && !ear.now && !in.empty()) hear_head();
+    if (r.now() < not_before) return;
+    const bool is_fin = chance.coin();
+    if (is_fin && !to && r.socket().in.empty()) home->hollow_ends_said_++;
+    if (is_fin) leave(r);
+    else reset(r);
 }
 
 // False: it is gone.

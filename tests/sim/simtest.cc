@@ -29,8 +29,8 @@ constexpr struct {
     const harness* who;
     std::string_view kinds;
 } unmet[] = {
-    {&idle_harness, "recv_with_cut splice_ send_buffered"},
-    {&relay_harness, "connect_eagain name_enobufs recv_with_cut take_probes"},
+    {&idle_harness, "connect_itself recv_with_cut splice_ send_buffered"},
+    {&relay_harness, "connect_eagain connect_itself name_enobufs recv_with_cut take_probes"},
     {&stream_harness, "recv_with_cut take_probes"},
     {&http1_harness, "connect_eagain name_enobufs recv_with_cut splice_"},
     {&mailbox_harness,
@@ -41,7 +41,7 @@ constexpr struct {
      "option_ name_ wire_slow wire_pieces clock_jump call_late stop_ one_accept accept_unsure splice_ slot_later "
      "take_probes ring_anyway"},
     {&takeover_harness, "connect_eaddrnotavail connect_enetunreach connect_at_once connect_timed_out connect_lost "
-                        "connect_eintr eventfd_eagain recv_etimedout option_ splice_ send_buffered take_probes "
+                        "connect_eintr connect_itself eventfd_eagain recv_etimedout option_ splice_ send_buffered take_probes "
                         "ring_anyway"},
     {&shared_harness, "accept_ socket_ connect_ epoll_change_enomem epoll_spurious eventfd_eagain recv_etimedout "
                       "recv_with_cut recv_one recv_unsure option_ name_ wire_slow wire_pieces one_accept accept_unsure "

@@ -8,19 +8,13 @@
 
 #include "proto/tcp.hpp"
 #include "proto/unix.hpp"
+#include "sim/backlog.hpp"
 #include "sim/peers.hpp"
+#include "sim/shops.hpp"
 
 namespace simtest {
 
 namespace {
-
-constexpr std::uint32_t shops_max = 4;
-
-address shop(const ctrl& family, std::uint32_t i) {
-    static constexpr const char* paths[] = {"@a", "@b", "@c", "@d"};
-    if (&family == &tcp) return {.family = &tcp, .at = endpoint::ipv4(0x0a000101 + i, 80)};
-    return {.family = &unix_stream, .at = endpoint::unix_path(paths[i]).value()};
-}
 
 address door_of(bool by_path) {
     if (by_path) return {.family = &unix_stream, .at = endpoint::unix_path("@door").value()};
@@ -34,6 +28,7 @@ class house {
 
     void open();
     void close();
+    void stay();
     void drain(duration limit);
     void drain_at(time_point when, duration limit) {
         drain_at_ = when;
@@ -67,8 +62,8 @@ class house {
     town& people_;
     stream_proxy_options options_;
     address door_;
-    std::uint32_t shops_count_;
-    address shops_[shops_max];
+    shops shops_;
+    bool may_move_; // names, among faults
     listener_options how_;
     std::optional<stream_proxy> proxy_;
     struct {
@@ -81,6 +76,7 @@ class house {
     time_point until_{}; // the drain's limit, once it has begun
     bool is_drained_ = false;
     std::uint32_t overdue_turns_ = 0;
+    backlog_check backlog_;
 };
 
 stream_proxy_options house::draw(world& w) {
@@ -111,26 +107,27 @@ stream_proxy_options house::draw(world& w) {
 
 house::house(world& w, town& people)
     : world_(w), people_(people), options_(draw(w)), door_(door_of(w.k.chance.below(4) == 0)),
-      shops_count_(w.k.chance.between(1, shops_max)) {
+      shops_(w), may_move_(w.k.chance.coin()) {
     const fault_plan& faults = w.k.faults;
     is_punctual_ = faults.ratio(fault::clock_jump) == 0 && faults.ratio(fault::epoll_late) == 0 &&
                    faults.ratio(fault::call_late) == 0;
     how_.socket.backlog_count = static_cast<int>(w.k.chance.between(4, 16));
     how_.accept_budget = w.k.chance.between(1, 16);
     people.speak_proxy(options_.accept_proxy, static_cast<int>(options_.send));
-    for (std::uint32_t i = 0; i < shops_count_; i++) {
+    for (std::uint32_t left = w.k.chance.between(1, shops::shops_max); left > 0; left--) {
         const bool by_path = w.k.chance.below(4) == 0;
-        shops_[i] = shop(by_path ? unix_stream : tcp, i);
-        people.open_shop(shops_[i].at);
+        shops_.add(by_path ? unix_stream : tcp);
+        people.open_shop(shops_.all().back().at);
         if (by_path) saw(mark::unix_server);
     }
+    shops_.settle();
     if (door_.family == &unix_stream) saw(mark::unix_door);
 }
 
 void house::open() {
     proxy_.emplace(*world_.conns, options_);
-    for (std::uint32_t i = 0; i < shops_count_; i++)
-        proxy_->add_upstream(shops_[i]);
+    for (std::size_t i = 0; i < shops_.upstreams_count(); i++)
+        proxy_->add_upstream(shops_.look_up(i));
     proxy_->on_trouble(trouble, this);
     if (!proxy_->listen(door_, how_)) world_.k.violate("I10", "no listener, though nothing is wrong");
     before_ = {};
@@ -138,6 +135,7 @@ void house::open() {
     until_ = {};
     is_drained_ = false;
     overdue_turns_ = 0;
+    backlog_ = {};
     world_.watch_accepts(&proxy_->port(), how_.accept_budget);
     world_.watch_pairs(&proxy_->relay());
     world_.after_turns([](void* self) { static_cast<house*>(self)->look(); }, this);
@@ -180,8 +178,23 @@ void house::drained(void* self) noexcept {
 void house::look() {
     check_books();
     check_drain();
+    // Whether a PROXY line has begun cannot be seen from here.
+    backlog_.look(world_, proxy_->gate(), [](const connection&) { return false; });
     see();
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
+    if (may_move_ && world_.k.chance.below(64) == 0) {
+        const std::size_t i = shops_.move_one();
+        proxy_->set_upstream(i, shops_.look_up(i));
+    }
+    if (!may_move_) shops_.check_records(proxy_->upstreams(), people_);
+}
+
+// From now on every name has all its addresses.
+void house::stay() {
+    may_move_ = false;
+    shops_.settle();
+    for (std::size_t i = 0; i < shops_.upstreams_count(); i++)
+        proxy_->set_upstream(i, shops_.look_up(i));
 }
 
 void house::check_books() {
@@ -205,9 +218,13 @@ void house::check_books() {
         k.violate("I18", "clients are not counted once each");
     if (proxy_->clients_count() != waiting + pairs) k.violate("I18", "there are not as many clients as counted");
     if (proxy_->clients_count() > options_.relay.pairs_max) k.violate("I18", "there are more clients than may be");
-    std::size_t active = 0;
-    for (std::size_t i = 0; i < shops_count_; i++)
+    std::size_t active = 0, held = 0;
+    for (std::size_t i = 0; i < proxy_->upstreams().size(); i++) {
         active += proxy_->upstreams().at(i).active_count;
+        for (const upstream_address& a : proxy_->upstreams().at(i).places)
+            held += a.users_count;
+    }
+    if (active != held) k.violate("I18", "addresses are not held by as many as their servers have connections");
     if (active != dialing + pairs) k.violate("I18", "servers have not as many connections as counted");
     const pipe_pool* pipes = proxy_->relay().pipes();
     if (conns.blocks().used() + (pipes ? pipes->lent_count() : 0) > waiting + may_hold)
@@ -217,7 +234,7 @@ void house::check_books() {
 // Of a client that waits for its server. When the clock jumps, each of its deadlines may be late.
 void house::check_deadline(const connection& client) {
     if (!is_punctual_) return;
-    duration longest = options_.relay.connect_timeout * shops_count_ + milliseconds{500};
+    duration longest = options_.relay.connect_timeout * static_cast<std::int64_t>(shops_.all().size()) + milliseconds{500};
     if (options_.accept_proxy) longest += options_.proxy_timeout;
     if (world_.loop->now() > client.born() + longest)
         world_.k.violate("I8", "a client waits for its server beyond every deadline");
@@ -250,7 +267,9 @@ void house::see_all() {
     if (relay.pipes() && relay.pipes()->failed_count() > 0) saw(mark::pipe_refused);
 }
 
-void house::trouble(void*, std::string_view line) noexcept {
+void house::trouble(void* self, std::string_view line) noexcept {
+    if (line.ends_with(": Resource temporarily unavailable"))
+        static_cast<house*>(self)->world_.k.violate("I23", "a client was refused since a server was busy for a moment");
     if (line.find(" refused: connect_failed: ") != line.npos) saw(mark::refused_by_all);
 }
 
@@ -281,7 +300,8 @@ std::uint64_t run(std::uint64_t seed) {
     }
 
     w.k.note("healthy");
-    people.lose_shops();
+    h->stay();
+    people.lose_shops(town::hollows::none);
     const std::uint64_t failures = h->failures_count();
     const bool few_descriptors = w.k.options().descriptors_max < 64;
     serve_healthy(w, people, h->door(), few_descriptors ? 1 : w.k.chance.between(1, 3), milliseconds{100});

@@ -28,6 +28,7 @@ const char* to_string(mark what) noexcept {
         "server garbage",
         "server stray bytes",
         "server parting",
+        "server hollow",
         "server refusing",
         "answer whole",
         "answer error",
@@ -90,6 +91,7 @@ const char* to_string(mark what) noexcept {
         "tunnel bytes early",
         "used after strays",
         "request repeated",
+        "client gone",
         "client of HTTP/1.0",
         "client says close",
         "request in chunks",
@@ -114,6 +116,12 @@ const char* to_string(mark what) noexcept {
         "gateway drained in need",
         "gateway: unix door",
         "gateway: unix server",
+        "place awaited",
+        "client let go",
+        "shop hollow",
+        "repeated elsewhere",
+        "waited for room",
+        "name moved",
     };
     static_assert(std::size(names) == static_cast<std::size_t>(mark::count_));
     return names[static_cast<std::size_t>(what)];
@@ -182,8 +190,12 @@ void world::turn(duration sleep_max) {
     if (door_ && door_->accepted_count() - accepted > accept_budget_)
         k.violate("I14", "one turn accepted more than its budget");
     waiting_.resize(static_cast<std::size_t>(k.numbers_end()));
+    connecting_count_ = 0;
     for (connection* conn = conns->first(); conn; conn = conns->after(*conn))
         check_connection(*conn);
+    if (conns->redials().waiting_count() > 0) saw(mark::waited_for_room);
+    if (conns->redials().waiting_count() > connecting_count_)
+        k.violate("I20", "a connect is repeated for a connection that is no more");
     deadlines_.after_turn(k, *loop, *conns);
     if (turn_check_) turn_check_(turn_owner_);
 }
@@ -199,6 +211,7 @@ void world::check_connection(connection& conn) {
     if (conn.is(conn_flag::idle) && conn.ended() && !slot.is(fd_state::queued))
         k.violate("I4", "an idle connection has ended, and is kept");
     check_fair(conn);
+    if (conn.is(conn_flag::connecting)) connecting_count_++;
 }
 
 // Whoever may go on gets its turn: a connection that stays runnable has been served, which shows in its calls. A slot

@@ -43,6 +43,7 @@ enum class mark : std::uint8_t {
     server_garbage,
     server_stray_bytes,
     server_parting,
+    server_hollow,
     server_refusing,
     answer_whole,
     answer_error,
@@ -105,6 +106,7 @@ enum class mark : std::uint8_t {
     tunnel_bytes_early,
     used_after_strays,
     http_repeated,
+    http_client_gone,
     client_of_1_0,
     client_says_close,
     request_in_chunks,
@@ -129,6 +131,12 @@ enum class mark : std::uint8_t {
     http_drained_in_trouble,
     http_unix_door,
     http_unix_server,
+    place_awaited,
+    client_let_go,
+    shop_hollow,
+    repeated_elsewhere,
+    waited_for_room,
+    name_moved,
     count_
 };
 const char* to_string(mark what) noexcept;
@@ -242,6 +250,7 @@ class world {
         std::uint64_t used_at = 0;
     };
     std::vector<waiting> waiting_; // by descriptor
+    std::size_t connecting_count_ = 0;
     void open_loop(const pace& may);
     bool is_precise_ = false;
     static kernel_options draw(std::uint64_t seed, const pace& may);
