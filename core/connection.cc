@@ -7,11 +7,20 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-// For the ledger. A connection has no table between its adoption and its user's first attach().
+// Who is served between the adoption and the user's first attach(): that has to come before anything happens.
+const data_cb connection::unserved_cb = [] {
+    constexpr auto nobody = [](connection& conn) noexcept {
+        EXPECT(&conn.cb() != &unserved_cb, "no table was attached to a connection");
+        return verdict::keep;
+    };
+    return data_cb{.name = "", .recv = nobody, .send = nobody, .wake = nobody};
+}();
+
+// For the ledger.
 void connection::tell(const fd_slot& slot, fd_facts& to) noexcept {
     const connection& conn = *static_cast<const connection*>(slot.owner);
     to = {.role = to_string(conn.origin_),
-          .table = conn.cb_ ? conn.cb_->name : "",
+          .table = conn.cb_->name,
           .owner = conn.owner_,
           .since = conn.born_};
 }
@@ -84,7 +93,9 @@ bool connection::establish() noexcept {
             return false;
         case io::closed: fail(ECONNRESET); return true;
         case io::failed:
-            if (!is(conn_flag::failed)) fail(EPROTO);
+            if (is(conn_flag::failed)) return true;
+            flags_ |= conn_flag::refused;
+            fail(EPROTO);
             return true;
         }
     }
@@ -129,9 +140,7 @@ void connection::end_recv() noexcept {
 }
 
 void connection::shutdown_send() noexcept {
-    EXPECT_SLOW(is_mine());
-    EXPECT_SLOW(!was_closed(), closed_before);
-    if (!was_closed()) end_send();
+    if (may_use()) end_send();
 }
 
 void connection::end_send() noexcept {
@@ -165,9 +174,7 @@ void connection::say_end() noexcept {
 }
 
 void connection::set_user_timeout(duration timeout) noexcept {
-    EXPECT_SLOW(is_mine());
-    EXPECT_SLOW(!was_closed(), closed_before);
-    if (was_closed()) return;
+    if (!may_use()) return;
     const bool is_tcp = family().counts_acked;
     if (!is_tcp || (timeout == duration{0} && !is(conn_flag::has_user_timeout))) return;
     weir::set_user_timeout(fd(), timeout);
@@ -189,6 +196,10 @@ verdict connection::close(close_intent intent, end_cause cause) noexcept {
     EXPECT_SLOW(!was_closed(), "closed a second time");
     if (was_closed()) return verdict::gone;
     EXPECT(!is(conn_flag::idle), "an idle connection is closed by its pool");
+    if (is(conn_flag::refused) && !slot_->ended()) { // whatever the intent: a reset would take the layer's alert away
+        begin_linger(cause);
+        return verdict::gone;
+    }
     const bool is_polite = intent == close_intent::graceful || intent == close_intent::after_fin;
     const bool is_alive = is(conn_flag::connected) && !is_broken();
     if (!is_polite || !is_alive) return finish(intent, cause);
@@ -199,41 +210,6 @@ verdict connection::close(close_intent intent, end_cause cause) noexcept {
     if (!must_drain && (!is(conn_flag::ending) || is(conn_flag::failed))) return finish(intent, cause);
     begin_linger(cause);
     return verdict::gone;
-}
-
-void connection::begin_linger(end_cause cause) noexcept {
-    cause_ = cause;
-    loop().note(*slot_, fd_event::lingering, to_string(cause));
-    flags_ |= conn_flag::lingering | conn_flag::closed;
-    cb_ = &linger_cb;
-    owner_ = nullptr;
-    uses_ = 0;
-    hook_.unlink();
-    home_->lingering_.push_back(*this);
-    if (!is(conn_flag::send_ended)) end_send();
-    timer_.fire = [](timer& t, time_point) noexcept { of(t).finish(close_intent::after_fin, end_cause::none); };
-    loop().arm(timer_, later(loop().now(), home_->options_.linger));
-    if (!is(conn_flag::recv_ended)) fds().want_recv(*slot_);
-}
-
-const data_cb connection::linger_cb{.name = "linger", .recv = linger_recv, .send = keep_on, .wake = linger_wake};
-
-verdict connection::linger_recv(connection& conn) noexcept {
-    const std::uint32_t bytes_max = conn.home_->options_.linger_bytes_max;
-    for (;;) {
-        const io_result r = conn.xprt_->recv(conn, conn.home_->scratch(), conntab::scratch_bytes);
-        if (r.end == io::again) return verdict::keep;
-        if (r.end == io::closed && conn.is(conn_flag::ending)) return verdict::keep; // our own end is still to be sent
-        if (r.end != io::done) return conn.finish(close_intent::after_fin, end_cause::none);
-        conn.uses_ += static_cast<std::uint32_t>(r.bytes);
-        if (conn.uses_ > bytes_max) return conn.finish(close_intent::after_fin, end_cause::none);
-        if (!conn.slot_->is(fd_state::recv_ready)) return verdict::keep;
-    }
-}
-
-verdict connection::linger_wake(connection& conn) noexcept {
-    const bool dead = conn.is_broken() || conn.slot_->is(fd_state::hup);
-    return dead ? conn.finish(close_intent::after_fin, end_cause::none) : verdict::keep;
 }
 
 // The last step of every end. A lingering connection has its cause already: `cause` is none then.

@@ -8,19 +8,17 @@
 //                       │            attach() │        └──> idle ───────┘      idle.hpp
 //                       │            swaps cb │               │
 //                       └──────> close() <────┴───────────────┘
-//                                  │ graceful ──> lingering ──(FIN, cap or deadline)──┐
-//                                  └ after_fin, silent, abort ────────────────────────┴──> freed at end of turn
+//                                  │ graceful ──> lingering ──(FIN, silence, deadline)─┐
+//                                  └ after_fin, silent, abort ─────────────────────────┴─> freed at end of turn
 //
 // after_fin lingers, too, where a transport has still to say its own end; graceful does not once all that is over.
 //
 // Ends are told apart by intent and by cause, and neither is inferred from the other. The cause is set exactly once;
 // per conntab, opened_count() - live_count() is the sum of the causes.
 //
-// A closed connection is inert, in every build: recv, send and splice answer `failed` and reach neither a socket nor a
-// transport, error() says EBADF unless it said something before, and want, stop, attach, arm, disarm, shutdown and
-// close do nothing. This matters because the descriptor's number may belong to another connection already. A build
-// without NDEBUG stops at such a call instead, since the call is a mistake. The object itself can be read until the end
-// of the turn, or, while it lingers, until that has ended.
+// A closed connection is inert, in every build, because its number may belong to another one already: bytes are answered
+// `failed` (EBADF), and the other calls do nothing. Without NDEBUG such a call stops the program. The object can be read
+// until the end of the turn; one that lingers, until that has ended.
 //
 // Owner: the conntab. Users borrow a connection from adopt() or dial() until a callback of theirs answers `gone`.
 // Thread: one loop's. Allocation: in conntab::open().
@@ -33,6 +31,7 @@
 #include <string_view>
 
 #include "core/buffer.hpp"
+#include "core/conn_facts.hpp"
 #include "core/data_cb.hpp"
 #include "core/loop.hpp"
 #include "core/pool.hpp"
@@ -43,57 +42,6 @@ namespace weir::inline WEIR_KERNEL {
 
 class conn_queue;
 class conntab;
-
-enum class conn_flag : std::uint16_t {
-    connecting = 1 << 0,        // connect() is under way
-    handshaking = 1 << 1,       // the transport's handshake is under way
-    connected = 1 << 2,         // bytes may be moved
-    recv_ended = 1 << 3,        // the peer's end was received
-    send_ended = 1 << 4,        // our end was sent (shutdown)
-    failed = 1 << 5,            // an error was met: error()
-    idle = 1 << 6,              // in an idle_pool
-    lingering = 1 << 7,         // closed gracefully: its user is gone already
-    ending = 1 << 8,            // send_ended, but the transport's own end, and so the FIN, are still to be sent
-    gave_up = 1 << 9,           // failed by our own doing: a deadline, a want of memory
-    has_user_timeout = 1 << 10, // its TCP_USER_TIMEOUT is not the system's
-    closed = 1 << 11,           // closed by its user: was_closed()
-};
-template <>
-inline constexpr bool enable_flags<conn_flag> = true;
-
-// Why a connection ended. Exactly one per connection.
-enum class end_cause : std::uint8_t {
-    none,           // it has not
-    done,           // its user had no more use for it
-    peer_closed,    // the peer's FIN, in use
-    peer_failed,    // RST or another socket error, in use
-    protocol,       // the peer broke the protocol
-    timed_out,      // a deadline of its user
-    no_room,        // it was accepted beyond what the conntab or the fdtab can hold
-    connect_failed, // refused, unreachable: error()
-    connect_timed_out,
-    idle_peer_closed, // the peer's FIN, while idle
-    idle_peer_failed, // RST or another socket error, while idle
-    idle_unsolicited, // bytes arrived that nobody had asked for
-    idle_age,         // idle for too long
-    idle_worn,        // too old or used too often to be kept
-    idle_evicted,     // the pool was full and this one idle for the longest
-    idle_pressure,    // closed to free a descriptor, or a place at its server
-    idle_flushed,     // its pool was emptied
-    shutdown,         // the conntab was closed
-    count_
-};
-const char* to_string(end_cause cause) noexcept;
-
-enum class close_intent : std::uint8_t {
-    graceful,  // send FIN, throw away what the peer still sends, up to a cap and a deadline, then close: RFC 9112 9.6
-    after_fin, // both sides are done: close, once the transport has said its own end. It has graceful's deadline
-    silent,    // RST if the peer has not ended yet: no TIME_WAIT stays behind
-    abort,     // RST: the peer shall see that something is missing
-};
-
-enum class conn_origin : std::uint8_t { accepted, dialed, adopted };
-const char* to_string(conn_origin origin) noexcept;
 
 class alignas(64) connection {
   public:
@@ -112,11 +60,8 @@ class alignas(64) connection {
     // Serves `table` from now on, with `owner` for its callbacks. Two stores: wants and readiness stay as they are.
     // Not while idle: the pool gives it back first.
     void attach(const data_cb& table, void* owner) noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(!is(conn_flag::idle), "an idle connection is served by its pool: take() gives it back");
-        if (was_closed()) [[unlikely]]
-            return;
+        if (!may_use()) return;
         cb_ = &table;
         owner_ = owner;
     }
@@ -124,40 +69,26 @@ class alignas(64) connection {
 
     // --- bytes. Only while connected. Room for at least one: 0 received are taken for the peer's end.
     io_result recv(void* to, std::size_t bytes) noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(bytes > 0);
-        if (was_closed()) [[unlikely]]
-            return refuse_use();
-        return xprt_->recv(*this, to, bytes);
+        return may_use() ? xprt_->recv(*this, to, bytes) : refuse_use();
     }
     io_result send(std::string_view from, bool more = false) noexcept {
         const iovec part{.iov_base = const_cast<char*>(from.data()), .iov_len = from.size()};
         return send_parts(&part, 1, more);
     }
     io_result send_parts(const iovec* parts, std::size_t parts_count, bool more = false) noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (was_closed()) [[unlikely]]
-            return refuse_use();
-        return xprt_->send(*this, parts, parts_count, more);
+        return may_use() ? xprt_->send(*this, parts, parts_count, more) : refuse_use();
     }
     // Bytes that stay in the kernel: xprt.hpp. Only if both its connections can.
-    bool can_splice() const noexcept { return xprt_->splice_in && xprt_->splice_out; }
+    bool can_splice() const noexcept {
+        return xprt_->splice_in && xprt_->splice_out && (!xprt_->can_splice || xprt_->can_splice(*this));
+    }
     io_result splice_in(int pipe_fd, std::size_t bytes) noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
         EXPECT_SLOW(bytes > 0);
-        if (was_closed()) [[unlikely]]
-            return refuse_use();
-        return xprt_->splice_in(*this, pipe_fd, bytes);
+        return may_use() ? xprt_->splice_in(*this, pipe_fd, bytes) : refuse_use();
     }
     io_result splice_out(int pipe_fd, std::size_t bytes) noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (was_closed()) [[unlikely]]
-            return refuse_use();
-        return xprt_->splice_out(*this, pipe_fd, bytes);
+        return may_use() ? xprt_->splice_out(*this, pipe_fd, bytes) : refuse_use();
     }
     // Ends our side: the transport's own end, then FIN, after everything sent. Once. Where that has to wait for room,
     // the engine goes on with it; send is its to want and to stop from here on.
@@ -169,22 +100,16 @@ class alignas(64) connection {
     // --- what the user wants. Until connected nothing but wake is called, and these are the engine's and the
     // transport's: leave them alone.
     void want_recv() noexcept {
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (!was_closed()) fds().want_recv(*slot_);
+        if (may_use()) fds().want_recv(*slot_);
     }
     void stop_recv() noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (!was_closed()) fdtab::stop_recv(*slot_);
+        if (may_use()) fdtab::stop_recv(*slot_);
     }
     void want_send() noexcept {
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (!was_closed()) fds().want_send(*slot_);
+        if (may_use()) fds().want_send(*slot_);
     }
     void stop_send() noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (!was_closed()) fdtab::stop_send(*slot_);
+        if (may_use()) fdtab::stop_send(*slot_);
     }
 
     // --- what the kernel says. For transports.
@@ -198,6 +123,8 @@ class alignas(64) connection {
     bool is(conn_flag bits) const noexcept { return any(flags_, bits); }
     conn_flag flags() const noexcept { return flags_; }
     int error() const noexcept { return error_; } // errno of what failed, 0: nothing has
+    // The same in words: its transport's, or strerror(3). A literal, or valid until the next call. Not after close().
+    const char* reason() const noexcept { return xprt_->reason ? xprt_->reason(*this) : error_text(error_); }
     end_cause cause() const noexcept { return cause_; }
     // The cause that its state suggests, for a user who closes it because it ended or failed. Once connected, what we
     // failed ourselves is told from what the peer did: timed_out(), and no_room where epoll had no memory for OUT.
@@ -229,9 +156,7 @@ class alignas(64) connection {
     // For arm(): it fails with ETIMEDOUT, which its wake is told.
     static void timed_out(timer& t, time_point) noexcept { of(t).give_up(ETIMEDOUT); }
     void disarm() noexcept {
-        EXPECT_SLOW(is_mine());
-        EXPECT_SLOW(!was_closed(), closed_before);
-        if (!was_closed()) timer_.cancel();
+        if (may_use()) timer_.cancel();
     }
     static connection& of(timer& t) noexcept { return container_of<&connection::timer_>(t); }
 
@@ -252,10 +177,10 @@ class alignas(64) connection {
     friend class idle_pool;
 
     enum class peer_kind : std::uint8_t { unknown, ipv4, ipv6, local };
-    static constexpr const char* closed_before = "used after it was closed: whoever closes answers `gone`";
 
     static void ready(fd_slot& slot) noexcept;
     static void tell(const fd_slot& slot, fd_facts& to) noexcept;
+    bool may_use() const noexcept; // by its user
     [[gnu::cold]] io_result refuse_use() noexcept;
     void end_send() noexcept;
     bool go_on() noexcept;
@@ -268,11 +193,13 @@ class alignas(64) connection {
     bool is_mine() const noexcept; // the calling thread's, see loop.hpp
     void keep_peer(const endpoint& at) noexcept;
 
+    void await_more() noexcept;
+    drained discard_some() noexcept;
     static verdict linger_recv(connection& conn) noexcept;
     static verdict linger_wake(connection& conn) noexcept;
-    static const data_cb linger_cb;
+    static const data_cb linger_cb, unserved_cb;
 
-    const data_cb* cb_ = nullptr;
+    const data_cb* cb_ = &unserved_cb;
     void* owner_ = nullptr;
     fd_slot* slot_ = nullptr; // the conntab's dead_slot_ once the socket was closed
     const ctrl* ctrl_;
@@ -289,7 +216,7 @@ class alignas(64) connection {
     peer_kind peer_kind_ : 4 = peer_kind::unknown;
     std::uint16_t peer_port_ = 0;
     std::uint32_t peer_ipv4_ = 0; // host byte order; an IPv6 address stands in the conntab
-    std::uint32_t uses_ = 0;      // lingering: how many bytes were thrown away
+    std::uint32_t uses_ = 0;      // while it lingers: when that ends, in ms of the loop's clock, modulo 2^32
 };
 static_assert(sizeof(connection) <= 128, "two cache lines");
 
@@ -300,9 +227,9 @@ struct conntab_options {
     // 16 KB blocks for pending bytes. 0: two per connection, one for each direction. They are address space, since a
     // block is memory only once it was used; where so much is refused it is half, and so on down to 1,024.
     std::uint32_t blocks_max = 0;
-    std::uint32_t large_blocks_max = 0; // 80 KB blocks, for bytes that must lie together: buffer.hpp
-    duration linger = seconds{2};               // a graceful close waits no longer,
-    std::uint32_t linger_bytes_max = 64 * 1024; // and throws away no more
+    std::uint32_t large_blocks_max = 0;   // 80 KB blocks, for bytes that must lie together: buffer.hpp
+    duration linger = seconds{30};        // a graceful close waits no longer for the peer's FIN; less than 24 days
+    duration linger_silence = seconds{5}; // nor without a byte. There is no limit to the bytes that are thrown away
 };
 
 // Every connection of one loop: their storage, their blocks, their counters.
@@ -440,28 +367,16 @@ class conn_queue {
     list<&connection::hook_> list_;
 };
 
-// For a callback whose user may close any connection in passing: whether this one is still its user's. The connection
-// itself is asked only while its slot is of the same generation.
-class still_there {
-  public:
-    explicit still_there(connection& conn) noexcept : slot_(conn.slot()), generation_(slot_.generation) {}
-    verdict answer() const noexcept {
-        const bool is_same = slot_.generation == generation_ && slot_.handler;
-        return is_same && !static_cast<connection*>(slot_.owner)->was_closed() ? verdict::keep : verdict::gone;
-    }
-
-  private:
-    fd_slot& slot_;
-    std::uint32_t generation_;
-};
-
 inline event_loop& connection::loop() const noexcept { return home_->loop(); }
 inline bool connection::is_mine() const noexcept { return home_->loop().is_mine(); }
 inline fdtab& connection::fds() const noexcept { return home_->loop().fds(); }
+inline bool connection::may_use() const noexcept {
+    EXPECT_SLOW(is_mine());
+    EXPECT_SLOW(!was_closed(), "used after it was closed: whoever closes answers `gone`");
+    return !was_closed();
+}
 inline void connection::arm(time_point deadline, timer::callback fire) noexcept {
-    EXPECT_SLOW(!was_closed(), closed_before);
-    if (was_closed()) [[unlikely]]
-        return;
+    if (!may_use()) return;
     timer_.fire = fire;
     loop().arm(timer_, deadline);
 }

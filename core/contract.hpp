@@ -20,6 +20,10 @@ namespace weir::inline WEIR_KERNEL {
 // Prints the broken fact and the words on stderr and aborts. Never returns, never allocates.
 [[noreturn]] void contract_broken(const char* fact, const char* file, int line, const char* words = "") noexcept;
 
+// Is told of a broken contract before the program is stopped; null: nobody is. One at a time. For the simulated kernel.
+using contract_listener = void (*)(const char* fact, const char* words) noexcept;
+void on_contract_broken(contract_listener listener) noexcept;
+
 // The text of an errno, for `words` and log lines: strerror(3).
 const char* error_text(int error) noexcept;
 

@@ -9,11 +9,12 @@
 
 namespace weir::inline WEIR_KERNEL {
 
-// How a drain ended. There is no other way: a drained descriptor is finished, or it waits for the kernel.
+// How a drain ended.
 enum class drained : std::uint8_t {
     again,  // nothing more for now: wait for the poller
     closed, // the peer's end was found
-    failed, // an error was, or the peer sends faster than a drain may go on
+    failed, // an error was, or the peer sends faster than a transport's drain may go on
+    more,   // as many bytes as the caller allowed were thrown away, and there may be more
 };
 
 struct drain_result {
@@ -27,9 +28,9 @@ struct ctrl {
     const char* name;
     result<unique_fd> (*listen)(const endpoint& at, const listen_options& options) noexcept;
     result<connecting_socket> (*connect)(const endpoint& to, const connect_options& options) noexcept;
-    // Throws away what can be received, without looking at it. Null: this family cannot; an idle connection then
-    // stops receiving and relies on HUP, ERR and RDHUP.
-    drain_result (*drain)(int fd) noexcept;
+    // Throws away what can be received, without looking at it, until it has reached `bytes_max`; it may go beyond by
+    // one read. Null: this family cannot; an idle connection then stops receiving and relies on HUP, ERR and RDHUP.
+    drain_result (*drain)(int fd, std::size_t bytes_max) noexcept;
     // A short read proves that nothing is left and no end has come: epoll reports EPOLLRDHUP for this family, and a
     // recv does not end early for another reason.
     bool short_read_proves;

@@ -25,7 +25,7 @@ std::string_view to_string(fd_state state, char (&room)[160]) noexcept {
 }
 
 fdtab::~fdtab() {
-    EXPECT(used_count_ == 0);
+    EXPECT(used_count_ == 0, "a loop ends before its conntab, its listeners or what else it watches");
     if (slots_) sys::unmap(slots_, std::size_t{fd_max_} * sizeof(fd_slot));
 }
 

@@ -8,6 +8,11 @@
 
 namespace weir::inline WEIR_KERNEL {
 
+namespace {
+// An idle server that has sent as much before it was looked at counts as hostile.
+constexpr std::size_t drain_bytes_max = 16 * 1024 * 1024;
+} // namespace
+
 const data_cb idle_pool::idle_cb{.name = "idle", .recv = idle_ready, .send = idle_ready, .wake = idle_wake};
 
 // Something happened to a connection that nobody uses. Either it is found ended, and wake reaps it in this same event,
@@ -29,7 +34,7 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
         conn.stop_recv();
         return verdict::keep;
     }
-    const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
+    const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd(), drain_bytes_max);
     if (r.bytes > 0 && e.pool.options_.on_bytes == unsolicited::kill)
         return e.pool.kill(e, end_cause::idle_unsolicited);
     e.partial = r.partial;
@@ -43,8 +48,8 @@ verdict idle_pool::idle_ready(connection& conn) noexcept {
 
 // Only an end says when the server likes to close.
 void idle_pool::note_end(connection& conn, drained how) noexcept {
-    if (how == drained::failed) conn.fail(ECONNRESET); // or what else it was: it has no other reader
-    else conn.end_recv();
+    if (how == drained::closed) conn.end_recv();
+    else conn.fail(ECONNRESET); // or what else it was: it has no other reader
 }
 
 verdict idle_pool::idle_wake(connection& conn) noexcept {
@@ -113,10 +118,10 @@ verdict idle_pool::park(connection& conn, key k, at_rest state, const park_optio
         EXPECT(&conn.owner_as<entry>().pool == this);
         return verdict::keep;
     }
-    EXPECT(state.messages_complete);
-    EXPECT(state.buffers_empty);
     EXPECT(conn.is(conn_flag::connected));
-    EXPECT(!conn.is(conn_flag::send_ended | conn_flag::lingering));
+    // What its user computed may be the peer's doing: an answer before the request was out, a byte too many.
+    const bool is_at_rest = state.messages_complete && state.buffers_empty && !conn.is(conn_flag::send_ended);
+    if (!is_at_rest) return conn.close(close_intent::silent, end_cause::not_at_rest);
     if (conn.ended()) {
         const bool failed = conn.is_broken();
         return conn.close(close_intent::silent, failed ? end_cause::idle_peer_failed : end_cause::idle_peer_closed);
@@ -149,7 +154,7 @@ void idle_pool::admit(connection& conn, bucket& in, const park_options& how) noe
     const time_point now = conns_.loop().now();
     entry* e = entries_.make(conn, *this, in, how.owner, now);
     EXPECT(e != nullptr);
-    conns_.loop().note(conn.slot(), fd_event::parked, conn.cb_ ? conn.cb_->name : "");
+    conns_.loop().note(conn.slot(), fd_event::parked, conn.cb_->name);
     conn.attach(idle_cb, e);
     conn.flags_ |= conn_flag::idle;
     conn.slot().state |= fd_state::idle;
@@ -267,7 +272,7 @@ bool idle_pool::is_quiet(connection& conn) noexcept {
         if (n < 0) conn.fail(static_cast<int>(-n));
         if (n <= 0 || options_.on_bytes == unsolicited::kill || !conn.family().drain) return false;
     }
-    const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd());
+    const drain_result r = hides ? conn.transport().drain(conn) : conn.family().drain(conn.fd(), drain_bytes_max);
     if (r.end != drained::again) {
         note_end(conn, r.end);
         return false;

@@ -95,7 +95,8 @@ class idle_pool {
     // idle_owner that is told of it parks nothing under `k`: EXPECTed.
     void forget(key k) noexcept;
 
-    // The caller says, field by field, that nothing is under way. All must be true: EXPECTed.
+    // The caller says, field by field, that nothing is under way. A connection of which one is false, or whose own end
+    // was sent, is closed instead, cause: not_at_rest.
     struct at_rest {
         bool messages_complete; // both directions: the last byte of either was sent and received
         bool buffers_empty;     // nothing received is unread, nothing to send is unsent

@@ -19,7 +19,7 @@ namespace weir::inline WEIR_KERNEL {
 
 struct listener_options {
     listen_options socket{};            // held: nobody is accepted before begin()
-    std::uint32_t accept_budget = 64;   // connections per turn
+    std::uint32_t accept_budget = 64;   // connections per turn; the only bound on a transport's handshakes in one, too
     duration pause = milliseconds{100}; // without descriptors or memory
     const xprt* transport = &raw_xprt;
 };

@@ -14,6 +14,13 @@ namespace {
 constexpr duration sleep_limit = std::chrono::minutes{35};
 } // namespace
 
+namespace sys {
+thread_mark this_thread() noexcept {
+    static thread_local constinit char mark = 0;
+    return &mark;
+}
+} // namespace sys
+
 event_loop::event_loop() noexcept : timers_(time_point{}) {
     sigemptyset(&signals_);
     stop_letter_.run = [](letter& l) noexcept {

@@ -3,13 +3,15 @@
 //
 // make() answers null when the pool is full: that is a normal ending, and the caller sheds. Memory is mapped at
 // construction but touched only when used, and the object freed last is handed out first, so a pool sized for the
-// worst case costs what its peak cost. Objects never move. Not for threads: a pool belongs to one loop.
+// worst case costs what its peak cost. Objects never move. Not for threads: a pool belongs to one loop. Objects that are
+// still there when the pool dies are destroyed.
 //
 // In a build with AddressSanitizer a cell without an object is poisoned: the use of a freed object is reported.
 
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #include "core/contract.hpp"
@@ -22,8 +24,9 @@
 #define WEIR_POISONS 1
 #endif
 #endif
-#ifdef WEIR_POISONS
-#include <sanitizer/asan_interface.h>
+#ifdef WEIR_POISONS // of sanitizer/asan_interface.h
+extern "C" void __asan_poison_memory_region(const volatile void* at, std::size_t bytes);
+extern "C" void __asan_unpoison_memory_region(const volatile void* at, std::size_t bytes);
 #endif
 
 namespace weir::inline WEIR_KERNEL {
@@ -56,8 +59,8 @@ class fixed_pool {
     fixed_pool(const fixed_pool&) = delete;
     fixed_pool& operator=(const fixed_pool&) = delete;
     ~fixed_pool() {
-        EXPECT(used_ == 0);
         detail::unpoison(cells_, capacity_ * sizeof(cell));
+        if constexpr (!std::is_trivially_destructible_v<T>) destroy_rest();
         ::operator delete (cells_, std::align_val_t{alignof(cell)});
     }
 
@@ -103,6 +106,38 @@ class fixed_pool {
         cell* next_free;
         alignas(T) std::byte bytes[sizeof(T)];
     };
+
+    // Destroys what nobody has freed. The free cells, in the order of their addresses, tell which those are.
+    void destroy_rest() noexcept {
+        if (used_ == 0) return;
+        cell* free = sorted(free_, touched_ - used_);
+        for (cell* at = cells_; at < cells_ + touched_; at++) {
+            if (at == free) free = free->next_free;
+            else std::launder(reinterpret_cast<T*>(at->bytes))->~T();
+        }
+    }
+    // A merge sort of the first `count` cells of a list, which is cut behind them.
+    static cell* sorted(cell*& first, std::size_t count) noexcept {
+        if (count == 0) return nullptr;
+        if (count == 1) {
+            cell* only = first;
+            first = first->next_free;
+            only->next_free = nullptr;
+            return only;
+        }
+        cell* a = sorted(first, count / 2);
+        cell* b = sorted(first, count - count / 2);
+        cell* merged = nullptr;
+        cell** end = &merged;
+        while (a && b) {
+            cell*& lower = a < b ? a : b;
+            *end = lower;
+            end = &lower->next_free;
+            lower = *end;
+        }
+        *end = a ? a : b;
+        return merged;
+    }
 
     bool owns(const T& object) const noexcept {
         const auto at = reinterpret_cast<std::uintptr_t>(&object);

@@ -25,6 +25,9 @@ kernel::kernel(const kernel_options& options) noexcept
     if (options.swarm) faults.draw(chance);
     if (options.swarm) twists.draw(chance);
     the_current = this;
+    on_contract_broken([](const char* fact, const char*) noexcept {
+        if (the_current) the_current->report("contract", fact, 40);
+    });
 }
 
 kernel::~kernel() {

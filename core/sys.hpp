@@ -148,10 +148,10 @@ int cpus_allowed() noexcept;
 void sleep_precisely() noexcept; // this thread's waits end on time, not up to 50 us later: PR_SET_TIMERSLACK, prctl(2)
 void relax() noexcept; // between two looks at memory that another thread writes: the processor may rest a little
 
-// Tells threads apart that live at the same time. No system call: the address of what each has one of.
+// Tells threads apart that live at the same time. No system call: the address of what each has one of. Out of line: a
+// variable in a header would be another one in a program that hides its symbols from the shared library.
 using thread_mark = const void*;
-inline thread_local constinit char mark_of_thread = 0;
-inline thread_mark this_thread() noexcept { return &mark_of_thread; }
+thread_mark this_thread() noexcept;
 
 // --- the process
 void* map(std::size_t bytes) noexcept;               // zeroed, touched lazily; null: no memory

@@ -16,7 +16,7 @@
 // the slot that will be reached next for the same reason, so that nobody is woken at its beginning in vain.
 // Both take as long as a slot is full. It ends by itself: what takes a millisecond to look through is all due then.
 //
-// Owner of a node: whoever embeds it; it must be cancelled before it dies (checked by its hook).
+// Owner of a node: whoever embeds it. A node that dies armed is cancelled, and so are all when the wheel dies.
 // Thread: one loop's. Allocation: none.
 
 #include <algorithm>

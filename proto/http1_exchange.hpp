@@ -22,6 +22,7 @@
 #include "core/connection.hpp"
 #include "core/idle.hpp"
 #include "core/relay.hpp"
+#include "core/still_there.hpp"
 #include "core/send_progress.hpp"
 #include "proto/http1_body.hpp"
 #include "proto/http1_head.hpp"
@@ -247,6 +248,7 @@ class http1_exchange {
     std::string_view longest_host(std::span<char, endpoint::text_max> room) const noexcept;
     [[nodiscard]] bool name_host() noexcept;
     http1_head::progress take_heads(char* in, std::size_t bytes, std::size_t& used, http1_writer& out) noexcept;
+    void note_answer() noexcept;
     bool take_interim(std::size_t bytes) noexcept;
     verdict switch_protocols(http1_writer& out, std::string_view early) noexcept;
     verdict become_tunnel(std::string_view head, std::string_view early) noexcept;

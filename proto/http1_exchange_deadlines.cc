@@ -24,7 +24,6 @@ void http1_exchange::await_server() noexcept {
     const duration timeout = room_.options.first_byte_timeout;
     server_deadline_ = later(now(), timeout);
     const duration wait = to_server_progress_.is_settled() ? timeout : send_progress::wait_between_looks(timeout);
-    if (response_begun_) lacking_hook_.unlink();
     place_due_ = may_lack_place() ? later(now(), place_timeout) : never;
     server_->arm(std::min(later(now(), wait), place_due_), server_fired);
 }

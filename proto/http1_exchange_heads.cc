@@ -62,7 +62,7 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
     for (;;) {
         const http1_head::progress p = parse_head({in + used, bytes - used});
         // A server that sends an empty line behind a body says nothing of this request with it.
-        if (!head_.has_not_begun() && !std::exchange(response_begun_, true)) room_.upstreams.answered(*upstream_);
+        if (!head_.has_not_begun()) note_answer();
         if (p != http1_head::progress::done) return p;
         used += head_.size();
         if (head_.status() >= 200 || head_.status() == 101) return p;
@@ -77,6 +77,14 @@ http1_head::progress http1_exchange::take_heads(char* in, std::size_t bytes, std
         if (out.size() > used + interim_growth_max) return http1_head::progress::bad;
         expect_response();
     }
+}
+
+// The first byte of an answer has come: the server is well, and lacks no place.
+void http1_exchange::note_answer() noexcept {
+    if (std::exchange(response_begun_, true)) return;
+    room_.upstreams.answered(*upstream_);
+    place_due_ = never;
+    lacking_hook_.unlink();
 }
 
 // Whether one more interim response, of so many bytes, keeps to the rate. They are passed on and not kept, so their

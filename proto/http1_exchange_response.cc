@@ -261,7 +261,8 @@ verdict http1_exchange::server_ended(io how) noexcept {
         server_->arm(later(now(), proof_timeout), server_fired);
         return verdict::keep;
     }
-    return fail(502, describe(error));
+    const bool has_words = server_->error() != 0 && server_->transport().reason;
+    return fail(502, has_words ? server_->reason() : describe(error));
 }
 
 // The response breaks off in the middle, and so must what the client gets: no last chunk, fewer bytes than promised; or

@@ -9,19 +9,17 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-// What one drain may throw away before the peer counts as hostile: 16 times 1 MB, each call uncopied.
-constexpr int drain_calls_max = 16;
-constexpr std::size_t drain_bytes = 1 << 20;
+constexpr std::size_t drain_bytes = 1 << 20; // a call, uncopied
 
-drain_result drain(int fd) noexcept {
+drain_result drain(int fd, std::size_t bytes_max) noexcept {
     std::size_t total = 0;
-    for (int calls = 0; calls < drain_calls_max; calls++) {
+    while (total < bytes_max) {
         const sys::count n = sys::discard(fd, drain_bytes);
         if (n == -EAGAIN) return {drained::again, total};
         if (n <= 0) return {n == 0 ? drained::closed : drained::failed, total};
         total += static_cast<std::size_t>(n);
     }
-    return {drained::failed, total};
+    return {drained::more, total};
 }
 
 constexpr std::size_t names_max = 64; // addresses of one name that are looked at

@@ -6,18 +6,16 @@ namespace weir::inline WEIR_KERNEL {
 
 namespace {
 
-constexpr int drain_calls_max = 64; // of 16 KB: beyond 1 MB in one go the peer counts as hostile
-
-drain_result drain(int fd) noexcept {
+drain_result drain(int fd, std::size_t bytes_max) noexcept {
     char thrown_away[16 * 1024];
     std::size_t total = 0;
-    for (int calls = 0; calls < drain_calls_max; calls++) {
+    while (total < bytes_max) {
         const sys::count n = sys::recv(fd, thrown_away, sizeof thrown_away);
         if (n == -EAGAIN) return {drained::again, total};
         if (n <= 0) return {n == 0 ? drained::closed : drained::failed, total};
         total += static_cast<std::size_t>(n);
     }
-    return {drained::failed, total};
+    return {drained::more, total};
 }
 
 // A path outlives its listener. Whether anybody still listens there, only a connect can tell.

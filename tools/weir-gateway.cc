@@ -16,7 +16,7 @@ struct settings : tools::crew_options {
     const char* access_log = nullptr;
     tools::listen_place admin{.file = {.mode = 0600}}; // what it tells is not for every user
     bool probe = false;
-    duration linger = seconds{2};
+    duration linger = seconds{30}, linger_silence = seconds{5};
 };
 
 constexpr const char* unsolicited_words[] = {"kill", "drain"};
@@ -57,7 +57,8 @@ void parse(settings& set, int argc, char** argv) {
     o.time("--write-timeout", http.write_timeout, "for a client to take more of its answer; a slow reader is in time",
            ms);
     o.time("--keep-alive-timeout", http.keep_alive_timeout, "of a client between two requests", ms);
-    o.time("--linger-timeout", set.linger, "to throw away what a client still sends", ms);
+    o.time("--linger-timeout", set.linger, "to throw away what a client sends behind its last answer", ms);
+    o.time("--linger-idle-timeout", set.linger_silence, "of such a client that sends nothing", ms);
     o.count("--keep-alive-requests", http.keep_alive_requests, "per client connection", {1, UINT32_MAX});
     o.time("--idle-timeout", set.gateway.tunnel_idle_timeout, "of a tunnel (101) without a byte on the wire either way",
            ms);
@@ -130,7 +131,8 @@ struct worker {
         const conntab_options needed{.connections_max = http1_gateway::connections_needed(options),
                                      .blocks_max = http1_gateway::blocks_needed(options),
                                      .large_blocks_max = large_blocks_max,
-                                     .linger = set.linger};
+                                     .linger = set.linger,
+                                     .linger_silence = set.linger_silence};
         if (auto r = conns.open(needed); !r)
             tools::fail("no memory for %u connections: lower --max-connections", needed.connections_max);
         for (std::size_t i = 0; i < set.upstreams_count; i++)

@@ -83,38 +83,81 @@ TEST_CASE("a graceful close after the peer's end was received is done at once") 
     CHECK(ending_of(ends.a.get()) == ending::fin);
 }
 
-TEST_CASE("lingering ends when the peer has sent more than the cap") {
-    rig r({.connections_max = 4, .linger_bytes_max = 1000});
+TEST_CASE("a peer that goes on sending is listened to, however much it sends, until the deadline of lingering") {
+    rig r({.connections_max = 4, .linger = seconds{30}, .linger_silence = seconds{5}});
     pair ends = tcp_pair();
     user who;
     connection& conn = r.serve(std::move(ends.b), who);
-    send_all(ends.a.get(), std::string(1000, 'q'));
-    REQUIRE(arrived(conn));
-
+    CHECK(conn.send("no, thanks").end == io::done);
     conn.close(close_intent::graceful, end_cause::protocol);
-    r.turn(2);
-    CHECK(r.conns.live_count() == 1); // the cap itself is allowed
-    send_all(ends.a.get(), "q");
 
-    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+    for (int seconds_left = 28; seconds_left > 0; seconds_left -= 4) {
+        for (int pieces = 0; pieces < 10; pieces++) { // 2.8 MB in all
+            send_all(ends.a.get(), std::string(40'000, 'q'));
+            r.turn(2);
+        }
+        r.pass(seconds{4});
+        REQUIRE(r.conns.live_count() == 1);
+    }
+    send_all(ends.a.get(), "q");
+    r.turn(2);
+    r.pass(milliseconds{1999});
+    CHECK(r.conns.live_count() == 1);
+    std::string seen(10, ' ');
+    CHECK(::recv(ends.a.get(), seen.data(), seen.size(), MSG_PEEK | MSG_DONTWAIT) == 10);
+    r.pass(milliseconds{2});
+
+    CHECK(r.conns.live_count() == 0);
     CHECK(r.ended(end_cause::protocol) == 1);
+    CHECK(who.calls.empty());
+    CHECK(ending_of(ends.a.get(), &seen) == ending::fin);
 }
 
-TEST_CASE("lingering ends at its deadline") {
-    rig r({.connections_max = 4, .linger = seconds{2}});
+TEST_CASE("lingering ends after a silence") {
+    rig r({.connections_max = 4, .linger = seconds{30}, .linger_silence = seconds{5}});
     pair ends = tcp_pair();
     user who;
     connection& conn = r.serve(std::move(ends.b), who);
     conn.close(close_intent::graceful, end_cause::done);
-    r.turn();
-
-    r.pass(milliseconds{1999});
+    r.pass(milliseconds{4999});
     CHECK(r.conns.live_count() == 1);
+    send_all(ends.a.get(), "q");
+    r.turn(2);
+    r.pass(milliseconds{4999});
+    CHECK(r.conns.live_count() == 1);
+
     r.pass(milliseconds{2});
 
     CHECK(r.conns.live_count() == 0);
     CHECK(r.ended(end_cause::done) == 1);
     CHECK(who.calls.empty());
+}
+
+TEST_CASE("what one that lingers gets in a turn is bounded") {
+    static std::size_t asked;
+    static const ctrl flooded{.name = "flooded",
+                              .listen = nullptr,
+                              .connect = nullptr,
+                              .drain = [](int, std::size_t bytes_max) noexcept {
+                                  asked += bytes_max;
+                                  return drain_result{drained::more, bytes_max};
+                              },
+                              .short_read_proves = true,
+                              .carries_fds = false,
+                              .counts_acked = false};
+    asked = 0;
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    r.serve(std::move(ends.b), who, flooded).close(close_intent::graceful, end_cause::done);
+    send_all(ends.a.get(), "q");
+    REQUIRE(r.until([&] { return asked > 0; }));
+    const std::size_t before = asked;
+
+    r.turn();
+
+    CHECK(asked == before + (1 << 20));
+    CHECK(r.conns.live_count() == 1);
 }
 
 TEST_CASE("when connections are short the one that lingers for the longest gives its place up") {

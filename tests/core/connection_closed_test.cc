@@ -12,6 +12,7 @@
 #include "core/connection.hpp"
 #include "core/idle.hpp"
 #include "core/relay.hpp"
+#include "core/still_there.hpp"
 #include "support/dies.hpp"
 #include "support/rig.hpp"
 

@@ -180,7 +180,7 @@ TEST_CASE("of a reset that a drain meets before the poller tells of it nothing i
             // Bytes for the probe, and the reset for the drain behind it, which the family stands for here.
             static ctrl family;
             family = tcp;
-            family.drain = [](int) noexcept { return drain_result{.end = drained::failed, .bytes = 1}; };
+            family.drain = [](int, std::size_t) noexcept { return drain_result{.end = drained::failed, .bytes = 1}; };
             pair ends = tcp_pair();
             connection& other = r.serve(std::move(ends.b), who, family);
             r.pool.park(other, r.key, rest);

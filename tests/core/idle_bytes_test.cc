@@ -109,7 +109,7 @@ TEST_CASE("with `drain` unsolicited bytes are thrown away, the loop sleeps, and 
         drains = 0;
         ctrl family = counting_family();
         if (is_unix)
-            family.drain = [](int fd) noexcept {
+            family.drain = [](int fd, std::size_t) noexcept {
                 drains++;
                 char bytes[1024];
                 const sys::count n = sys::recv(fd, bytes, sizeof bytes);
@@ -161,7 +161,7 @@ TEST_CASE("a drain that finds the end closes the connection even if the poller h
     static bool is_over;
     is_over = false;
     ctrl family = tcp;
-    family.drain = [](int) noexcept { return drain_result{.end = is_over ? drained::closed : drained::again, .bytes = 0}; };
+    family.drain = [](int, std::size_t) noexcept { return drain_result{.end = is_over ? drained::closed : drained::again, .bytes = 0}; };
     pair ends = tcp_pair();
     user who;
     connection& conn = r.serve(std::move(ends.b), who, family);

@@ -276,19 +276,6 @@ TEST_CASE("the contract of parking is checked") {
     };
 
     CHECK(dies(broken([](idle_rig& r, connection& conn) {
-                   r.pool.park(conn, r.key, {.messages_complete = false, .buffers_empty = true});
-               }),
-               "messages_complete"));
-    CHECK(dies(broken([](idle_rig& r, connection& conn) {
-                   r.pool.park(conn, r.key, {.messages_complete = true, .buffers_empty = false});
-               }),
-               "buffers_empty"));
-    CHECK(dies(broken([](idle_rig& r, connection& conn) {
-                   conn.shutdown_send();
-                   r.pool.park(conn, r.key, rest);
-               }),
-               "send_ended"));
-    CHECK(dies(broken([](idle_rig& r, connection& conn) {
                    r.pool.park(conn, r.key, rest);
                    conn.close(close_intent::silent, end_cause::done);
                }),
@@ -306,6 +293,23 @@ TEST_CASE("the contract of parking is checked") {
                    static_cast<void>(r.pool.take_back(conn, user::table, &thief));
                }),
                "conn_flag::idle"));
+}
+
+TEST_CASE("a connection that is not at rest is closed, for that reason, instead of being parked") {
+    for (const int what : {0, 1, 2}) {
+        CAPTURE(what);
+        idle_rig r;
+        pair ends = tcp_pair();
+        user who;
+        connection& conn = r.serve(std::move(ends.b), who);
+        if (what == 2) conn.shutdown_send();
+
+        CHECK(r.pool.park(conn, r.key, {.messages_complete = what != 0, .buffers_empty = what != 1}) == verdict::gone);
+
+        CHECK(r.ended(end_cause::not_at_rest) == 1);
+        CHECK(r.pool.idle_count() == 0);
+        CHECK(r.sums_hold());
+    }
 }
 
 } // namespace

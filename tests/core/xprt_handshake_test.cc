@@ -281,4 +281,53 @@ TEST_CASE("a transport with settings finds them by the connection") {
     CHECK(conn.is(conn_flag::connected));
 }
 
+// What the layer said last, an alert, must not be overtaken by a reset.
+TEST_CASE("a transport that refuses its peer is closed with FIN, whatever the intent, and what comes is thrown away") {
+    for (const close_intent intent :
+         {close_intent::graceful, close_intent::after_fin, close_intent::silent, close_intent::abort}) {
+        rig r;
+        pair ends = tcp_pair();
+        user who;
+        who.on_wake = [&](connection& c) { return c.close(intent, c.failure()); };
+        connection& conn = r.serve(std::move(ends.b), who, tcp, record_xprt);
+        send_all(ends.a.get(), "no hello, and more of it");
+
+        REQUIRE(r.until([&] { return conn.was_closed(); }));
+        std::string seen;
+        CHECK(ending_of(ends.a.get(), &seen) == ending::fin);
+        CHECK(seen == "H");
+        send_all(ends.a.get(), "and on it goes");
+        r.turn(2);
+        CHECK(r.conns.live_count() == 1);
+        shut_write(ends.a.get());
+
+        CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+        CHECK(ending_of(ends.a.get()) == ending::fin);
+        CHECK(r.ended(end_cause::connect_failed) == 1);
+    }
+}
+
+TEST_CASE("a transport may have words for a failure, and say which connection can be spliced") {
+    static const xprt worded = [] {
+        xprt x = raw_xprt;
+        x.can_splice = [](const connection& c) noexcept { return c.uses() > 0; };
+        x.reason = [](const connection& c) noexcept { return c.error() == EPROTO ? "certificate has expired" : "none"; };
+        return x;
+    }();
+    rig r;
+    pair ends = tcp_pair(), others = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, tcp, worded);
+    connection& plain = r.serve(std::move(others.b), who);
+
+    CHECK_FALSE(conn.can_splice());
+    conn.count_use();
+    CHECK(conn.can_splice());
+    CHECK(plain.can_splice());
+    conn.fail(EPROTO);
+    plain.fail(EPROTO);
+    CHECK(std::string{conn.reason()} == "certificate has expired");
+    CHECK(std::string{plain.reason()} == "Protocol error");
+}
+
 } // namespace

@@ -220,7 +220,7 @@ TEST_CASE("a gateway may go with everything under way") {
     CHECK(rig.gateway->active_count() > 4);
     rig.gateway.reset();
     CHECK(rig.conns.blocks().used() == 0);
-    rig.pass(seconds{2}); // those that linger
+    rig.pass(seconds{5}); // those that linger
     CHECK(rig.conns.live_count() == 0);
     for (peer& p : held)
         CHECK(p.ended());

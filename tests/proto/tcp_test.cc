@@ -166,13 +166,24 @@ TEST_CASE("a drain throws away everything and says that it must wait") {
     send_all(ends.a.get(), std::string(100'000, 'x'));
     CHECK(wait_for(ends.b.get(), POLLIN));
 
-    const drain_result r = tcp.drain(ends.b.get());
+    const drain_result r = tcp.drain(ends.b.get(), 1 << 20);
 
     CHECK(r.end == drained::again);
     CHECK(r.bytes > 0);
     char byte;
     CHECK(::recv(ends.b.get(), &byte, 1, MSG_DONTWAIT) == -1);
-    CHECK(tcp.drain(ends.b.get()).bytes == 0);
+    CHECK(tcp.drain(ends.b.get(), 1 << 20).bytes == 0);
+}
+
+TEST_CASE("a drain goes no further than it may, and says that there may be more") {
+    pair ends = tcp_pair();
+    send_all(ends.a.get(), std::string(100, 'x'));
+    CHECK(wait_for(ends.b.get(), POLLIN));
+
+    const drain_result r = tcp.drain(ends.b.get(), 50);
+
+    CHECK(r.end == drained::more);
+    CHECK(r.bytes >= 50);
 }
 
 TEST_CASE("a drain finds the end behind bytes, and without") {
@@ -182,7 +193,7 @@ TEST_CASE("a drain finds the end behind bytes, and without") {
         shut_write(ends.a.get());
         CHECK(wait_for(ends.b.get(), POLLRDHUP));
 
-        const drain_result r = tcp.drain(ends.b.get());
+        const drain_result r = tcp.drain(ends.b.get(), 1 << 20);
 
         CHECK(r.end == drained::closed);
         CHECK(r.bytes == count);
@@ -194,7 +205,7 @@ TEST_CASE("a drain finds a reset, which is no end") {
     reset(ends.a);
     CHECK(wait_for(ends.b.get(), POLLIN));
 
-    CHECK(tcp.drain(ends.b.get()).end == drained::failed);
+    CHECK(tcp.drain(ends.b.get(), 1 << 20).end == drained::failed);
 }
 
 } // namespace

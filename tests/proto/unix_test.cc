@@ -171,11 +171,22 @@ TEST_CASE("a drain throws away everything and says that it must wait") {
     pair ends = stream_pair();
     send_all(ends.a.get(), std::string(50'000, 'x'));
 
-    const drain_result r = unix_stream.drain(ends.b.get());
+    const drain_result r = unix_stream.drain(ends.b.get(), 1 << 20);
 
     CHECK(r.end == drained::again);
     CHECK(r.bytes == 50'000);
     CHECK_FALSE(ready(ends.b.get(), POLLIN));
+}
+
+TEST_CASE("a drain goes no further than it may, and says that there may be more") {
+    pair ends = stream_pair();
+    send_all(ends.a.get(), std::string(100, 'x'));
+    CHECK(ready(ends.b.get(), POLLIN));
+
+    const drain_result r = unix_stream.drain(ends.b.get(), 50);
+
+    CHECK(r.end == drained::more);
+    CHECK(r.bytes >= 50);
 }
 
 TEST_CASE("a drain finds the end behind bytes, and without") {
@@ -184,7 +195,7 @@ TEST_CASE("a drain finds the end behind bytes, and without") {
         send_all(ends.a.get(), std::string(count, 'x'));
         ends.a.close();
 
-        const drain_result r = unix_stream.drain(ends.b.get());
+        const drain_result r = unix_stream.drain(ends.b.get(), 1 << 20);
 
         CHECK(r.end == drained::closed);
         CHECK(r.bytes == count);

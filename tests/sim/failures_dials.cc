@@ -121,8 +121,8 @@ void lingers_to_the_end(stage& s) {
     s.recover(door_at, greet);
 }
 
-void lingers_to_the_cap(stage& s) {
-    s.open_conns({.linger = milliseconds{500}, .linger_bytes_max = 2000});
+void lingers_to_the_silence(stage& s) {
+    s.open_conns({.linger = milliseconds{500}, .linger_silence = milliseconds{100}});
     door d{s, greeter};
     d.open();
     s.come(door_at,
@@ -195,7 +195,7 @@ const std::vector<scenario> dial_scenarios{
     {"closes-silently", closes_silently},
     {"aborts", aborts},
     {"lingers-to-the-end", lingers_to_the_end},
-    {"lingers-to-the-cap", lingers_to_the_cap},
+    {"lingers-to-the-silence", lingers_to_the_silence},
     {"lingers-to-the-deadline", lingers_to_the_deadline},
     {"discards", discards},
     {"echoes", echoes, {.buffer_bytes = 1000}},

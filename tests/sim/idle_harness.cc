@@ -7,6 +7,7 @@
 #include "core/dialer.hpp"
 #include "core/idle.hpp"
 #include "core/listener.hpp"
+#include "core/still_there.hpp"
 #include "proto/tcp.hpp"
 #include "proto/unix.hpp"
 #include "sim/peers.hpp"

@@ -61,9 +61,9 @@ struct idle_rig : rig {
 inline int drains = 0;
 inline ctrl counting_family() {
     ctrl family = tcp;
-    family.drain = [](int fd) noexcept {
+    family.drain = [](int fd, std::size_t bytes_max) noexcept {
         drains++;
-        return tcp.drain(fd);
+        return tcp.drain(fd, bytes_max);
     };
     return family;
 }
