@@ -38,6 +38,8 @@ MUTANTS = [
     mutant("reading after the read side is shut", "relay", "EXPECT",
            ("core/connection.cc", "    flags_ |= conn_flag::recv_ended;\n    fdtab::stop_recv(*slot_);\n    cant_recv();\n",
             "    flags_ |= conn_flag::recv_ended;\n")),
+    mutant("the address of a client is not kept", "stream", "I25",
+           ("core/listener.cc", "                              .peer = &peer,\n", "")),
     mutant("no NEWS of a latched bit", "idle", "I4",
            ("core/fdtab.cc", "if (any(seen & ~slot.state, latched)) seen |= fd_state::news;", "")),
     mutant("one number is put off whenever another has run", "relay", "I14",

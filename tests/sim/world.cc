@@ -210,6 +210,9 @@ void world::check_connection(connection& conn) {
     // What an idle connection was seen to come to ends it in the turn in which it was seen, or it is about to run.
     if (conn.is(conn_flag::idle) && conn.ended() && !slot.is(fd_state::queued))
         k.violate("I4", "an idle connection has ended, and is kept");
+    const auto& socket = static_cast<const stream&>(*k.at(slot.fd));
+    if (conn.origin() == conn_origin::accepted && socket.is_tcp() && !(conn.peer() == socket.other.unmapped()))
+        k.violate("I25", "an accepted connection does not know its client");
     check_fair(conn);
     if (conn.is(conn_flag::connecting)) connecting_count_++;
 }
