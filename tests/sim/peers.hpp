@@ -114,6 +114,8 @@ struct server {
     bool heard_all = false;  // the other side's end
     bool parted = false;     // its own side is ended, and the RST is to come
     time_point strayed{};    // when it said what nobody had asked for
+    std::string late;        // what it says behind a complete answer,
+    time_point late_at{};    // from then on
     client* to = nullptr;    // whose requests it gets, once known; of use where bytes are passed on
     std::string line;        // of PROXY, as far as it was heard
     bool is_told = false;    // the line is complete, or none is to come
@@ -128,6 +130,8 @@ struct server {
     bool misbehave(remote& r) noexcept;
     void part(remote& r) noexcept;
     void stray_on() noexcept;
+    void plan_late(const errand& e, std::size_t body_bytes) noexcept;
+    void say_late() noexcept;
     sys::count write_some(remote& r, std::string_view bytes) noexcept;
     void leave(remote& r) noexcept;
     void reset(remote& r) noexcept;

@@ -74,6 +74,7 @@ struct http_ear {
     std::uint32_t heard = 0; // bytes in the tunnel
     bool said_close = false;
     bool was_told_close = false;
+    time_point rests_until{}; // the gateway sends no request on it before
     errand* answered_early = nullptr; // the rest of its body is still to come
 };
 

@@ -59,6 +59,10 @@ bool server::hear_head() noexcept {
     check_strays();
     if (ear.was_told_close) home->k_.violate("I16", "a connection was used again after its server was told close");
     if (ear.said_close) home->k_.violate("I16", "a connection was used again after its server had said close");
+    // The loop's time is that of the turn's beginning.
+    const bool is_punctual = home->k_.faults.ratio(fault::clock_jump) == 0;
+    if (is_punctual && home->k_.time.now + milliseconds{5} < ear.rests_until)
+        home->k_.violate("I16", "a connection was used again at once behind an answer whose body was only announced");
     arrive(*e);
     ear.now = e;
     ear.was_told_close = field_text(head, "connection") == "close";
@@ -253,11 +257,37 @@ void server::speak_http() noexcept {
     if (e.by_end) saw(mark::answer_until_end);
     ear.said_close = !keeps;
     if (e.by_end || (!keeps && chance.coin())) heard_all = true; // leaves when it has said all; else the gateway must
+    if (keeps && !e.by_end && !heard_all) plan_late(e, body.size());
     if (is_bodiless && !calm && chance.below(16) == 0) {
         out += "no body";
         strayed = end->now();
         saw(mark::answer_with_surplus);
     }
+}
+
+// Some milliseconds behind a complete answer: the body of one that has none, or an empty line behind a body. The first
+// may become the beginning of the next answer, if that is under way by then. The second never does harm; but half of it may
+// be thrown away with a pool that drains.
+void server::plan_late(const errand& e, std::size_t body_bytes) noexcept {
+    dice& chance = home->k_.chance;
+    const bool announces = body_bytes == 0 && e.answer_bytes > 0 && e.status != 204;
+    if (announces ? home->calm_ : body_bytes == 0 || home->rules_.drains_unasked) return;
+    if (chance.below(8) != 0) return;
+    late = announces ? "no body" : "\r\n";
+    const duration wait = chance.between(duration{10'000}, duration{milliseconds{20}});
+    late_at = end->now() + wait;
+    end->wake_in(wait);
+}
+
+void server::say_late() noexcept {
+    if (late.empty() || end->now() < late_at || !out.empty() || ear.tunnel || heard_all || finished || parted) return;
+    const bool is_line = late == "\r\n";
+    if (is_line || !home->calm_) {
+        out = late;
+        saw(is_line ? mark::line_behind_an_answer : mark::body_behind_an_answer);
+        if (!is_line) strayed = end->now();
+    }
+    late.clear();
 }
 
 void server::speak_nonsense(errand& e) noexcept {
@@ -296,8 +326,12 @@ std::string server::parting_word() noexcept {
 // Some of what is to be said was taken.
 void server::spoke() noexcept {
     if (!ear.speaking || ear.speaking->by_end || said.bytes < ear.said_at_end) return;
-    ear.speaking->is_whole = true;
+    errand& e = *ear.speaking;
+    e.is_whole = true;
     ear.speaking = nullptr;
+    const bool announced = std::string_view{e.method} == "HEAD" || e.status == 304;
+    if (announced && e.status != 204 && e.status != 101 && e.answer_bytes > 0)
+        ear.rests_until = end->now() + home->rules_.options.rest;
 }
 
 // Its side of the connection ends here: what has come to the gateway of what it was saying? `with_fin`: all of it will.

@@ -11,6 +11,7 @@ void server::run(remote& r) noexcept {
     if (!read(r)) return;
     if (home->tongue_ == town::tongue::http1) answer_http();
     else answer_all();
+    say_late();
     if (parted) {
         part(r);
         return;

@@ -97,6 +97,8 @@ const char* to_string(mark what) noexcept {
         "request in chunks",
         "request broken",
         "line behind a body",
+        "line behind an answer",
+        "body behind an answer",
         "head of the largest size",
         "head of the most fields",
         "answer of the largest size",

@@ -112,6 +112,8 @@ enum class mark : std::uint8_t {
     request_in_chunks,
     request_broken,
     line_behind_a_body,
+    line_behind_an_answer,
+    body_behind_an_answer,
     head_of_the_largest_size,
     head_of_the_most_fields,
     answer_of_the_largest_size,
