@@ -11,6 +11,7 @@ namespace {
 
 std::uint16_t swap16(std::uint16_t v) noexcept { return __builtin_bswap16(v); }
 std::uint32_t swap32(std::uint32_t v) noexcept { return __builtin_bswap32(v); }
+constexpr in6_addr ipv6_any = IN6ADDR_ANY_INIT, ipv6_loopback = IN6ADDR_LOOPBACK_INIT;
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "network byte order is a swap here");
 
 // The longest run of two or more zero groups, which RFC 5952 section 4.2 writes as "::". Length 0: none.
@@ -131,12 +132,12 @@ endpoint endpoint::with_port(std::uint16_t port) const noexcept {
 
 bool endpoint::is_any() const noexcept {
     if (family() == AF_INET) return as_.v4.sin_addr.s_addr == 0;
-    return family() == AF_INET6 && std::memcmp(&as_.v6.sin6_addr, &in6addr_any, sizeof in6addr_any) == 0;
+    return family() == AF_INET6 && std::memcmp(&as_.v6.sin6_addr, &ipv6_any, sizeof ipv6_any) == 0;
 }
 
 bool endpoint::is_loopback() const noexcept {
     if (family() == AF_INET) return swap32(as_.v4.sin_addr.s_addr) >> 24 == 127;
-    return family() == AF_INET6 && std::memcmp(&as_.v6.sin6_addr, &in6addr_loopback, sizeof in6addr_loopback) == 0;
+    return family() == AF_INET6 && std::memcmp(&as_.v6.sin6_addr, &ipv6_loopback, sizeof ipv6_loopback) == 0;
 }
 
 bool endpoint::same_address(const endpoint& other) const noexcept {

@@ -1,4 +1,4 @@
-// http1_head: finding lines; the start line. Field lines are in http1_fields.cc.
+// http1_head: finding lines; the start line. Field lines are in http1_head_fields.cc.
 
 #include "proto/http1_head.hpp"
 

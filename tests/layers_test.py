@@ -18,6 +18,7 @@ LONG_FILES = {}  # path: the reason
 UPWARD = {
     ("core/xprt.cc", "core/connection.hpp"): "the raw transport is made of a connection's calls; the table only names them",
     ("core/redial.cc", "core/connection.hpp"): "a connect that is repeated is a connection's; the table only names it",
+    ("proto/client_places.cc", "proto/client_gate.hpp"): "places are given to gates; the header only names them",
     ("core/sys_sim.cc", "core/sim_crossing.hpp"): "the simulated side of the seam stands on the simulated kernel, which knows endpoints",
     ("core/sys_sim_sockets.cc", "core/sim_crossing.hpp"): "as above",
     ("core/sys_sim_pipes.cc", "core/sim_crossing.hpp"): "as above",
