@@ -99,7 +99,10 @@ void kernel::raise(int signal) noexcept {
 void kernel::enter() noexcept {
     depth_++;
     if (options_.call_max > duration{}) time.now += chance.between(duration{1}, options_.call_max);
-    if (faults.strike(fault::call_late, chance)) time.now += chance.between(duration{20'000}, duration{milliseconds{5}});
+    if (faults.strike(fault::call_late, chance)) {
+        time.now += chance.between(duration{20'000}, duration{milliseconds{5}});
+        progress(); // timers may be due in each turn that is late: no spin
+    }
     if (faults.strike(fault::wire_reset, chance)) net.break_one();
     time.run_due();
     if (depth_ == 1 && faults.strike(fault::stop_in_call, chance)) stand_still();

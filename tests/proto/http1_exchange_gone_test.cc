@@ -164,7 +164,7 @@ TEST_CASE("an answer that is complete, and still being taken, is not cut off by 
     peer s = rig.server();
     rig.settle();
     rig.choke_clients();
-    s.say(ok(pattern(10'000)));
+    s.say(ok(pattern(1'000)));
     rig.settle();
     CHECK(rig.idle_count() == 1);
     c.shut();
@@ -172,7 +172,7 @@ TEST_CASE("an answer that is complete, and still being taken, is not cut off by 
     CHECK(rig.counters().abandoned == 0);
     rig.let_clients_take();
     (void)rig.until([&] { return c.ended(); });
-    CHECK(shown(c.got) == shown(ok(pattern(10'000))));
+    CHECK(shown(c.got) == shown(ok(pattern(1'000))));
     CHECK(c.end == ending::fin);
     CHECK(rig.at_rest());
 }

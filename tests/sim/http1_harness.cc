@@ -240,6 +240,7 @@ void gateway_house::look() {
         rules_.may_leave_early = true;
         people_.follow(rules_);
     }
+    people_.judge_early_ends();
     if (!is_draining() && world_.k.time.now >= drain_at_) drain(limit_);
     if (may_move_ && world_.k.chance.below(64) == 0) {
         const std::size_t i = shops_.move_one();

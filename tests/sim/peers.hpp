@@ -230,6 +230,7 @@ class town {
     }
     // How the gateway between them is, where the tongue is HTTP.
     void follow(const http_rules& rules) noexcept { rules_ = rules; }
+    void judge_early_ends() noexcept; // behind each turn
     // Servers answer at `where` from now on.
     void open_shop(const endpoint& where);
     // `count` clients come to `where` within `span`.
@@ -297,6 +298,7 @@ class town {
     time_point calm_since_{};
     std::ptrdiff_t silent_ends_heard_ = 0;
     std::size_t hollow_ends_said_ = 0, hollow_ends_heard_ = 0;
+    std::size_t early_ends_ = 0; // in this turn: of clients that waited for less than the keep-alive timeout
     bool clients_greet_ = false;
     int servers_version_ = 0;
     std::uint64_t ids_ = 1;

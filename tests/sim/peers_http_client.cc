@@ -328,7 +328,12 @@ void client::judge_end(remote& r) noexcept {
     const duration patience = home->rules_.options.keep_alive_timeout;
     const time_point asked_at = home->errand_of(first_id + asks - 1)->asked_at; // it waits since later than that
     if (!home->rules_.may_leave_early && k.time.now < asked_at + patience)
-        k.violate("I9", "a client that waits was closed before its time");
+        home->early_ends_++; // judged behind the turn: only then it is known why
+}
+
+void town::judge_early_ends() noexcept {
+    if (early_ends_ > 0 && !rules_.may_leave_early) k_.violate("I9", "a client that waits was closed before its time");
+    early_ends_ = 0;
 }
 
 } // namespace simtest

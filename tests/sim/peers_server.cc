@@ -190,8 +190,8 @@ bool server::read(remote& r) noexcept {
             continue;
         }
         if (n == 0) { // the end of the requests; not of the answers
-            heard_all = true;
-            if (!r.socket().fin_received) return true; // a send has met a RST
+            const bool is_news = !std::exchange(heard_all, true);
+            if (!is_news || !r.socket().fin_received) return true; // a send has met a RST
             if (home->between_ == town::between::passes_on) home->check_end_at(*this);
             return true;
         }
