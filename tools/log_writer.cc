@@ -254,10 +254,10 @@ void log_writer::reopen() noexcept {
 
 void log_writer::close() noexcept {
     if (fd_ < 0) return;
-    told_at_ = never; // the last occasion
     flush();
     lose_from(0);
     size_ = 0;
+    told_at_ = never; // the last occasion
     if (lost_count_ > 0) tell_lost();
     flush_timer_.cancel();
     if (owns_) sys::close(fd_);

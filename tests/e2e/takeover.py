@@ -169,7 +169,7 @@ def test_giver_dies():
                 assert "--takeover unix:" in new.stderr(), new.stderr()
                 assert "listening" not in new.stderr(), new.stderr()
                 new.kill()
-            pathlib.Path(path).unlink()
+            pathlib.Path(path).unlink(missing_ok=True)
 
 
 class Giver:
@@ -223,7 +223,7 @@ def test_refused_under_load():
             for client in clients:
                 client.close()
             giver.close()
-            pathlib.Path(path).unlink()
+            pathlib.Path(path).unlink(missing_ok=True)
 
 
 def test_taken_under_load():
@@ -270,7 +270,7 @@ def test_options():
             equal(new.end(), 0)
             new.kill()
             giver.close()
-            pathlib.Path(path).unlink()
+            pathlib.Path(path).unlink(missing_ok=True)
 
 
 def test_fewer_threads():
