@@ -9,6 +9,7 @@ namespace {
 
 using namespace weir;
 using namespace support;
+using over_records::send_all, over_records::shut_write;
 
 constexpr duration ten = milliseconds{10};
 

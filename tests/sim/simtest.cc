@@ -46,7 +46,7 @@ constexpr struct {
     {&shared_harness, "accept_ socket_ connect_ epoll_change_enomem epoll_spurious eventfd_eagain recv_etimedout "
                       "recv_with_cut recv_one recv_unsure option_ name_ wire_slow wire_pieces one_accept accept_unsure "
                       "timer_last splice_ send_one send_buffered take_probes ring_anyway"},
-    {&records_harness, "socket_ connect_eaddrnotavail connect_enetunreach connect_eagain connect_at_once "
+    {&records_harness, "socket_ connect_eaddrnotavail connect_enetunreach connect_eagain connect_at_once connect_itself "
                        "connect_timed_out connect_lost connect_eintr eventfd_eagain option_ name_ recv_with_cut "
                        "recv_one recv_unsure splice_ send_one send_buffered take_probes ring_anyway"},
 };
