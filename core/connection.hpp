@@ -17,7 +17,7 @@
 // per conntab, opened_count() - live_count() is the sum of the causes.
 //
 // A closed connection is inert, in every build, because its number may belong to another one already: bytes are answered
-// `failed` (EBADF), and the other calls do nothing. Without NDEBUG such a call stops the program. The object can be read
+// `failed` (EBADF), and the other calls of a user do nothing. Without NDEBUG such a call stops the program. The object can be read
 // until the end of the turn; one that lingers, until that has ended.
 //
 // Owner: the conntab. Users borrow a connection from adopt() or dial() until a callback of theirs answers `gone`.

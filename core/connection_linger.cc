@@ -82,8 +82,10 @@ verdict connection::linger_recv(connection& conn) noexcept {
 
 verdict connection::linger_wake(connection& conn) noexcept {
     const bool has_failed = conn.is(conn_flag::failed) && !conn.is(conn_flag::refused);
-    const bool is_dead = has_failed || conn.slot_->is(fd_state::err | fd_state::hup);
-    return is_dead ? conn.finish(close_intent::after_fin, end_cause::none) : verdict::keep;
+    // Behind an end of both ways there may be bytes that were not read, and a close would reset the peer.
+    const bool has_unread = conn.slot_->is(fd_state::recv_ready) && !conn.is(conn_flag::recv_ended);
+    const bool is_over = has_failed || conn.slot_->is(fd_state::err) || (conn.slot_->is(fd_state::hup) && !has_unread);
+    return is_over ? conn.finish(close_intent::after_fin, end_cause::none) : verdict::keep;
 }
 
 } // namespace weir::inline WEIR_KERNEL

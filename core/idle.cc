@@ -293,7 +293,7 @@ bool idle_pool::kill_oldest(end_cause cause) noexcept {
 }
 
 bool idle_pool::kill_oldest(key k, end_cause cause) noexcept {
-    entry* e = k ? k.in_->entries.back() : nullptr;
+    entry* e = k && k.in_->count > 0 ? &k.in_->oldest() : nullptr;
     if (e) kill(*e, cause);
     return e != nullptr;
 }

@@ -36,6 +36,10 @@ class send_progress {
 
     // Bytes, or the end, were given to the kernel.
     void sent() noexcept { queued_ = unknown; }
+    // Nothing could be given, because the queue is full: of bytes that were given on behalf of somebody else.
+    void found_full(const connection& conn) noexcept {
+        if (is_settled()) queued_ = static_cast<std::int32_t>(std::max<std::int64_t>(sys::send_queue(conn.fd()), 0));
+    }
     // The peer had taken everything at the last look, and nothing was given since: no look is needed.
     bool is_settled() const noexcept { return queued_ == 0; }
     // Asks the kernel, unless it is settled. True: the peer has taken something since the last look, or may have taken

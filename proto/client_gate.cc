@@ -121,6 +121,9 @@ void client_gate::let_go(connection& client) noexcept {
 
 // For gates that pause, of this loop or of others, as long as clients of this one can be let go.
 void client_gate::make_room() noexcept {
+    // The client that this gate pauses for may be another holder's by now; epoll does not tell that.
+    const bool pauses = seat_->ticket.load(std::memory_order_relaxed) != 0;
+    if (pauses && !door_.has_waiting() && places_.withdraw(*seat_)) door_.resume();
     while (is_pressed()) {
         connection* client = longest_waiting();
         if (!client) {

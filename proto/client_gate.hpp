@@ -8,7 +8,8 @@
 //                                 if none only waits, the listener pauses, and is the first to go on when that changes
 //
 // Which client is let go, when a place is needed for one in the backlog:
-//   1. a client that has not said a byte for first_byte_grace since it was accepted, the oldest first;
+//   1. a client that has not said a byte for first_byte_grace since it was accepted, the oldest first (one that has
+//      something to read goes behind the others, because its request runs soon);
 //   2. a client that was served and waits for its next request, the one that waits for the longest first.
 // Never a client whose socket has something to read, or that has anything under way: a request, a tunnel, a pair.
 // With several loops: a client of the accepting loop; if no client of that loop can go, one of another loop.

@@ -11,8 +11,10 @@ void http1_exchange::set_client_deadline(time_point at) noexcept {
     client_->arm(at, client_fired);
 }
 
-// The client is to take more of its answer. A look at its kernel's queue comes before the deadline.
+// The client is to take more of its answer. A look at its kernel's queue comes before the deadline, also where this
+// exchange has sent nothing yet: answers of requests before may fill the queue.
 void http1_exchange::await_taking() noexcept {
+    to_client_progress_.found_full(*client_);
     const duration timeout = room_.options.write_timeout;
     client_deadline_ = later(now(), timeout);
     client_->arm(later(now(), send_progress::wait_between_looks(timeout)), client_fired);

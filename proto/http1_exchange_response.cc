@@ -253,7 +253,9 @@ verdict http1_exchange::server_ended(io how) noexcept {
     const int error = server_->error() ? server_->error() : ended_unheard;
     if (!reused_ && !awaiting_proof_) rule_out(error); // made for this request: as if it had not come about
     switch (may_repeat(how)) {
-    case repeatable::yes: return repeat_request();
+    case repeatable::yes:
+        from_server_.clear(blocks()); // half an empty line
+        return repeat_request();
     case repeatable::no: break;
     case repeatable::not_known_yet:
         awaiting_proof_ = true;

@@ -43,6 +43,7 @@ void http1_exchange::ask_next(upstream_address& next) noexcept {
 
 // Every address was tried: what the latest attempt failed of is the answer.
 verdict http1_exchange::none_is_left() noexcept {
+    if (attempts_.error == 0) return fail(503, "no server is left"); // the set of servers has changed meanwhile
     const char* why = describe(attempts_.error);
     switch (blame_of(attempts_.error)) {
     case blame::ours:

@@ -18,9 +18,10 @@
 //         int admin_fd();                                             -1: there is no other listener
 //         endpoint admin_at();                                        unspecified: likewise
 //         void reopen();                                              SIGHUP: files, if it has any
-//                                                                     lines of a worker go to home.lines(index)
 //         P proxy;                                                    http1_gateway, stream_proxy
 //     };
+//
+// Lines of a worker go to home.lines(index).
 //
 // Owner: main(). Thread: run() main's; set_up(), told() and tear_down() are called in each worker's.
 
@@ -71,7 +72,7 @@ class crew {
         group_.tell(to_begin);
         announce(members_[0].local);
         group_.run();
-        names_.join(); // a resolver may take its time; a second SIGTERM does not wait for it
+        names_.end(); // a resolver may take its time; a second SIGTERM does not wait for it
         if (cut_count_ > 0) say("%zu %s that still ran at --drain-timeout were cut off", cut_count_, Worker::in_use);
     }
 
@@ -277,13 +278,13 @@ class crew {
 
     const settings& set_;
     const allowance limits_;
-    client_places places_; // outlives the loops
+    client_places places_; // outlives the loops, and so does the next
+    names names_;          // worker 0's thread
     loop_group group_;
     std::unique_ptr<member[]> members_;
     inheritance heritage_;
     bool is_handed_on_ = false;
     std::array<socket_file_kept, 3> files_; // listener, admin, takeover
-    names names_; // worker 0's thread
     std::mutex lock_;
     std::array<upstream_place, upstream_set::capacity> moved_; // under lock_: what to_move is about
     counter_table ended_; // under lock_, and so is the next

@@ -179,7 +179,9 @@ void log_writer::flush() noexcept {
     std::memmove(room_, room_ + gone, size_ - gone);
     size_ -= gone;
     if (lost_count_ > 0) tell_lost();
-    if ((size_ > 0 || lost_count_ > 0) && !flush_timer_.armed()) loop_->arm_in(flush_timer_, gather_time);
+    if (flush_timer_.armed()) return;
+    if (size_ > 0) loop_->arm_in(flush_timer_, gather_time);
+    else if (lost_count_ > 0) loop_->arm(flush_timer_, std::max(later(told_at_, tell_time), later(loop_->now(), gather_time)));
 }
 
 // -EAGAIN: it takes nothing now.
@@ -235,6 +237,7 @@ void log_writer::tell_lost() noexcept {
     const auto count = static_cast<unsigned long long>(std::exchange(lost_count_, 0));
     if (trouble_) to.print("--access-log %s: %llu lines were lost, since they could not be written", path_, count);
     else to.print("%llu lines were lost here, since nobody took them", count);
+    if (!trouble_ && lost_count_ > 0) lost_count_ = count; // that line was lost itself: once more, later
 }
 
 void log_writer::reopen() noexcept {

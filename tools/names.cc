@@ -87,9 +87,8 @@ void names::open(event_loop& loop, std::span<const upstream_place> first, const 
 }
 
 void names::look_up_again() noexcept {
-    const bool has_names =
-        std::any_of(answers_.begin(), answers_.begin() + static_cast<std::ptrdiff_t>(count_), [](const answer& a) { return a.is_asked; });
-    if (!has_names) return;
+    const std::span all{answers_.data(), count_};
+    if (std::none_of(all.begin(), all.end(), [](const answer& a) { return a.is_asked; })) return;
     is_wanted_again_ = is_running_;
     if (is_running_) return;
     if (const int r = sys::thread_start(helper_, resolve_all, this); r < 0) {
@@ -109,6 +108,7 @@ void* names::resolve_all(void* self) noexcept {
 }
 
 void names::found() noexcept {
+    if (is_over_) return;
     join();
     bool has_changed = false;
     for (std::size_t i = 0; i < count_; i++)
@@ -136,6 +136,11 @@ bool names::take(std::size_t i) noexcept {
     lines_->print("%s is at %s now", a.place.text, write_list(places_[i], list));
     if (a.ignored > 0) lines_->print("%s has %zu addresses more, which are not used", a.place.text, a.ignored);
     return true;
+}
+
+void names::end() noexcept {
+    join();
+    is_over_ = true;
 }
 
 void names::join() noexcept {

@@ -4,7 +4,7 @@
 //     parse ──> first_places ──> (SIGHUP) look_up_again() ──> [helper thread: resolves] ──> letter ──> found(), in the loop
 //                                        └── during one: noted, and done once more afterwards
 //
-// Owner: the crew. Thread: that of the loop; the helper thread touches `answers_` alone, between its start and its end.
+// Owner: the crew; it outlives the loop. Thread: that of the loop; the helper thread touches `answers_` alone, between its start and its end.
 // Allocation: none but the resolver's.
 
 #include <array>
@@ -39,7 +39,7 @@ class names {
     names() noexcept = default;
     names(const names&) = delete;
     names& operator=(const names&) = delete;
-    ~names(); // join()ed
+    ~names(); // no look-up is under way: end()
 
     // Where they are now. The loop's thread.
     std::span<const upstream_place> places() const noexcept { return {places_.data(), count_}; }
@@ -51,8 +51,9 @@ class names {
     void open(event_loop& loop, std::span<const upstream_place> first, const endpoint& listening, log_writer& lines,
               callback moved, void* owner) noexcept;
     void look_up_again() noexcept;
-    // The loop turns no more: waits for a look-up that is under way.
-    void join() noexcept;
+    // The loop turns no more: waits for a look-up that is under way. What that found is not taken, although its letter
+    // may be read later, when the loop is destroyed; this object has to outlive the loop.
+    void end() noexcept;
 
   private:
     struct answer {
@@ -62,6 +63,7 @@ class names {
         bool is_asked = false; // its text has a name
     };
     static void* resolve_all(void* self) noexcept;
+    void join() noexcept;
     void found() noexcept;
     bool take(std::size_t i) noexcept;
 
@@ -76,6 +78,7 @@ class names {
     sys::thread helper_{};
     bool is_running_ = false;
     bool is_wanted_again_ = false;
+    bool is_over_ = false;
     letter done_;
 };
 

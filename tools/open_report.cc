@@ -33,28 +33,34 @@ void open_report::begin(std::uint32_t index, std::uint32_t loops_count, counters
 void open_report::step() noexcept {
     for (std::uint32_t lines = 0; lines < lines_per_step && to_.has_room(line_bytes_max); lines++) {
         const std::uint32_t before = next_fd_;
-        next_fd_ = loop_.list_some(next_fd_, 1, {.take = log_writer::take, .to = &to_});
-        if (next_fd_ == before || (++told_count_ == open_count_ && !has_waited_)) return end();
+        next_fd_ = loop_.list_some(next_fd_, 1, {.take = &open_report::take, .to = this});
+        if (next_fd_ == before || (told_count_ == open_count_ && !has_waited_)) return end(told_count_);
         moved_at_ = loop_.now();
     }
     if (loop_.now() - moved_at_ >= patience) {
         to_.print("the rest of the list, from descriptor %u on, is left out: nobody reads it", next_fd_);
-        return end();
+        return end(loop_.open_count());
     }
     has_waited_ = true;
     loop_.arm_in(timer_, to_.has_room(line_bytes_max) ? step_time : wait_time);
 }
 
-void open_report::end() noexcept {
+void open_report::take(void* self, std::string_view line) noexcept {
+    open_report& report = *static_cast<open_report*>(self);
+    report.told_count_++;
+    log_writer::take(&report.to_, line);
+}
+
+void open_report::end(std::uint32_t count) noexcept {
     if (index_ > 0) {
-        to_.print("%u descriptors are open in loop %u", open_count_, index_);
+        to_.print("%u descriptors are open in loop %u", count, index_);
         return;
     }
     char room[counters_bytes_max];
     std::string_view text(room, counters_(owner_, std::span<char>(room)));
     while (text.ends_with('\n'))
         text.remove_suffix(1);
-    to_.print("%u descriptors are open%s; %.*s", open_count_, loops_count_ > 1 ? " in loop 0" : "",
+    to_.print("%u descriptors are open%s; %.*s", count, loops_count_ > 1 ? " in loop 0" : "",
               static_cast<int>(text.size()), text.data());
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // open_report: what is open in a loop, said on stderr for SIGUSR1, as fast as somebody reads it.
 //
-// A line per descriptor (fd_ledger::list), then how many they are; behind that, for the first of several loops, the
+// A line per descriptor (fd_ledger::list), then how many lines there were; behind that, for the first of several loops, the
 // counters. A part of the list is written in each step, as much as the writer has room for, and the loop goes on
 // meanwhile. Where nobody reads for 5 s the rest is left out, and that is said.
 //
@@ -29,7 +29,8 @@ class open_report {
 
   private:
     void step() noexcept;
-    void end() noexcept;
+    void end(std::uint32_t count) noexcept;
+    static void take(void* self, std::string_view line) noexcept;
 
     event_loop& loop_;
     log_writer& to_;

@@ -160,6 +160,30 @@ TEST_CASE("what one that lingers gets in a turn is bounded") {
     CHECK(r.conns.live_count() == 1);
 }
 
+TEST_CASE("one that lingers reads on behind an end of both ways, for unread bytes would make the close a reset") {
+    static int left;
+    static const ctrl flooded{.name = "flooded",
+                              .listen = nullptr,
+                              .connect = nullptr,
+                              .drain = [](int, std::size_t bytes_max) noexcept {
+                                  return left-- > 0 ? drain_result{drained::more, bytes_max}
+                                                    : drain_result{drained::closed, 0};
+                              },
+                              .short_read_proves = true,
+                              .carries_fds = false,
+                              .counts_acked = false};
+    left = 5;
+    rig r;
+    pair ends = tcp_pair();
+    user who;
+    connection& conn = r.serve(std::move(ends.b), who, flooded);
+    shut_write(ends.a.get());
+    conn.close(close_intent::graceful, end_cause::done);
+
+    CHECK(r.until([&] { return r.conns.live_count() == 0; }));
+    CHECK(left < 0);
+}
+
 TEST_CASE("when connections are short the one that lingers for the longest gives its place up") {
     rig r({.connections_max = 2});
     pair first = tcp_pair(), second = tcp_pair(), third = tcp_pair();

@@ -108,6 +108,9 @@ TEST_CASE("a connection that rests can be taken back by its owner, killed and fl
     r.parked(idle_pool::park_options{.rest = ten});
     CHECK(r.pool.kill_oldest(end_cause::idle_pressure));
     r.parked(idle_pool::park_options{.rest = ten});
+    CHECK(r.pool.kill_oldest(r.key, end_cause::idle_pressure));
+    CHECK(!r.pool.kill_oldest(r.key, end_cause::idle_pressure));
+    r.parked(idle_pool::park_options{.rest = ten});
     r.pool.flush();
     CHECK(r.pool.idle_count() == 0);
     CHECK(r.ended(end_cause::idle_flushed) == 1);

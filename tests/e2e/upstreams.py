@@ -210,6 +210,21 @@ def test_stops_while_looking():
                     equal(proxy.end(), 0, proxy.stderr())
 
 
+def test_answer_comes_last():
+    """SIGTERM while a name is looked up: exit 0, though the answer comes when all loops have stopped, and is new"""
+    with Hosts() as hosts, Server() as server:
+        place = f"name.test:{server.address.rsplit(':', 1)[1]}"
+        slow = "# a line that the resolver has to read\n" * 1_500_000
+        for tool in (Gateway, Relay):
+            hosts.say(name=["127.0.0.1"])
+            with tool(place, wrapper=hosts.wrapper, options=("--threads", "2")) as proxy:
+                hosts.path.write_text(slow + "127.0.0.2 name.test\n")
+                proxy.signal(signal.SIGHUP)
+                threads = pathlib.Path(f"/proc/{proxy.pid}/task")
+                until(lambda: len(list(threads.iterdir())) == 3, "it looks up")
+                equal(proxy.end(), 0, proxy.stderr())
+
+
 # --- what a failed connect says
 
 def test_only_accepts():

@@ -31,6 +31,11 @@ constexpr http1_limits tight{.start_line_bytes_max = 24,
 void add(std::string& to, std::string_view text) { to.append(text).push_back('\0'); }
 void add(std::string& to, std::uint64_t number) { add(to, std::to_string(number)); }
 
+#if defined(WEIR_COUNTS_BLOCKS)
+constexpr bool counts_blocks = true;
+#else
+constexpr bool counts_blocks = false; // libFuzzer has the function that counts
+#endif
 std::uint64_t blocks_entered = 0;
 
 // parse(), with a table lent when it is asked for.
@@ -113,7 +118,7 @@ void expect_linear_work(std::string_view bytes, http1_kind kind, const http1_lim
             result = parse(head, bytes.substr(0, size));
         }
         EXPECT(blocks_entered <= size * per_byte + per_call);
-        EXPECT(size == 0 || blocks_entered > 0);
+        EXPECT(!counts_blocks || size == 0 || blocks_entered > 0);
     }
 }
 
@@ -211,8 +216,10 @@ void try_as(http1_kind kind, const http1_limits& limits, std::string_view bytes)
 
 } // namespace
 
+#if defined(WEIR_COUNTS_BLOCKS)
 extern "C" void __sanitizer_cov_trace_pc();
 extern "C" void __sanitizer_cov_trace_pc() { blocks_entered++; }
+#endif
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::string_view bytes = fuzz::text_of(data, size);

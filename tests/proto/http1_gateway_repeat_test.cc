@@ -52,6 +52,22 @@ TEST_CASE("an idempotent request that met a close under way is repeated once, on
     }
 }
 
+TEST_CASE("half an empty line in front of a close is no part of the answer to the repeated request") {
+    acquainted rig;
+    meanwhile m{rig};
+    m.next([&] {
+        rig.s.say("\r");
+        rig.s.close();
+    });
+    rig.c.say(get("/2"));
+    peer t = rig.server();
+    rig.expect(t, get("/2"));
+    t.say(ok("2"));
+    rig.expect(rig.c, ok("2"));
+    CHECK(rig.counters().repeated == 1);
+    CHECK(rig.troubles.empty());
+}
+
 TEST_CASE("a POST that met a close under way is repeated, since the kernel proves that nobody had a byte of it") {
     const auto run = [](const std::string& request, bool dribbled) {
         acquainted rig;
