@@ -217,7 +217,10 @@ void deadline_check::note_movement(kernel& k, conntab& conns) {
 // What moves within a turn is later than the turn's own time by no more than `slack`.
 void deadline_check::check_movement(kernel& k, event_loop& loop) {
     constexpr duration slack = milliseconds{50};
-    if (k.faults.ratio(fault::clock_jump) > 0) return;
+    // A process that stood still within a turn goes on by that turn's time: what it arms then is due too early, also for a
+    // while after the run is healed.
+    if (k.faults.ratio(fault::clock_jump) > 0) jumps_until_ = k.time.now + std::chrono::minutes{1};
+    if (k.time.now < jumps_until_) return;
     for (const alive& a : alive_) {
         if (loop.fds().slot(a.fd).generation == a.generation || loop.now() >= a.until - slack) continue;
         if (end_of(loop.ledger(), a.fd, a.generation) == "timed_out")

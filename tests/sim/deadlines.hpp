@@ -56,6 +56,7 @@ class deadline_check {
     const relay_pool* relays_[2]{};
     duration first_byte_timeout_{}, write_timeout_{};
     std::vector<alive> alive_; // as of the turn's beginning
+    time_point jumps_until_{}; // until then a stop of the process may show
     bool knows_all_ = false;
     time_point first_due_ = never; // before the turn
     std::uint64_t timeouts_before_ = 0;
