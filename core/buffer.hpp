@@ -32,7 +32,7 @@ struct large_block {
 
 class block_pool {
   public:
-    // Without memory for either kind, its capacity is 0.
+    // Without memory for the small ones, its capacity is 0.
     explicit block_pool(std::size_t capacity, std::size_t large_capacity = 0) noexcept : small_(capacity) {
         if (large_capacity > 0) large_.emplace(large_capacity);
     }

@@ -33,9 +33,9 @@ namespace weir::inline WEIR_KERNEL {
 
 // Told that a connection it had parked is no more. Embedded by a stream that must know; lives while it is parked.
 struct idle_owner {
-    // `conn` may be read, not used. The connection is closed already. Called by the event that ended it, or from within
-    // whatever needed its place: park(), take(), flush(), a dial() of anybody's. Whoever called that may have another
-    // connection in hand, which is not to be closed here; the one that is being parked may be.
+    // `conn` is already closed: read its fields, do not use it. May be called from inside park(), take(), flush() or
+    // any dial(). The caller of these may have another connection in hand, which must not be closed here; the one that
+    // is being parked may be.
     void (*lost)(idle_owner& self, const connection& conn, end_cause cause) noexcept = nullptr;
 };
 

@@ -30,9 +30,9 @@
 // Thread: everything but post() and stop() belongs to one thread, and so does everything that is registered with the
 // loop: its slots, timers, connections. That is the thread that called open(); from run() on the one that called that,
 // which may be another one; when run() has come back, whoever comes next. claim() is for those who turn() elsewhere.
-// Whoever comes from another thread breaks a contract: at the doors in every build, in want, attach and arm unless
-// NDEBUG is defined. A forked child must not use its parent's loop (checked every turn); it may exec, or end with
-// _exit().
+// Calling from another thread is a contract violation. Public entry points check this in every build; want(), attach()
+// and arm() check it unless NDEBUG is defined. A forked child must not use its parent's loop (checked every
+// turn); it may exec, or end with _exit().
 
 #include <atomic>
 #include <cstdint>

@@ -14,7 +14,8 @@
 // The precise wheel rounds nothing. Its slots are the same; one that is reached holds what is due in the millisecond
 // that begins, and that is kept `near`, looked through whenever its earliest deadline has come. next() looks through
 // the slot that will be reached next for the same reason, so that nobody is woken at its beginning in vain.
-// Both take as long as a slot is full. It ends by itself: what takes a millisecond to look through is all due then.
+// Both scans are linear in the slot's population. The cost limits itself: once a scan takes 1 ms, every timer in
+// the slot is due anyway.
 //
 // Owner of a node: whoever embeds it. A node that dies armed is cancelled, and so are all when the wheel dies.
 // Thread: one loop's. Allocation: none.

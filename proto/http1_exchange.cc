@@ -328,8 +328,8 @@ verdict http1_exchange::next_request() noexcept {
     return verdict::gone;
 }
 
-// It was looked for a request's first byte in vain: the kernel had none, or only empty lines, or only talk of the
-// transport's. Where its deadline is still armed (`still`), that is no later for it.
+// No request has begun: spurious readiness, empty lines, or data that only concerned the transport. Where the deadline
+// of the wait is still armed (http1_wait::still), it stays as it is.
 verdict http1_exchange::wait_on(http1_wait how) noexcept {
     http1_exchanges& room = room_;
     connection& client = *client_;

@@ -361,7 +361,7 @@ struct http1_exchanges {
     http1_counters counters{};
     bool draining = false; // finish what runs, keep no connection
 
-    // The client's connection is nobody's for now.
+    // No exchange serves this client until its next byte.
     void (*client_waits)(void* gateway, connection& client, const http1_applet* applet,
                          http1_wait how) noexcept = nullptr;
     // One client connection is no more. That of a tunnel is counted by the relay_pool's `ended`, whose tag is the

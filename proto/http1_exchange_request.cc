@@ -254,7 +254,7 @@ void http1_exchange::begin_window() noexcept {
     body_bytes_ = 0;
 }
 
-// What it sends has no place to go: no fault of the client's.
+// The server takes nothing now, so the client's deadline stops.
 void http1_exchange::hold_client() noexcept {
     client_->stop_recv();
     if (to_client_.empty()) client_deadline_ = never;

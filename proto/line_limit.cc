@@ -21,7 +21,7 @@ line_limit::line_limit(event_loop& loop, const line_rate& rate, told sum, void* 
     burst_ = interval_ * (rate.burst - 1);
 }
 
-// A whole budget is a moment in the past; each line moves the moment by what one line takes to grow back.
+// `whole_at` in the past means that the whole burst is available; each line moves it by the time of one line.
 bool line_limit::admits(std::size_t kind) noexcept {
     EXPECT(kind < kinds_max);
     budget& b = budgets_[kind];

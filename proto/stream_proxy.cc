@@ -201,7 +201,7 @@ verdict stream_proxy::server_wake(connection& server) noexcept {
     return verdict::gone;
 }
 
-// Of whom the server is told. "" if it is not.
+// Writes the PROXY line; 0 bytes: none is sent.
 std::size_t stream_proxy::write_line(const session& s, std::span<char> room) const noexcept {
     if (options_.send == send_proxy::off) return 0;
     endpoint source, destination;

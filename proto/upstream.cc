@@ -107,7 +107,7 @@ blame upstream_set::rule_out(attempts& made, upstream_address& a, int error, tim
 void upstream_set::failed(upstream_address& a, time_point now) noexcept {
     using enum upstream_address::health;
     if (a.state == resting && a.rests_until > now) return; // of the same burst, or asked while it rests
-    // It was connected to and did well for longer than any pause: its record is of another time.
+    // It was well for longer than rest_max, so the pause starts again at rest_min.
     if (a.state == well && now - a.rests_until > rest_max) a.rest = duration{};
     a.state = resting;
     a.rest = a.rest == duration{} ? rest_min : std::min(a.rest * 2, rest_max);

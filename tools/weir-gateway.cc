@@ -47,7 +47,7 @@ void parse(settings& set, int argc, char** argv) {
                       "weir-gateway --balance least --access-log - unix:/tmp/weir.sock localhost:8081 [::1]:8082"}}};
     http1_options& http = set.gateway.http;
     constexpr duration ms = milliseconds{1};
-    constexpr std::uint64_t head_max = 64 * 1024; // which is taken for one byte less
+    constexpr std::uint64_t head_max = 64 * 1024; // 65,536 is accepted and means 65,535
     const char* upgrades = http.upgrades.data(); // a literal
     o.time("--connect-timeout", http.connect_timeout, "to connect to an upstream", ms);
     o.time("--first-byte-timeout", http.first_byte_timeout,
