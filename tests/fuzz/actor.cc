@@ -27,7 +27,7 @@ namespace fuzz {
 
 [[noreturn]] void wrong(const char* what, std::string_view bytes) {
     std::fprintf(stderr, "%s:\n%.*s\n", what, static_cast<int>(bytes.size()), bytes.data());
-    kernel::current().violate("I6", what);
+    kernel::current().violate("I6", "%s", what);
     std::abort();
 }
 

@@ -13,6 +13,7 @@ one is only noted, unless asked to be strict.
 
   --jobs N      how many at a time (default: 2)
   --seeds N     how many seeds a mutant may survive (default: 10000)
+  --every N     only each Nth of them (default: WEIR_MUTANTS_EVERY, or 1)
   --strict      who dies of what the table does not list fails, too
 
 exit status: 0 every mutant died, 1 one survived, hung or could not be made, 2 usage
@@ -22,6 +23,7 @@ import argparse
 import concurrent.futures
 import itertools
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -207,6 +209,7 @@ def parse_arguments():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=10000)
     parser.add_argument("--strict", action="store_true")
+    parser.add_argument("--every", type=int, default=int(os.environ.get("WEIR_MUTANTS_EVERY", "1")), metavar="N")
     return parser.parse_args()
 
 
@@ -215,6 +218,7 @@ def main():
     build = Build(arguments.build.resolve())
     directory = build.directory / "mutants"
     chosen = [m for m in MUTANTS if not arguments.names or any(n in m["name"] for n in arguments.names)]
+    chosen = chosen[::arguments.every]
     if not chosen:
         print("no mutant has such a name", file=sys.stderr)
         return 2

@@ -85,8 +85,6 @@ MUTANTS = [
             "    if (batch == poller::batch::interrupted) return reported_.all(read_clock());\n")),
     mutant("timers are judged by the newest clock", "relay", "I20",
            ("core/loop.cc", "std::min(reported_.until(), now_)", "now_")),
-    mutant("a sleep that an event ended is taken for slept out", "http1", "I20",
-           ("core/loop.cc", "events == 0 ? read_at_ + sleep : read_at_", "read_at_ + sleep")),
     mutant("a full batch is taken for the last one", "http1", "I20",
            ("core/loop.cc", "if (batch == poller::batch::full) reported_.some(", "if (events > 65536) reported_.some(")),
     mutant("timers wait for four full batches only", "http1", "I20 I8",
@@ -95,9 +93,6 @@ MUTANTS = [
     mutant("a round of full batches proves its end", "http1", "I20",
            ("core/reported.hpp", "if (!in_round()) until_ = round_began_;", "if (!in_round()) until_ = at;")),
 
-    mutant("a server that its client held up keeps its old deadline", "http1", "I20",
-           ("proto/http1_exchange_client.cc", "    else if (x.server_) x.resume_server();",
-            "    else if (x.server_) x.server_->want_recv();")),
 
     # ---- mailbox
     mutant("mailbox sleeps without looking again", "mailbox", "I4",
