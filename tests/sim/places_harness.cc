@@ -55,8 +55,10 @@ class street {
         }
     }
     void turn_until(time_point end) {
-        while (k_.time.now < end)
-            turn(yards_[k_.chance.below(yards_count_)], k_.chance.between(duration{1000}, duration{milliseconds{2}}));
+        while (k_.time.now < end) {
+            yard& next = yards_[k_.chance.below(yards_count_)]; // one draw a statement: their order is the run's
+            turn(next, k_.chance.between(duration{1000}, duration{milliseconds{2}}));
+        }
     }
     // Its clients go, and those in its backlog are reset.
     void close(std::uint32_t i) {
