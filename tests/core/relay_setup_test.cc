@@ -368,6 +368,7 @@ TEST_CASE("a server's end that was received before the join has the fin timeout,
     connection& b = r.serve(std::move(second.b), r.nobody);
     REQUIRE(r.pool.join(b, a).ok());
     r.turn(2);
+    CHECK(r.until([&] { return sys::send_queue(b.fd()) == 0; })); // the FIN is acknowledged, in real time
 
     r.pass(milliseconds{4999});
     CHECK(r.pool.pair_count() == 1);

@@ -103,7 +103,7 @@ std::size_t fill(connection& conn) {
     do {
         for (io_result r{io::done, 0}; r.end == io::done; sent += r.bytes)
             r = conn.send(much);
-    } while (ready(conn.fd(), POLLOUT)); // what the kernel moved on meanwhile
+    } while (wait_for(conn.fd(), POLLOUT, milliseconds{20})); // what the kernel moves on meanwhile
     return sent;
 }
 
