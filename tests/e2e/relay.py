@@ -325,7 +325,8 @@ def test_unix():
                 end.close()
                 client.expect_end("fin")
                 client.close()
-        equal(sorted(p.name for p in pathlib.Path(root).iterdir()), sorted(["listen", "listen2", "server", "server2"]))
+        # A relay that ends by itself removes its own files, and never those of its servers.
+        equal(sorted(p.name for p in pathlib.Path(root).glob("server*")), ["server", "server2"])
 
 
 rig.main(globals())

@@ -299,7 +299,8 @@ def test_too_many():
         path = f"unix:{place}/takeover"
         rig.need_descriptors(12_000)  # 253 threads with clients want that
         with Relay(origin, options=["--takeover", path]) as relay:
-            new = Relay(origin, options=["--takeover", path, "--threads", "253", "--splice", "off"], ready=False)
+            new = Relay(origin, options=["--takeover", path, "--threads", "253", "--splice", "off",
+                                         "--max-connections", "64"], ready=False)
             equal(new.wait(), 1)
             new.kill()
             until(lambda: "came to nothing" in relay.stderr(), "the old one says so")
