@@ -41,6 +41,7 @@ NOT_UNDER_IT = {
     "proto": {
         "*chaos*": "long",
         "*mutated*": "long",
+        "a server that takes no more of a body*": "meanwhile the kernel moves bytes on in real time, and that is progress",
     },
     "kernel": {
         "*that a signal has cut short*": "one every 60 us leaves it no time for anything else",
