@@ -91,7 +91,7 @@ TEST_CASE("a slow client: its server stops being read, one block is held, and ev
         }
         CHECK(rest.size() > response.size() / 2); // the server was stopped
         CHECK(rig.conns.blocks().used() == 1);
-        CHECK(rig.sleeps());
+        CHECK(rig.until([&] { return rig.sleeps(); })); // a window probe may carry a few bytes on
 
         std::optional<message> m;
         bool is_shut = false;
@@ -138,7 +138,7 @@ TEST_CASE("a slow server: its client stops being read, one block is held, and ev
             CHECK(rig.conns.blocks().used() <= 2); // pending, and what was read beyond it
         }
         CHECK(rest.size() > request.size() / 2);
-        CHECK(rig.sleeps());
+        CHECK(rig.until([&] { return rig.sleeps(); })); // a window probe may carry a few bytes on
 
         std::optional<message> m;
         REQUIRE(rig.until([&] {
