@@ -38,6 +38,27 @@ def count(test):
     return passed, max(failed, 1), skipped
 
 
+EVIDENCE = re.compile(r"FAIL|ERROR|SURVIVED|Assertion|terminate called|violated|seed \d+: I\d+")
+AROUND = 12  # lines printed on each side of a line of evidence
+MOST_LINES = 60  # printed of one test, about
+
+
+def print_evidence(test):
+    """Prints what a failed test said about its failure: the last lines of a log may be all that somebody can read."""
+    lines = [*(test.get("stdout") or "").splitlines(), *(test.get("stderr") or "").splitlines()]
+    shown = set()
+    for at, line in enumerate(lines):
+        if EVIDENCE.search(line) and not DOCTEST.search(line) and len(shown) < MOST_LINES:
+            shown.update(range(max(at - AROUND, 0), min(at + AROUND, len(lines))))
+    shown.update(range(max(len(lines) - AROUND, 0), len(lines)))
+    last = -1
+    for at in sorted(shown):
+        if at != last + 1:
+            print("    ...")
+        print(f"    {lines[at]}")
+        last = at
+
+
 TABLES = ("faults", "twists", "peers and answers", "causes of an end")  # as weir-simtest prints them
 MUTANT = re.compile(r"^(.{58}) (\S+)\s+(.* seed \d+: .*|SURVIVED .*|FAILED: .*)$")  # as mutants.py prints them
 ROW = re.compile(r"^  (\S.*?)\s{2,}(\d+)$")
@@ -99,6 +120,7 @@ def main():
     arguments = parser.parse_args()
 
     passed, failed, skipped = 0, len(arguments.failed_builds), 0
+    failures = []
     tables = Tables()
     for name in arguments.failed_builds:
         print(f"failed: the build {name}")
@@ -112,10 +134,13 @@ def main():
             print_totals(test, log.stem.removesuffix("-all"))
             tables.add(test, log.stem.removesuffix("-all"))
             if counts[1]:
-                print(f"failed: {test['name']} ({test['result']}), {log.parent.parent.name}")
+                failures.append((f"failed: {test['name']} ({test['result']}), {log.parent.parent.name}", test))
             passed, failed, skipped = passed + counts[0], failed + counts[1], skipped + counts[2]
 
     tables.print()
+    for title, test in failures:
+        print(title)
+        print_evidence(test)
     if passed + failed == 0:
         print("failed: nothing ran")
         failed = 1
