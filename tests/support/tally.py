@@ -5,7 +5,8 @@ A doctest program counts by test case, a program whose last line is itself `N pa
 everything else as one. Reads the logs that `meson test` leaves (JSON, one test a line).
 
 meson hides what a test that passed has printed. Before the last line stands what of it says how much was tried: lines
-that begin with `total:`, what the fuzzers did, what the simulator met by harness, what each mutant died of.
+that begin with `total:`, what the fuzzers did, what the simulator met by harness, what each mutant died of. Behind that
+stands what failed, with the lines that say why.
 """
 
 import argparse
@@ -38,25 +39,22 @@ def count(test):
     return passed, max(failed, 1), skipped
 
 
-EVIDENCE = re.compile(r"FAIL|ERROR|SURVIVED|Assertion|terminate called|violated|seed \d+: I\d+")
-AROUND = 12  # lines printed on each side of a line of evidence
-MOST_LINES = 60  # printed of one test, about
+EVIDENCE = re.compile(r"FAIL|ERROR|^seed \d+: |contract broken|ThreadSanitizer|runtime error:")
+AROUND = 12  # lines on each side of a line of EVIDENCE, and at the end
+MOST_LINES = 60  # of one test; the last line of EVIDENCE may exceed it by its surroundings
 
 
-def print_evidence(test):
-    """Prints what a failed test said about its failure: the last lines of a log may be all that somebody can read."""
+def evidence(test):
+    """The lines in which a failed test says what failed; "..." stands for those left out."""
     lines = [*(test.get("stdout") or "").splitlines(), *(test.get("stderr") or "").splitlines()]
-    shown = set()
+    shown = set(range(max(len(lines) - AROUND, 0), len(lines)))
     for at, line in enumerate(lines):
-        if EVIDENCE.search(line) and not DOCTEST.search(line) and len(shown) < MOST_LINES:
-            shown.update(range(max(at - AROUND, 0), min(at + AROUND, len(lines))))
-    shown.update(range(max(len(lines) - AROUND, 0), len(lines)))
-    last = -1
+        if EVIDENCE.search(line) and len(shown) < MOST_LINES:
+            shown.update(range(max(at - AROUND, 0), min(at + AROUND + 1, len(lines))))
     for at in sorted(shown):
-        if at != last + 1:
-            print("    ...")
-        print(f"    {lines[at]}")
-        last = at
+        if at > 0 and at - 1 not in shown:
+            yield "..."
+        yield lines[at]
 
 
 TABLES = ("faults", "twists", "peers and answers", "causes of an end")  # as weir-simtest prints them
@@ -120,13 +118,11 @@ def main():
     arguments = parser.parse_args()
 
     passed, failed, skipped = 0, len(arguments.failed_builds), 0
-    failures = []
+    failures = [f"failed: the build {name}" for name in arguments.failed_builds]
     tables = Tables()
-    for name in arguments.failed_builds:
-        print(f"failed: the build {name}")
     for log in arguments.logs:
         if not log.exists():
-            print(f"failed: {log} was not written")
+            failures.append(f"failed: {log} was not written")
             failed += 1
             continue
         for test in map(json.loads, log.read_text().splitlines()):
@@ -134,16 +130,16 @@ def main():
             print_totals(test, log.stem.removesuffix("-all"))
             tables.add(test, log.stem.removesuffix("-all"))
             if counts[1]:
-                failures.append((f"failed: {test['name']} ({test['result']}), {log.parent.parent.name}", test))
+                failures.append(f"failed: {test['name']} ({test['result']}), {log.parent.parent.name}")
+                failures += (f"    {line}" for line in evidence(test))
             passed, failed, skipped = passed + counts[0], failed + counts[1], skipped + counts[2]
 
     tables.print()
-    for title, test in failures:
-        print(title)
-        print_evidence(test)
     if passed + failed == 0:
-        print("failed: nothing ran")
+        failures.append("failed: nothing ran")
         failed = 1
+    if failures:
+        print(*failures, sep="\n")
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 
