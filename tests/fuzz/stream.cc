@@ -40,6 +40,7 @@ struct stage {
         }
         w.k.net.find_service(shops[0])->refuses = w.k.chance.below(3) == 0;
         EXPECT(proxy->listen({.family = &tcp, .at = door}, {}).ok());
+        w.watch_pairs(&proxy->relay());
     }
 
     stream_proxy_options draw();
@@ -174,6 +175,7 @@ void stage::check() {
 }
 
 void stage::let_go() {
+    w.watch_pairs(nullptr);
     proxy.reset();
     w.close_conns();
     w.tear_down();
