@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-STACK = 30  # lines of a report that are worth showing
+STACK = 80  # lines of a report that are worth showing: 60 calls of the simulator, what is wrong, where
 
 
 def run_target(program, seconds, seed, kept):
@@ -35,7 +35,7 @@ def run_target(program, seconds, seed, kept):
             return name, False, f"fuzz {name}: FAILED: it says neither runs nor coverage: {done.stdout[-2000:]}"
         edges, features, _ = coverage[-1]
         return name, True, f"fuzz {name:12} {int(runs[1]):>10} runs, {edges} edges, {features} features"
-    lines = [line for line in done.stdout.splitlines() if not re.match(r"#\d+\s|INFO:", line)]
+    lines = [line for line in done.stdout.splitlines() if not re.match(r"#\d+\s|INFO:|Dictionary:|\s*NEW_FUNC", line)]
     tail = [line for line in lines[STACK:] if line.startswith("Base64: ")]  # the input, for where only this text is left
     inputs = sorted(str(path) for path in set(kept.glob(f"{name}-*")) - before)
     replay = [f"replay: {program} {path}" for path in inputs] or ["it left no input"]
